@@ -1,0 +1,45 @@
+# Every target works from a bare clone: the environment is made on first use. Needs python3 >= 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format schemas lock clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(STAMP) ## See the main job: real conversations through the whole service, then a table of what became of them
+	@$(BIN)/grok-insights demo $(ARGS)
+
+up: $(STAMP) ## Run the local stack in the foreground; Ctrl-C stops it
+	@$(BIN)/grok-insights up $(ARGS)
+
+test: $(STAMP) ## Run all tests that CI runs
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Lint, types, import layers, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/grok-insights schemas --check
+
+format: $(STAMP) ## Format the code and write generated files anew
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/grok-insights schemas
+
+lock: $(STAMP) ## Compile requirements.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate pyproject.toml --output-file requirements.lock
+
+clean: ## Remove the environment and the local stack's data
+	rm -rf $(VENV) .grok-insights
+
+$(STAMP): requirements.lock pyproject.toml infra/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup.sh
+	@touch $(STAMP)

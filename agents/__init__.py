@@ -1,0 +1,1 @@
+"""What is done with one conversation: pure steps and the analysers. No Kafka, Postgres, server or metrics."""

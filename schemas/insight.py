@@ -1,0 +1,50 @@
+"""Insight: what an analysis says about one conversation, as consumers receive it; Usage: what it took."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from schemas.instant import Instant
+
+Sentiment = Literal["negative", "neutral", "positive", "mixed"]
+Urgency = Literal["low", "medium", "high", "critical"]
+
+MAX_TOPICS = 5
+MAX_TOPIC_CHARS = 64
+MAX_INTENT_CHARS = 128
+MAX_SUMMARY_CHARS = 300
+MAX_LANGUAGE_CHARS = 35  # RFC 5646 section 4.4.1 asks applications to hold at least 35 characters
+#: 1 USD = 10^10 ticks, the unit in which xAI bills (`usage.cost_in_usd_ticks`).
+USD_TICKS = 10**10
+
+
+class Insight(msgspec.Struct, frozen=True):
+    """A checked answer: `sentiment_score` is -1..1, `confidence` 0..1, `language` BCP 47, `extra` any other fields."""
+
+    sentiment: Sentiment
+    sentiment_score: Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    topics: tuple[str, ...]
+    intent: str
+    urgency: Urgency
+    summary: str
+    action_needed: bool
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    language: str
+    extra: dict[str, Any] = {}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens and cost of one call; completion tokens include reasoning (total minus prompt), cost is in ticks."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd_ticks: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An insight with its provenance: what the analysers return and the table `answers` keeps."""
+
+    insight: Insight
+    usage: Usage
+    model: str
+    analysed_at: Instant

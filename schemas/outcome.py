@@ -1,0 +1,66 @@
+"""Every way a conversation can end, as a closed union: in = analysed + cached + filtered + dead."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, assert_never, get_args
+
+from schemas.dead_letter import DeadLetterReason
+from schemas.insight import Answer
+
+
+class FilterReason(StrEnum):
+    """Why the prefilter ended a conversation; labels of `prefilter_skips_total`."""
+
+    TOO_SHORT = "too_short"
+    URL_ONLY = "url_only"
+    REPEATED_CHARACTERS = "repeated_characters"
+    GREETING_OR_THANKS = "greeting_or_thanks"
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """A call was made for this conversation, and this is its answer."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """The answer of an equal text served this conversation: from the table, or from a call already under way."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Of too little value for a call."""
+
+    reason: FilterReason
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Set aside as a dead letter; `detail` is for people and never holds conversation text."""
+
+    reason: DeadLetterReason
+    detail: str
+
+
+Outcome = Analysed | Cached | Filtered | Dead
+OutcomeName = Literal["analysed", "cached", "filtered", "dead"]
+OUTCOME_NAMES: tuple[OutcomeName, ...] = get_args(OutcomeName)
+
+
+def outcome_name(outcome: Outcome) -> OutcomeName:
+    """The name used in rows, events and metric labels."""
+    match outcome:
+        case Analysed():
+            return "analysed"
+        case Cached():
+            return "cached"
+        case Filtered():
+            return "filtered"
+        case Dead():
+            return "dead"
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,1 @@
+"""How conversations move and how that is seen: gateway, pipeline, sinks, telemetry, commands."""

@@ -1,0 +1,121 @@
+"""Bytes in, checked value out; every bad input is named by code and field, and never quoted."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.conversation import MAX_METADATA_BYTES, MAX_TEXT_CHARS, MAX_VALUE_BYTES, decode_conversation
+from schemas.errors import Rejected
+
+SECRET = "my-secret-words"
+
+
+def rejected(value: bytes, *, require_id: bool = True) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        decode_conversation(value, require_id=require_id)
+    return caught.value
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"id": "c-1", "text": SECRET, **fields}).encode()
+
+
+def test_the_smallest_record_is_valid() -> None:
+    """A raw producer's record is valid with id and text alone."""
+    conversation = decode_conversation(b'{"id": "c-1", "text": "refund please"}', require_id=True)
+    assert (conversation.id, conversation.text) == ("c-1", "refund please")
+
+
+def test_encoding_gives_back_what_was_decoded() -> None:
+    """The gateway publishes what it has checked, with nothing added and nothing lost."""
+    value = b'{"id":"c","messages":[{"role":"user","text":"hi","at":"2026-01-31T12:00:00Z"}],"metadata":{"a":[1,null]}}'
+    conversation = decode_conversation(value, require_id=True)
+    assert decode_conversation(conversation.encode(), require_id=True) == conversation
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "code", "field"),
+    [
+        (b"", 400, "not_json", ""),
+        (b"hello", 400, "not_json", ""),
+        (b'{"id":"c","text":"\xff\xfe"}', 400, "not_utf8", ""),
+        (b'{"id":"c","text":"a \\ud800 b"}', 400, "lone_surrogate", ""),
+        (b'{"id":"c","text":"a \\ud800"}', 400, "lone_surrogate", ""),
+        (b'{"id":"c","text":"x","metadata":' + b'{"a":' * 5000 + b"1" + b"}" * 5001, 400, "too_deep", ""),
+        (body(metadata={"a": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}), 400, "too_deep", "metadata"),
+        (b'{"id":"c","text":"' + b"x" * MAX_VALUE_BYTES + b'"}', 413, "too_large", ""),
+        (b"[]", 422, "invalid_value", ""),
+        (b'{"id":7,"text":"x"}', 422, "invalid_value", "id"),
+        (b'{"id":"c","text":["x"]}', 422, "invalid_value", "text"),
+        (
+            b'{"id":"c","messages":[{"role":"u","text":"x"},{"role":"u","text":1}]}',
+            422,
+            "invalid_value",
+            "messages[1].text",
+        ),
+        (b'{"id":"c","messages":[{"text":"x"}]}', 422, "missing_field", "messages[0].role"),
+        (body(colour="red"), 422, "unknown_field", "colour"),
+        (b'{"text":"x"}', 422, "missing_field", "id"),
+        (b'{"id":"c"}', 422, "missing_field", "text"),
+        (b'{"id":"c","text":" \\n\\t "}', 422, "empty_text", "text"),
+        (b'{"id":"c","messages":[]}', 422, "empty_text", "messages"),
+        (b'{"id":"c","text":"a\\u0000b"}', 422, "nul_character", "text"),
+        (body(metadata={"a": ["b\0"]}), 422, "nul_character", "metadata"),
+        (body(messages=[{"role": "user", "text": "x"}]), 422, "text_and_messages", "messages"),
+        (body(text="x" * (MAX_TEXT_CHARS + 1)), 422, "too_long", "text"),
+        (body(metadata={"a": "x" * MAX_METADATA_BYTES}), 422, "too_long", "metadata"),
+        (body(id="  "), 422, "invalid_value", "id"),
+        (body(id="a\nb"), 422, "invalid_value", "id"),
+        (body(id=""), 422, "invalid_value", "id"),
+        (body(occurred_at="0001-01-01T00:00:00+14:00"), 422, "invalid_value", "occurred_at"),
+        (body(occurred_at="yesterday"), 422, "invalid_value", "occurred_at"),
+        (body(occurred_at="2026-01-31T12:00:00"), 422, "invalid_value", "occurred_at"),
+    ],
+)
+def test_bad_input_is_named(value: bytes, status: int, code: str, field: str) -> None:
+    """Each kind of bad input has its own status and code, and names the field to change."""
+    error = rejected(value)
+    assert (error.status, error.code, error.field) == (status, code, field)
+
+
+def test_a_rejection_never_quotes_the_conversation() -> None:
+    """The detail goes into dead letters and answers, where conversation text must not be."""
+    for value in (body(colour=SECRET), body(occurred_at=SECRET), body(id=[SECRET]), body()[:-3], body(source="")):
+        error = rejected(value)
+        assert SECRET not in f"{error.detail} {error.field} {error}"
+
+
+def test_the_gateway_may_make_the_id() -> None:
+    """Only in the topic must an id be there."""
+    assert decode_conversation(b'{"text": "x"}', require_id=False).id is None
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_decoded_or_rejected(value: bytes) -> None:
+    """No input raises anything but Rejected."""
+    statuses = []
+    try:
+        decode_conversation(value, require_id=True)
+    except Rejected as error:
+        statuses.append(error.status)
+    assert set(statuses) <= {400, 413, 422}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+FIELDS = st.sampled_from(["id", "text", "messages", "source", "occurred_at", "metadata", "other"])
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=5))
+def test_what_is_decoded_can_be_stored(fields: dict[str, object]) -> None:
+    """No NUL gets past, whatever the shape: one would stop a whole batch of Postgres."""
+    try:
+        conversation = decode_conversation(json.dumps(fields).encode(), require_id=True)
+    except Rejected:
+        return
+    assert b"\\u0000" not in conversation.encode().replace(b"\\\\", b"")

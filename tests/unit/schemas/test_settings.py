@@ -1,0 +1,75 @@
+"""Settings: three sources, one message for all problems, and no secret in any of them."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Fatal
+from schemas.settings_file import load_settings
+
+
+def problems(*required: str) -> str:
+    with pytest.raises(Fatal) as caught:
+        load_settings(*required)
+    assert caught.value.exit_code == 2
+    return caught.value.why
+
+
+def test_every_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown names, wrong values and missing ones are told in one message, unknown ones with what may be meant."""
+    monkeypatch.setenv("GROK_MODLE", "x")
+    monkeypatch.setenv("GATEWAY_PORT", "eighty")
+    Path(".env").write_text("COLOUR=red\nMAX_IN_FLIGHT=0\n")
+    text = problems()
+    for part in ("GROK_MODLE", "GROK_MODEL meant", "GATEWAY_PORT", "COLOUR in .env", "MAX_IN_FLIGHT"):
+        assert part in text
+
+
+def test_what_a_command_needs_is_named() -> None:
+    """A setting without a default is asked for by those who need it."""
+    assert "DATABASE_URL" in problems("database_url")
+
+
+def test_settings_that_are_wrong_together_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key without a model, and listening to everyone without saying so, stop the start."""
+    monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
+    monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")
+    text = problems()
+    assert "GROK_MODEL" in text
+    assert "ALLOW_ANONYMOUS" in text
+
+
+def test_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value may be a secret that stands under the wrong name."""
+    monkeypatch.setenv("GATEWAY_PORT", "xai-secret-key")
+    monkeypatch.setenv("GROK_KEY", "xai-secret-key")
+    assert "xai-secret-key" not in problems()
+
+
+def test_the_environment_wins_over_env_file_and_that_over_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest source counts; a secret's file is named like its setting."""
+    Path("secrets").mkdir()
+    Path("secrets/database_url").write_text("postgresql://secret")
+    Path("secrets/grok_timeout_s").write_text("1")
+    Path(".env").write_text("GROK_TIMEOUT_S=2\nMAX_IN_FLIGHT=7\n")
+    monkeypatch.setenv("SECRETS_DIR", "secrets")
+    monkeypatch.setenv("MAX_IN_FLIGHT", "9")
+    settings = load_settings("database_url")
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://secret"
+    assert (settings.grok_timeout_s, settings.max_in_flight) == (2, 9)
+
+
+def test_secrets_are_not_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings may be logged by accident; secrets are not shown then."""
+    monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
+    monkeypatch.setenv("GROK_MODEL", "some-model")
+    assert "xai-secret-key" not in repr(load_settings())
+
+
+def test_auto_asks_grok_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key nothing leaves; with one, Grok is asked."""
+    assert not load_settings().asks_grok
+    monkeypatch.setenv("XAI_API_KEY", "k")
+    monkeypatch.setenv("GROK_MODEL", "m")
+    assert load_settings().asks_grok
