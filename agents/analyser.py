@@ -1,0 +1,41 @@
+"""What the recipe needs of an analyser, and what an analyser tells whoever watches it."""
+
+from typing import Literal, Protocol
+
+from schemas.insight import Answer, Usage
+
+ErrorClass = Literal[
+    "timeout", "connection", "rate_limited", "server", "client", "auth", "bad_answer", "breaker_open", "cancelled"
+]
+
+NOTHING = Usage()
+
+
+class Analyser(Protocol):
+    """Turns one canonical text into an Answer."""
+
+    @property
+    def version(self) -> str:
+        """Analysis version: changes with system prompt, answer schema or model; older answers are not served then."""
+
+    async def analyse(self, text: str) -> Answer:
+        """Raises Retryable (same text later), Unprocessable (dead letter) or Fatal (a wrong key, no such model)."""
+
+
+class CallObserver(Protocol):
+    """Hears of every call to a provider; must neither wait nor raise."""
+
+    def call_succeeded(self, latency_s: float, usage: Usage) -> None:
+        """A reply came and passed the check."""
+
+    def call_failed(
+        self, error_class: ErrorClass, latency_s: float, *, ambiguous: bool, usage: Usage = NOTHING
+    ) -> None:
+        """No usable reply; `usage` is what a bad one cost all the same.
+
+        `ambiguous` when the provider may have billed although no reply came. "breaker_open" is a call that was never
+        sent, "cancelled" one that our side gave up.
+        """
+
+    def breaker_changed(self, state: Literal["closed", "half_open", "open"]) -> None:
+        """The circuit breaker went to another state."""

@@ -1,0 +1,1 @@
+"""The Grok API: prompt, wire format, failures. Only `client` speaks HTTP."""

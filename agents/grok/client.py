@@ -1,0 +1,180 @@
+"""GrokAnalyser: the one module that speaks HTTP to the Grok API."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import aiohttp
+
+from agents.analyser import CallObserver
+from agents.grok.failures import CallFailure, failure_of_exception, failure_of_status
+from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, analysis_version, request_body
+from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
+from agents.guards.breaker import CircuitBreaker, Permit
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Retryable, Unprocessable
+from schemas.insight import Answer, Usage
+
+MAX_REPLY_BYTES = 1024 * 1024
+#: A bad answer is asked for once more: a third would be paid for in the hope of better luck.
+_ASKS = 2
+#: A connection that is not there by then will rather not come; the rest of the time limit is for the answer.
+_MAX_CONNECT_S = 10.0
+_KEEPALIVE_S = 60.0
+
+
+class GrokAnalyser:
+    """Implements agents.analyser.Analyser by `POST {base_url}/chat/completions`, one conversation a call.
+
+    `timeout_s` bounds a whole call, `max_connections` those under way; `clock` is a monotonic one in seconds. Each call
+    is made once: when and whether to try again after Retryable is the caller's decision.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        model: str,
+        timeout_s: float,
+        breaker: CircuitBreaker,
+        observer: CallObserver,
+        max_connections: int,
+        cost_per_1k_usd: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._api_key = api_key
+        self._model = model
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(_MAX_CONNECT_S, timeout_s / 2))
+        self._breaker = breaker
+        self._observer = observer
+        self._max_connections = max_connections
+        self._cost_per_1k_usd = cost_per_1k_usd
+        self._clock = clock
+        self._now = now
+        self._version = analysis_version(SYSTEM_PROMPT, ANSWER_SCHEMA, model)
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def version(self) -> str:
+        """Changes with system prompt, answer schema and model."""
+        return self._version
+
+    async def start(self) -> None:
+        """Makes the session, inside the event loop that will use it; connections are made when needed."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S),
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "Authorization": f"Bearer {self._api_key}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+        )
+
+    async def stop(self) -> None:
+        """Closes all connections; calls still under way fail."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def analyse(self, text: str) -> Answer:
+        """The answer for one canonical text; its usage includes a bad answer that was paid for first.
+
+        Raises Retryable (also while the breaker is open), Unprocessable (refused, or bad answers only) or Fatal.
+        """
+        body, spent = request_body(text, self._model), Usage()
+        bad: BadAnswer | None = None
+        for _ in range(_ASKS):
+            try:
+                reply = await self._call(body)
+            except BadAnswer as error:
+                bad, spent = error, _sum(spent, error.usage)
+            else:
+                return Answer(reply.insight, _sum(spent, reply.usage), reply.model or self._model, self._now())
+        raise Unprocessable(DeadLetterReason.BAD_ANSWER, bad.detail if bad else "") from bad
+
+    async def _call(self, body: bytes) -> Reply:
+        """One call, with its end told to the breaker and the observer."""
+        permit, began_s = self._admitted(), self._clock()
+        try:
+            reply = read_reply(await self._exchange(body), self._cost_per_1k_usd)
+        except CallFailure as failure:
+            self._settle(permit, failed=failure.trips_breaker)
+            self._observer.call_failed(failure.error_class, self._clock() - began_s, ambiguous=failure.ambiguous)
+            raise failure.error from failure
+        except BadAnswer as error:
+            self._settle(permit, failed=isinstance(error, UnreadableReply))
+            self._observer.call_failed("bad_answer", self._clock() - began_s, ambiguous=False, usage=error.usage)
+            raise
+        except Unprocessable:
+            self._settle(permit, failed=False)
+            self._observer.call_failed("client", self._clock() - began_s, ambiguous=False)
+            raise
+        except asyncio.CancelledError:
+            # Given up by our side: nothing is known of the provider, and it may bill all the same.
+            self._observer.call_failed("cancelled", self._clock() - began_s, ambiguous=True)
+            raise
+        else:
+            self._settle(permit, failed=False)
+            self._observer.call_succeeded(self._clock() - began_s, reply.usage)
+            return reply
+        finally:
+            # Frees a probe's place whatever happened; after succeeded or failed it changes nothing.
+            self._breaker.released(permit)
+
+    async def _exchange(self, body: bytes) -> bytes:
+        """The body of a 200 reply. Raises CallFailure, or UnreadableReply when the body is too large."""
+        assert self._session is not None, "start() comes before analyse()"
+        try:
+            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                received = await _read_at_most(response.content, MAX_REPLY_BYTES + 1)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise failure_of_exception(error) from error
+        if response.status != 200:
+            raise failure_of_status(response.status, response.headers, received, self._now())
+        if len(received) > MAX_REPLY_BYTES:
+            raise UnreadableReply(f"the reply is larger than {MAX_REPLY_BYTES} bytes")
+        return received
+
+    def _admitted(self) -> Permit:
+        before = self._breaker.state
+        permit = self._breaker.admit(self._clock())
+        self._tell_change(before)
+        if permit is None:
+            self._observer.call_failed("breaker_open", 0.0, ambiguous=False)
+            wait_s = self._breaker.retry_after_s(self._clock())
+            raise Retryable("calls pause, since the provider failed repeatedly", retry_after_s=wait_s)
+        return permit
+
+    def _settle(self, permit: Permit, *, failed: bool) -> None:
+        before = self._breaker.state
+        if failed:
+            self._breaker.failed(permit, self._clock())
+        else:
+            self._breaker.succeeded(permit)
+        self._tell_change(before)
+
+    def _tell_change(self, before: str) -> None:
+        if self._breaker.state != before:
+            self._observer.breaker_changed(self._breaker.state)
+
+
+async def _read_at_most(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
+    received = bytearray()
+    while len(received) < max_bytes and (chunk := await content.read(max_bytes - len(received))):
+        received += chunk
+    return bytes(received)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        one.cost_usd_ticks + other.cost_usd_ticks,
+    )

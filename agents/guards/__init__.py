@@ -1,0 +1,1 @@
+"""What may stand between a message and the bill: pure state machines, time is an argument."""

@@ -1,0 +1,74 @@
+"""Which fault the stand-in shows for a call: by rates, or by a marker in the text. Pure; randomness is passed in."""
+
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+
+
+class FaultKind(StrEnum):
+    """Every way in which a call can go wrong. All but the error statuses come with an answer made: it is billed."""
+
+    HTTP_429 = "http_429"  # with Retry-After
+    HTTP_500 = "http_500"
+    VIOLATION_403 = "violation_403"  # the safety check stopped the text
+    HANG = "hang"  # answers only after `hang_s` more
+    RESET = "reset"  # the connection is cut before the reply
+    RESET_MID_BODY = "reset_mid_body"  # half a reply, then the connection is cut
+    SLOW_BODY = "slow_body"  # the reply trickles for `slow_body_s`
+    BAD_JSON = "bad_json"  # the answer is not JSON
+    BAD_SCHEMA = "bad_schema"  # the answer is JSON, but against the schema
+    REFUSAL = "refusal"
+    NO_USAGE = "no_usage"  # a good answer without tokens and cost
+
+
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Texts that contain `text` show the fault, the first `times` calls of them, or all when that is None."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1)]
+    kind: FaultKind
+    times: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class FaultPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes wrong: shares of all calls by kind (1 at most in all), and marked texts, which come first."""
+
+    rates: dict[FaultKind, Rate] = {}
+    markers: tuple[Marker, ...] = ()
+    retry_after_s: Annotated[int, msgspec.Meta(ge=0)] = 1
+    hang_s: Seconds = 120
+    slow_body_s: Seconds = 2
+
+    def __post_init__(self) -> None:
+        if sum(self.rates.values()) > 1 + 1e-9:
+            raise ValueError("the rates add up to more than 1")
+
+
+class FaultChooser:
+    """A plan at work: counts how often each marker was met."""
+
+    def __init__(self, plan: FaultPlan, random: Callable[[], float]) -> None:
+        self.plan = plan
+        self._random = random
+        self._met: Counter[Marker] = Counter()
+
+    def choose(self, text: str) -> FaultKind | None:
+        """The fault for one call with this text, or None to answer it well."""
+        for marker in self.plan.markers:
+            if marker.text in text and (marker.times is None or self._met[marker] < marker.times):
+                self._met[marker] += 1
+                return marker.kind
+        return self._by_rate()
+
+    def _by_rate(self) -> FaultKind | None:
+        drawn = self._random()
+        for kind, rate in self.plan.rates.items():
+            drawn -= rate
+            if drawn < 0:
+                return kind
+        return None

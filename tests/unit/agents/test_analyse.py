@@ -1,0 +1,72 @@
+"""The recipe: look up, share, ask, keep; no text is paid for twice."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from agents.analyse import Recipe
+from schemas.errors import Retryable
+from schemas.outcome import Analysed, Cached
+from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
+
+TTL = timedelta(days=30)
+
+
+def recipe(analyser: FakeAnalyser, *, days_later: float = 0) -> Recipe:
+    return Recipe(analyser, TTL, lambda: NOON + timedelta(days=days_later))
+
+
+async def test_a_known_text_is_not_asked_about_again() -> None:
+    """The second time the cache answers."""
+    analyser, cache = FakeAnalyser(), MemoryCache()
+    cook = recipe(analyser)
+    first = await cook.analyse("text", "key", cache)
+    second = await cook.analyse("text", "key", cache)
+    assert (type(first), type(second), analyser.asked) == (Analysed, Cached, ["text"])
+
+
+async def test_equal_texts_in_flight_share_one_call() -> None:
+    """A burst of one text is one call: one analysed, the others cached."""
+    analyser, cache = FakeAnalyser(), MemoryCache()
+    cook = recipe(analyser)
+    outcomes = await asyncio.gather(*(cook.analyse("text", "key", cache) for _ in range(50)))
+    assert sum(isinstance(outcome, Analysed) for outcome in outcomes) == 1
+    assert analyser.asked == ["text"]
+
+
+async def test_an_old_answer_is_asked_for_anew() -> None:
+    """CACHE_TTL_DAYS bounds how long an answer serves."""
+    analyser, cache = FakeAnalyser(), MemoryCache()
+    await recipe(analyser).analyse("text", "key", cache)
+    late = await recipe(analyser, days_later=31).analyse("text", "key", cache)
+    assert isinstance(late, Analysed)
+
+
+async def test_a_new_analysis_version_does_not_serve_old_answers() -> None:
+    """A changed prompt, schema or model means other answers."""
+    analyser, cache = FakeAnalyser(), MemoryCache()
+    cook = recipe(analyser)
+    await cook.analyse("text", "key", cache)
+    analyser.version = "v2"
+    assert isinstance(await cook.analyse("text", "key", cache), Analysed)
+
+
+async def test_an_error_reaches_everyone_and_is_not_kept() -> None:
+    """Those who shared a failed call all hear of it, and the next attempt asks again."""
+    analyser, cache = FakeAnalyser([Retryable("down")]), MemoryCache()
+    cook = recipe(analyser)
+    results = await asyncio.gather(*(cook.analyse("text", "key", cache) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(result, Retryable) for result in results)
+    assert isinstance(await cook.analyse("text", "key", cache), Analysed)
+
+
+async def test_an_answer_that_cannot_be_kept_is_not_given_out() -> None:
+    """The cache comes before the outcome, so that an equal text finds the answer whatever happens next."""
+
+    class FullCache(MemoryCache):
+        async def put(self, key: str, answer: object) -> None:
+            raise Retryable("the changelog does not answer")
+
+    with pytest.raises(Retryable):
+        await recipe(FakeAnalyser()).analyse("text", "key", FullCache())

@@ -1,0 +1,223 @@
+"""Replies: what is accepted, what is cut or repaired, and what is refused by name."""
+
+import contextlib
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.grok.reply import MAX_EXTRA_BYTES, BadAnswer, UnreadableReply, read_reply
+from schemas.errors import Unprocessable
+from schemas.insight import Insight, Usage
+
+ANSWER: dict[str, Any] = {
+    "sentiment": "negative",
+    "sentiment_score": -0.6,
+    "topics": ["delivery"],
+    "intent": "request_refund",
+    "urgency": "high",
+    "summary": "A parcel is late.",
+    "action_needed": True,
+    "confidence": 0.9,
+    "language": "en",
+}
+
+
+def reply(answer: Any = None, *, content: Any = None, message: Any = None, **choice: Any) -> bytes:
+    content = json.dumps(ANSWER if answer is None else answer) if content is None else content
+    message = {"role": "assistant", "content": content} if message is None else message
+    return json.dumps({"model": "grok-x", "choices": [{"index": 0, "message": message, **choice}]}).encode()
+
+
+def with_usage(**usage: Any) -> bytes:
+    return json.dumps(json.loads(reply()) | {"usage": usage}).encode()
+
+
+def insight_of(**changes: Any) -> Insight:
+    return read_reply(reply(ANSWER | changes)).insight
+
+
+def test_a_good_answer_becomes_an_insight() -> None:
+    """Every field arrives, and the model is the one that the reply names."""
+    read = read_reply(reply(finish_reason="stop"))
+    assert read.insight == Insight(**ANSWER | {"topics": ("delivery",)})
+    assert (read.model, read.usage) == ("grok-x", Usage())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sentiment", "furious"),
+        ("sentiment", None),
+        ("sentiment_score", 1.5),
+        ("sentiment_score", "0.5"),
+        ("sentiment_score", True),
+        ("topics", "delivery"),
+        ("topics", [1]),
+        ("intent", None),
+        ("urgency", "HIGH"),
+        ("summary", 7),
+        ("action_needed", "yes"),
+        ("action_needed", 1),
+        ("confidence", -0.1),
+        ("language", ["en"]),
+    ],
+)
+def test_wrong_types_enums_and_ranges_are_bad_answers(field: str, value: Any) -> None:
+    """The error names the field and never quotes the value, which may hold conversation text."""
+    with pytest.raises(BadAnswer, match=f"at {field}") as raised:
+        insight_of(**{field: value})
+    assert not isinstance(raised.value, UnreadableReply)
+    assert "furious" not in raised.value.detail
+
+
+@pytest.mark.parametrize("field", ANSWER)
+def test_every_field_is_required(field: str) -> None:
+    """No default stands in for what the model left out."""
+    with pytest.raises(BadAnswer):
+        read_reply(reply({name: value for name, value in ANSWER.items() if name != field}))
+
+
+def test_texts_are_cut_to_their_limits() -> None:
+    """A talkative model costs no second call."""
+    topics = [f"{'t' * 99}{n}" for n in range(3)] + ["a", " a ", "", "b", "c", "d", "e"]
+    insight = insight_of(summary="s" * 999, topics=topics, intent="i" * 999, language="l" * 99)
+    assert (len(insight.summary), len(insight.intent), len(insight.language)) == (300, 128, 35)
+    assert insight.topics == ("t" * 64, "a", "b", "c", "d")
+
+
+def test_what_no_database_takes_is_repaired() -> None:
+    """NUL and lone surrogates become U+FFFD, in values, names and at both levels of JSON."""
+    insight = insight_of(summary="a\0b", topics=["\ud800x"], **{"k\0": ["\udfff", {"n": "\0"}]})
+    assert (insight.summary, insight.topics) == ("a\ufffdb", ("\ufffdx",))
+    assert insight.extra == {"k\ufffd": ["\ufffd", {"n": "\ufffd"}]}
+    raw = reply(content=orjson.dumps(ANSWER | {"summary": "x"}).decode().replace('"x"', '"\\ud800"'))
+    assert read_reply(raw).insight.summary == "\ufffd"
+
+
+def test_unknown_fields_are_kept_up_to_a_bound() -> None:
+    """They go to `extra`; more than 8 KiB of them is no answer."""
+    assert insight_of(product="router", nested={"a": [1.5, None]}).extra == {
+        "product": "router",
+        "nested": {"a": [1.5, None]},
+    }
+    with pytest.raises(BadAnswer, match="extra"):
+        insight_of(product="x" * MAX_EXTRA_BYTES)
+    deep: Any = 1
+    for _ in range(20):
+        deep = [deep]
+    with pytest.raises(BadAnswer, match="deep"):
+        insight_of(nested=deep)
+
+
+@pytest.mark.parametrize("message", [{"content": None, "refusal": "No."}, {"content": "x", "refusal": "No."}])
+def test_a_refusal_is_the_end_of_this_text(message: dict[str, Any]) -> None:
+    """Asking again would be paid for and refused again."""
+    with pytest.raises(Unprocessable) as raised:
+        read_reply(reply(message=message))
+    assert raised.value.reason == "refused"
+
+
+def test_a_filtered_answer_is_a_refusal_and_a_cut_one_a_bad_answer() -> None:
+    """Told by finish_reason, whatever the content looks like."""
+    with pytest.raises(Unprocessable):
+        read_reply(reply(finish_reason="content_filter"))
+    with pytest.raises(BadAnswer, match="length"):
+        read_reply(reply(finish_reason="length"))
+
+
+@pytest.mark.parametrize("content", ["not JSON", "[]", "null", "{", '{"a": NaN}', "[" * 100_000, {"parts": 1}])
+def test_content_that_is_no_object_is_a_bad_answer(content: Any) -> None:
+    """No odd content makes another exception."""
+    with pytest.raises(BadAnswer) as raised:
+        read_reply(reply(content=content))
+    assert not isinstance(raised.value, UnreadableReply)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": [{}]}',
+        b'{"choices": 7}',
+        b"\xff\xfe",
+        b"[" * 99_999,
+    ],
+)
+def test_what_is_no_reply_at_all_is_told_apart(body: bytes) -> None:
+    """A proxy's page says more about the provider than about the text."""
+    with pytest.raises(UnreadableReply):
+        read_reply(body)
+
+
+def test_completion_tokens_include_reasoning() -> None:
+    """The total minus the prompt, since `completion_tokens` leaves reasoning out; the named cost is taken as it is."""
+    body = with_usage(prompt_tokens=100, completion_tokens=20, total_tokens=170, cost_in_usd_ticks=12345)
+    assert read_reply(body, cost_per_1k_usd=1).usage == Usage(100, 70, 12345)
+
+
+def test_without_a_total_the_reasoning_tokens_are_added() -> None:
+    """Compatible servers may leave the total out."""
+    details = {"reasoning_tokens": 5}
+    body = with_usage(prompt_tokens=100, completion_tokens=20, completion_tokens_details=details)
+    assert read_reply(body).usage == Usage(100, 25, 0)
+
+
+def test_a_reply_without_a_cost_is_priced_by_its_tokens() -> None:
+    """USD per 1,000 tokens: 2,000 tokens at 0.0015 are 0.003 USD, 3 x 10^7 ticks."""
+    body = with_usage(prompt_tokens=1500, completion_tokens=500, total_tokens=2000)
+    assert read_reply(body, cost_per_1k_usd=0.0015).usage.cost_usd_ticks == 30_000_000
+
+
+@pytest.mark.parametrize("junk", ["7", -3, None, [], {"a": 1}, True, 1e300])
+def test_odd_statistics_do_not_spoil_a_good_answer(junk: Any) -> None:
+    """The answer has been paid for; counts stay within what the database holds."""
+    usage = read_reply(with_usage(prompt_tokens=junk, total_tokens=junk, cost_in_usd_ticks=junk)).usage
+    assert all(0 <= count < 2**63 for count in (usage.prompt_tokens, usage.completion_tokens, usage.cost_usd_ticks))
+
+
+def test_a_bad_answer_tells_what_it_cost() -> None:
+    """Its tokens were billed all the same."""
+    body = json.loads(with_usage(prompt_tokens=10, total_tokens=12, cost_in_usd_ticks=5))
+    body["choices"][0]["message"]["content"] = "no"
+    with pytest.raises(BadAnswer) as raised:
+        read_reply(json.dumps(body).encode())
+    assert raised.value.usage == Usage(10, 2, 5)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.sampled_from(list(ANSWER)), inner, max_size=6)
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    changes=st.dictionaries(st.sampled_from([*ANSWER, "extra", "\0"]), JSON),
+    whole=JSON,
+    usage=JSON,
+    as_reply=st.booleans(),
+)
+def test_any_json_is_an_insight_or_a_named_error(changes: Any, whole: Any, usage: Any, as_reply: bool) -> None:
+    """Whatever a model or a proxy sends, nothing else is raised, and what is accepted can be stored."""
+    body = json.dumps(json.loads(reply(ANSWER | changes)) | {"usage": usage} if as_reply else whole).encode()
+    with contextlib.suppress(BadAnswer, Unprocessable):
+        insight = read_reply(body).insight
+        stored = orjson.dumps({"topics": insight.topics, "summary": insight.summary, "extra": insight.extra})
+        assert b"\\u0000" not in stored
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_insight_or_a_named_error(body: bytes) -> None:
+    """Also what is no JSON, no UTF-8, nothing."""
+    with contextlib.suppress(BadAnswer, Unprocessable):
+        read_reply(body)
