@@ -1,0 +1,1 @@
+"""From the topic to the sinks: take, call the agents, deliver, finish, commit."""

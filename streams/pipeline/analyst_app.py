@@ -1,0 +1,82 @@
+"""The Faust app: it fetches, assigns and recovers tables; offsets, start and stop are the worker's (infra/adr/0002)."""
+
+from typing import Any, Protocol, cast
+
+import faust
+from faust.tables.manager import TableManager
+from faust.types import TP, ConsumerT
+
+from schemas.topics import CONSUMER_GROUP
+from streams.pipeline.answers_table import define_answers_table
+from streams.pipeline.faust_consumer import OwnOffsetsConsumer
+
+
+class Worker(Protocol):
+    """What the app tells its worker; see streams.pipeline.worker."""
+
+    async def start(self, app: "AnalystApp") -> None: ...
+
+    async def before_recovery(self, assigned: set[TP]) -> None: ...
+
+    async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class AnalystApp(faust.App):
+    """One for a worker process."""
+
+    def __init__(self, worker: Worker, **options: Any) -> None:
+        super().__init__(
+            CONSUMER_GROUP,
+            autodiscover=False,
+            store="rocksdb://",
+            key_serializer="raw",
+            value_serializer="raw",
+            consumer_auto_offset_reset="earliest",
+            # Off: a second set of offsets, an open port with table data, a leader's own topic, and a check that
+            # ends the worker for a harmless race of one record.
+            stream_wait_empty=False,
+            web_enabled=False,
+            topic_disable_leader=True,
+            recovery_consistency_check=False,
+            table_standby_replicas=0,
+            topic_allow_declare=False,  # `grok-insights topics` makes them, so workers need no right to
+            stream_recovery_delay=0.5,
+            # Apache Kafka refuses a session timeout under 6 s. Joining takes about half of the rebalance timeout on
+            # Tansu, and a member needs its drain and its last commit within it.
+            broker_session_timeout=10.0,
+            broker_heartbeat_interval=3.0,
+            broker_rebalance_timeout=10.0,
+            broker_request_timeout=30.0,
+            # A worker whose calls all wait for a provider that is down polls nothing, and is healthy all the same.
+            broker_max_poll_interval=86_400.0,
+            **options,
+        )
+        self._worker = worker
+        setattr(self.transport, "Consumer", OwnOffsetsConsumer)  # noqa: B010  a class variable, set for this app alone
+        self.answers = define_answers_table(self)
+
+    @property
+    def has_been_assigned(self) -> bool:
+        """Whether a first assignment, its tables restored, is or was there; the generation would not tell: Tansu's
+        first one is 0, as before any."""
+        return bool(cast(TableManager, self.tables).recovery.completed.is_set())
+
+    async def on_start(self) -> None:
+        await self._worker.start(self)
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        await self._worker.stop()
+
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        if not self.should_stop:
+            await self._worker.before_recovery(assigned)
+        await super()._on_partitions_assigned(assigned, generation_id)
+
+    async def _consumer_wait_empty(self, consumer: ConsumerT, logger: Any) -> None:
+        """Called when partitions are revoked and when the app stops, before anyone else gets them."""
+        assert isinstance(consumer, OwnOffsetsConsumer)
+        await self._worker.end_assignment(consumer)

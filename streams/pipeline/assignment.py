@@ -1,0 +1,70 @@
+"""The trackers of the partitions that are assigned now, and the work under way for them."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from faust.types import TP
+
+from streams.pipeline.offsets import Tracker
+
+Key = tuple[TP, int]  # a partition in a generation
+
+
+class Assignment:
+    """Owns trackers and tasks from the first record of an assignment until it is revoked."""
+
+    def __init__(self) -> None:
+        self._trackers: dict[Key, Tracker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def tracker(self, key: Key) -> Tracker | None:
+        """The tracker of that partition and generation, if one was opened and lives."""
+        return self._trackers.get(key)
+
+    def open(self, key: Key, expected: int) -> Tracker:
+        """A new tracker whose first record must stand at `expected`."""
+        tracker = self._trackers[key] = Tracker(expected)
+        return tracker
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs the work of one record as a task that `drain` waits for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def due(self, generation: int) -> Mapping[TP, tuple[Tracker, int]]:
+        """What can be committed for the given generation: partition to its tracker and offset."""
+        return {
+            tp: (tracker, offset)
+            for (tp, of_generation), tracker in self._trackers.items()
+            if of_generation == generation and (offset := tracker.due()) is not None
+        }
+
+    async def drain(self, within_s: float) -> None:
+        """Gives work under way a bounded time, then cancels it; no task is left when this returns."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(set(self._tasks), timeout=within_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    def revoke(self) -> None:
+        """Every tracker dies: a late finish or commit reaches nothing."""
+        for tracker in self._trackers.values():
+            tracker.revoke()
+        self._trackers.clear()
+
+    @property
+    def in_flight(self) -> int:
+        """Records in work."""
+        return len(self._tasks)
+
+    @property
+    def oldest_open_timestamp_s(self) -> float | None:
+        """Time stamp of the oldest record that is not finished; None when all are."""
+        stamps = [tracker.oldest_open_timestamp_s for tracker in self._trackers.values()]
+        return min((stamp for stamp in stamps if stamp is not None), default=None)

@@ -1,0 +1,77 @@
+"""How far the group is behind, from the broker's own offsets: records, and the age of the oldest unfinished one."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from schemas.topics import INPUT_TOPICS
+from streams.pipeline.log_reader import LogReader
+from streams.telemetry.lag_view import Lag
+
+
+class LogLag:
+    """A streams.telemetry.lag_view.LagSource that asks the log itself."""
+
+    def __init__(self, log_reader: LogReader, wall_clock: Callable[[], float] = time.time) -> None:
+        self._log_reader = log_reader
+        self._wall_clock = wall_clock
+
+    async def read(self) -> Lag:
+        """Raises aiokafka.errors.KafkaError when the broker does not answer."""
+        counts = await self._log_reader.partitions(INPUT_TOPICS)
+        partitions = [TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)]
+        positions = await self._positions(partitions)
+        ends = await self._log_reader.ends(partitions) if partitions else {}
+        behind = {partition: at for partition, at in positions.items() if ends[partition] > at}
+        records: dict[int, int] = defaultdict(int)
+        for partition, at in positions.items():
+            records[partition.partition] += max(0, ends[partition] - at)
+        return Lag(records, await self._age_s(behind), await self._log_reader.members())
+
+    async def _positions(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """The committed offset, or the begin of the log where that is later or nothing is committed yet."""
+        committed = await self._log_reader.committed(partitions) if partitions else {}
+        begins = await self._log_reader.begins(partitions) if partitions else {}
+        return {partition: max(committed[partition] or 0, begins[partition]) for partition in partitions}
+
+    async def _age_s(self, behind: dict[TopicPartition, int]) -> float:
+        oldest = await self._log_reader.first_records(behind)
+        stamps_s = [record.timestamp / 1000 for record in oldest.values()]
+        return max(0.0, self._wall_clock() - min(stamps_s)) if stamps_s else 0.0
+
+
+class ConnectingLag:
+    """A LagSource for a process that has no LogReader of its own: connects when asked, anew after an error."""
+
+    def __init__(self, client_options: Mapping[str, Any]) -> None:
+        self._client_options = client_options
+        self._log_reader: LogReader | None = None
+        # Health checks and the metrics loop ask at the same time; one connection serves both.
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> Lag:
+        """Raises aiokafka.errors.KafkaError when the broker does not answer."""
+        async with self._lock:
+            if self._log_reader is None:
+                log_reader = LogReader(self._client_options)
+                await log_reader.start()
+                self._log_reader = log_reader
+            try:
+                return await LogLag(self._log_reader).read()
+            except BaseException:
+                await self._disconnect()
+                raise
+
+    async def stop(self) -> None:
+        """Disconnects; a reading under way is waited for."""
+        async with self._lock:
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        if self._log_reader is not None:
+            log_reader, self._log_reader = self._log_reader, None
+            await log_reader.stop()

@@ -1,0 +1,129 @@
+"""The log's own word on offsets: what is committed, where a partition begins and ends, what really stands there.
+
+Reads without joining the group, and believes nothing that Faust says of positions.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
+from aiokafka.structs import ConsumerRecord
+
+from schemas.topics import CONSUMER_GROUP
+
+#: How long a look into the log may take before partitions that have not answered are left out.
+LOOK_TIMEOUT_S = 5.0
+COORDINATOR_ATTEMPTS = 50
+COORDINATOR_PAUSE_S = 0.2
+
+T = TypeVar("T")
+
+
+class LogReader:
+    """Every method raises aiokafka.errors.KafkaError when the broker does not answer."""
+
+    def __init__(self, client_options: Mapping[str, Any]) -> None:
+        self._client_options = client_options
+        self._admin: AIOKafkaAdminClient | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        # One consumer has one assignment: a look assigns, seeks and reads, which must not interleave.
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connects; what was connected is closed again when a later step fails."""
+        admin = AIOKafkaAdminClient(**self._client_options)
+        consumer = AIOKafkaConsumer(
+            **self._client_options,
+            group_id=None,
+            auto_offset_reset="earliest",
+            # A look wants one record: brokers send at least one batch, whatever its size, and here no more than that.
+            max_partition_fetch_bytes=1,
+        )
+        try:
+            await admin.start()
+            await consumer.start()
+        except BaseException:
+            await admin.close()
+            await consumer.stop()
+            raise
+        self._admin, self._consumer = admin, consumer
+
+    async def stop(self) -> None:
+        """Disconnects."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """Number of partitions of each topic; 0 where there is no such topic."""
+        assert self._admin is not None, "start() comes first"
+        found = await self._admin.describe_topics(list(topics))
+        return {topic["topic"]: len(topic["partitions"]) if not topic["error_code"] else 0 for topic in found}
+
+    async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """The group's committed offset of each partition; None where there is none yet."""
+        assert self._admin is not None, "start() comes first"
+        wanted = list(partitions)
+        admin = self._admin
+        found = await _coordinated(lambda: admin.list_consumer_group_offsets(CONSUMER_GROUP, partitions=wanted))
+        offsets = {partition: found[partition].offset if partition in found else -1 for partition in wanted}
+        return {partition: offset if offset >= 0 else None for partition, offset in offsets.items()}
+
+    async def members(self) -> int:
+        """How many workers are in the group."""
+        assert self._admin is not None, "start() comes first"
+        admin = self._admin
+        [response] = await _coordinated(lambda: admin.describe_consumer_groups([CONSUMER_GROUP]))
+        return sum(len(group[-1]) for group in response.groups)
+
+    async def begins(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset of the first record that each partition still holds."""
+        found: dict[TopicPartition, int] = await self._log.beginning_offsets(list(partitions))
+        return found
+
+    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset after the last record of each partition."""
+        found: dict[TopicPartition, int] = await self._log.end_offsets(list(partitions))
+        return found
+
+    async def start_of_reading(self, partition: TopicPartition) -> int:
+        """Where reading must begin: the committed offset, or the partition's begin where that is later."""
+        committed = (await self.committed([partition]))[partition]
+        return max(committed or 0, (await self.begins([partition]))[partition])
+
+    async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumerRecord]:
+        """The first record at or after the given offset of each partition; those that did not answer are left out."""
+        if not offsets:
+            return {}
+        async with self._lock:
+            self._log.assign(list(offsets))
+            for partition, offset in offsets.items():
+                self._log.seek(partition, offset)
+            found: dict[TopicPartition, ConsumerRecord] = {}
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_TIMEOUT_S):
+                    while len(found) < len(offsets):
+                        missing = [partition for partition in offsets if partition not in found]
+                        batch = await self._log.getmany(*missing, timeout_ms=500, max_records=len(missing))
+                        found |= {partition: records[0] for partition, records in batch.items()}
+            self._log.unsubscribe()
+            return found
+
+    @property
+    def _log(self) -> AIOKafkaConsumer:
+        assert self._consumer is not None, "start() comes first"
+        return self._consumer
+
+
+async def _coordinated(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks again while the group's coordinator is being found: a new cluster makes its offsets topic on demand."""
+    for _ in range(COORDINATOR_ATTEMPTS):
+        with suppress(GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+            return await ask()
+        await asyncio.sleep(COORDINATOR_PAUSE_S)
+    return await ask()

@@ -1,0 +1,134 @@
+"""Takes records from Faust in order, each once per assignment, and keeps a bounded number of them in work."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from faust.events import Event
+from faust.streams import Stream
+from faust.types import TP
+
+from schemas.topics import Origin
+from streams.pipeline.assignment import Assignment, Key
+from streams.pipeline.log_reader import LogReader
+from streams.pipeline.offsets import Slot, Tracker, Verdict
+from streams.pipeline.record import Record, read_record
+
+#: How long a seek is given to bring the expected record before it is made again.
+SEEK_AGAIN_S = 2.0
+ASK_AGAIN_S = 0.5
+
+log = structlog.get_logger()
+
+Handle = Callable[[Record, Callable[[], bool]], Awaitable[bool]]
+Seek = Callable[[TP, int], Awaitable[None]]
+
+
+class Pump:
+    """`handle(record, is_alive)` retries by itself while alive; True means that the record's work is durable."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        log_reader: LogReader,
+        handle: Handle,
+        *,
+        max_in_flight: int,
+        generation: Callable[[], int],
+        seek: Seek,
+    ) -> None:
+        self._assignment = assignment
+        self._log_reader = log_reader
+        self._handle = handle
+        self._free = asyncio.Semaphore(max_in_flight)
+        self._generation = generation
+        self._seek = seek
+
+    async def run(self, stream: Stream[bytes]) -> None:
+        """Reads the stream until it ends. Nothing is acked to Faust: its commits would pass unfinished records."""
+        async for event in stream.noack().events():
+            tracker = await self._tracker_of(event)
+            if tracker is None or not await self._is_next(tracker, event):
+                continue
+            message = event.message
+            slot = tracker.admit(message.offset, message.timestamp or 0.0)
+            await self._free.acquire()
+            if tracker.dead:
+                self._free.release()
+                continue
+            task = self._assignment.spawn(self._work(_record_of(event), tracker, slot))
+            task.add_done_callback(lambda _: self._free.release())
+
+    async def _work(self, record: Record, tracker: Tracker, slot: Slot) -> None:
+        if await self._handle(record, lambda: not tracker.dead):
+            tracker.finish(slot)
+
+    async def _tracker_of(self, event: Event) -> Tracker | None:
+        """The tracker of the event's assignment, or None when that assignment is over."""
+        key = (event.message.tp, event.message.generation_id or 0)
+        tracker = self._assignment.tracker(key)
+        if tracker is None and self._is_current(key):
+            start = await self._start_of_reading(key)
+            tracker = self._assignment.open(key, start) if start is not None else None
+        return tracker if self._is_current(key) else None
+
+    async def _start_of_reading(self, key: Key) -> int | None:
+        """Asked of the log until it answers: a record must not be judged by anything else."""
+        tp = TopicPartition(key[0].topic, key[0].partition)
+        while self._is_current(key):
+            try:
+                start = await self._log_reader.start_of_reading(tp)
+            except KafkaError as error:
+                log.warning("start_of_reading_unknown", partition=tp.partition, error=type(error).__name__)
+                await asyncio.sleep(ASK_AGAIN_S)
+            else:
+                return start if self._is_current(key) else None
+        return None
+
+    async def _is_next(self, tracker: Tracker, event: Event) -> bool:
+        """True for the record to admit. A jump is believed only if the log has the same hole; else it is read again."""
+        offset = event.message.offset
+        verdict = tracker.judge(offset)
+        if verdict is Verdict.JUMP and await self._hole_is_real(tracker, event):
+            return not tracker.dead
+        if verdict is Verdict.JUMP and not tracker.dead:
+            await self._read_again(tracker, event)
+        return verdict is Verdict.NEXT
+
+    async def _hole_is_real(self, tracker: Tracker, event: Event) -> bool:
+        """Looked up once a jump, for thousands of records may be queued behind it."""
+        if not tracker.is_hole_known:
+            tp = TopicPartition(event.message.topic, event.message.partition)
+            try:
+                found = await self._log_reader.first_records({tp: tracker.expected})
+            except KafkaError as error:
+                log.warning("log_not_read", partition=tp.partition, error=type(error).__name__)
+                return False
+            if tp in found:
+                tracker.confirm_hole(found[tp].offset)
+        return tracker.judge(event.message.offset) is Verdict.NEXT
+
+    async def _read_again(self, tracker: Tracker, event: Event) -> None:
+        now_s, tp = time.monotonic(), event.message.tp
+        if tracker.sought_at_s is None or now_s - tracker.sought_at_s >= SEEK_AGAIN_S:
+            tracker.sought_at_s = now_s
+            log.info("reading_again", topic=tp.topic, partition=tp.partition, offset=tracker.expected)
+            await self._seek(tp, tracker.expected)
+
+    def _is_current(self, key: Key) -> bool:
+        return key[1] == self._generation()
+
+
+def _record_of(event: Event) -> Record:
+    message = event.message
+    return read_record(
+        Origin(message.topic, message.partition, message.offset),
+        key=message.key,
+        value=message.value,
+        headers=cast(list[tuple[str, bytes]], message.headers),  # a mapping only where the sender is Faust
+        timestamp_s=message.timestamp,
+    )

@@ -1,0 +1,141 @@
+"""The worker's life: parts are started, the group is joined, assignments end with exact offsets, all is stopped."""
+
+import asyncio
+import random
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from agents.guards.backoff import Backoff
+from schemas.errors import Fatal, Retryable
+from schemas.topics import ANSWERS_CHANGELOG, INPUT_TOPICS, Topic
+from streams.pipeline.analyst_app import AnalystApp
+from streams.pipeline.assignment import Assignment
+from streams.pipeline.committer import Committer
+from streams.pipeline.deadline import end_process_within
+from streams.pipeline.faust_consumer import OwnOffsetsConsumer
+from streams.pipeline.log_reader import LogReader
+from streams.pipeline.recovery_watch import watch_recovery
+from streams.pipeline.shards import discard_shards_ahead
+
+#: What work in flight gets when its partition is taken away: above the usual call, well below the rebalance timeout.
+DRAIN_S = 2.0
+STOP_WITHIN_S = 9.0
+START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
+
+log = structlog.get_logger()
+
+
+class Part(Protocol):
+    """Something that is started before the first record and stopped after the last."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Worker:
+    """Implements streams.pipeline.analyst_app.Worker; `parts` are started in order and stopped in reverse."""
+
+    def __init__(self, parts: Sequence[Part], log_reader: LogReader, assignment: Assignment) -> None:
+        self._parts = parts
+        self._log_reader = log_reader
+        self._assignment = assignment
+        self._started: list[Part] = []
+        self._loops: list[asyncio.Task[None]] = []
+        self.app: AnalystApp | None = None
+        #: Partitions of each input topic, known after start.
+        self.partitions = 0
+
+    async def start(self, app: AnalystApp) -> None:
+        """Starts every part, waiting for servers that are not there yet. Raises Fatal for what waiting cannot mend."""
+        self.app = app
+        for part in self._parts:
+            await _start_when_possible(part)
+            self._started.append(part)
+        self.partitions = await self._check_topics()
+        self.keep_running(Committer(self._assignment, self._commit).run(lambda: app.consumer_generation_id))
+        self.keep_running(watch_recovery(app))
+
+    async def stop(self) -> None:
+        """Stops loops, then parts in reverse; one that fails does not keep the others from stopping."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        for part in reversed(self._started):
+            try:
+                await part.stop()
+            except Exception as error:  # the last step of this part: it is told, and the next one must still stop
+                log.warning("part_not_stopped", part=type(part).__name__, error=type(error).__name__)
+        self._started.clear()
+
+    async def before_recovery(self, assigned: set[TP]) -> None:
+        """Shards that cannot be right are discarded; while the broker does not say, none is."""
+        assert self.app is not None
+        try:
+            await discard_shards_ahead(self.app.answers.store, self._log_reader, assigned)
+        except KafkaError as error:
+            log.warning("shards_not_compared", error=type(error).__name__)
+
+    def keep_running(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Runs a loop until the worker stops; one that fails ends the process, for nobody would notice it missing."""
+        task = asyncio.create_task(loop)
+        task.add_done_callback(self._loop_ended)
+        self._loops.append(task)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the worker, at the latest after STOP_WITHIN_S; whoever runs it starts it again."""
+        end_process_within(STOP_WITHIN_S)
+        assert self.app is not None, "nothing can fail before the start"
+        self._loops.append(asyncio.create_task(self.app.crash(error)))
+
+    async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None:
+        """A bounded time for work in flight; then the finished runs are committed and every tracker dies."""
+        assert self.app is not None
+        if self.app.should_stop:
+            end_process_within(STOP_WITHIN_S)
+        await self._assignment.drain(DRAIN_S)
+        due = self._assignment.due(self.app.consumer_generation_id)
+        self._assignment.revoke()
+        consumer._unacked_messages.clear()
+        if due:
+            await consumer.commit_offsets({tp: offset for tp, (_, offset) in due.items()})
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        assert self.app is not None
+        consumer = self.app.consumer
+        assert isinstance(consumer, OwnOffsetsConsumer)
+        return await consumer.commit_offsets(offsets)
+
+    async def _check_topics(self) -> int:
+        """Agent and table rely on equal partition counts: Faust assigns partition i of all of them to one worker."""
+        needed = [*INPUT_TOPICS, ANSWERS_CHANGELOG, Topic.INSIGHTS, Topic.DEAD_LETTERS]
+        counts = await self._log_reader.partitions(needed)
+        missing = [topic for topic in needed if not counts.get(topic)]
+        if missing:
+            raise Fatal("topics are missing", ", ".join(missing), "make them with: grok-insights topics")
+        alike = {topic: counts[topic] for topic in (*INPUT_TOPICS, ANSWERS_CHANGELOG)}
+        if len(set(alike.values())) > 1:
+            why = ", ".join(f"{topic} has {count}" for topic, count in alike.items())
+            raise Fatal("topics differ in their number of partitions", why, "give all of them the largest number")
+        return counts[Topic.CONVERSATIONS]
+
+    def _loop_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+
+async def _start_when_possible(part: Part) -> None:
+    attempt = 0
+    while True:
+        try:
+            return await part.start()
+        except Fatal:
+            raise
+        except (OSError, KafkaError, Retryable) as error:
+            log.warning("waiting_for_start", part=type(part).__name__, error=type(error).__name__)
+        await asyncio.sleep(START_BACKOFF.delay_s(attempt, random.random))
+        attempt += 1

@@ -1,0 +1,1 @@
+"""Metrics, logs and health: everything by which the service is watched."""

@@ -1,0 +1,61 @@
+"""What calls and conversations tell, written into the metrics."""
+
+from typing import Literal, assert_never
+
+from agents.analyser import NOTHING, ErrorClass
+from schemas.insight import USD_TICKS, Usage
+from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome, outcome_name
+from streams.telemetry import metrics
+
+_BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class CallMetrics:
+    """See agents.analyser.CallObserver."""
+
+    def call_succeeded(self, latency_s: float, usage: Usage) -> None:
+        metrics.GROK_CALLS.inc()
+        metrics.GROK_CALL_LATENCY_S.observe(latency_s)
+        _show_usage(usage)
+
+    def call_failed(
+        self, error_class: ErrorClass, latency_s: float, *, ambiguous: bool, usage: Usage = NOTHING
+    ) -> None:
+        metrics.GROK_CALL_ERRORS.labels(error_class).inc()
+        if error_class == "breaker_open":
+            return  # nothing was sent
+        metrics.GROK_CALLS.inc()
+        metrics.GROK_CALL_LATENCY_S.observe(latency_s)
+        _show_usage(usage)
+        if ambiguous:
+            metrics.GROK_CALLS_AMBIGUOUS.inc()
+
+    def breaker_changed(self, state: Literal["closed", "half_open", "open"]) -> None:
+        metrics.BREAKER_STATE.set(_BREAKER_STATES[state])
+
+
+def _show_usage(usage: Usage) -> None:
+    metrics.ESTIMATED_TOKENS.labels("prompt").inc(usage.prompt_tokens)
+    metrics.ESTIMATED_TOKENS.labels("completion").inc(usage.completion_tokens)
+    metrics.ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
+
+
+class OutcomeMetrics:
+    """See streams.pipeline.steps.Outcomes."""
+
+    def ended(self, outcome: Outcome) -> None:
+        metrics.CONVERSATIONS.labels(outcome_name(outcome)).inc()
+        match outcome:
+            case Cached():
+                metrics.ANALYSIS_CACHE_HITS.inc()
+            case Filtered():
+                metrics.PREFILTER_SKIPS.labels(outcome.reason.value).inc()
+            case Dead():
+                metrics.DEAD_LETTERS.labels(outcome.reason.value).inc()
+            case Analysed():
+                pass
+            case _:
+                assert_never(outcome)
+
+    def rehomed(self) -> None:
+        metrics.CONVERSATIONS_REHOMED.inc()

@@ -1,0 +1,161 @@
+"""One record through all steps: it ends as exactly one outcome, whatever fails on the way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from agents.analyse import Recipe
+from agents.guards.backoff import Backoff
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Fatal, Retryable, Unprocessable
+from schemas.outcome import Outcome, outcome_name
+from streams.pipeline import attempts
+from streams.pipeline.delivery import Delivery
+from streams.pipeline.record import Record
+from streams.pipeline.steps import Steps
+from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
+from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
+from tests.unit.pipeline.factories import a_record, at_home, home_of, value_of
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The back-off has tests of its own; here it only costs time."""
+    monkeypatch.setattr(attempts, "BACKOFF", Backoff(base_s=1e-6, cap_s=1e-6))
+
+
+@dataclass
+class FakeRehoming:
+    """Sends nothing; remembers what would have gone."""
+
+    sent: list[Record] = field(default_factory=list)
+
+    def is_away(self, record: Record, text_key: str) -> bool:
+        return not record.was_rehomed and record.partition != home_of("where is my parcel")
+
+    async def send_home(self, record: Record, text_key: str) -> None:
+        self.sent.append(record)
+
+
+class Bench:
+    """The steps on fakes."""
+
+    def __init__(self, analyser_fails: Sequence[Exception] = (), rows_fail: Sequence[Exception] = ()) -> None:
+        self.analyser = FakeAnalyser(analyser_fails)
+        self.rows, self.events, self.letters = FakeRows(rows_fail), FakeEvents(), FakeLetters()
+        self.rehoming = FakeRehoming()
+        self.ends: list[str] = []
+        self.stops: list[Fatal] = []
+        self.cache = MemoryCache()
+        self.steps = Steps(
+            Recipe(self.analyser, timedelta(days=1), lambda: NOON),
+            Delivery(self.rows, self.events, self.letters, "v1", lambda: NOON),
+            self.rehoming,  # type: ignore[arg-type]
+            lambda _: self.cache,
+            self,
+            self.stops.append,
+        )
+
+    def ended(self, outcome: Outcome) -> None:
+        self.ends.append(outcome_name(outcome))
+
+    def rehomed(self) -> None:
+        self.ends.append("rehomed")
+
+    async def take(self, record: Record) -> bool:
+        return await self.steps.handle(record, lambda: True)
+
+
+async def test_a_conversation_becomes_a_row_and_an_event() -> None:
+    """Both tell the same."""
+    bench = Bench()
+    assert await bench.take(at_home())
+    [row], [event] = bench.rows.rows.values(), bench.events.sent
+    assert row == event
+    assert (row.outcome, row.cost_usd_ticks, bench.ends) == ("analysed", 5_000, ["analysed"])
+
+
+async def test_an_equal_text_costs_nothing() -> None:
+    """It is served from the cache, and its row says so with a cost of 0."""
+    bench = Bench()
+    await bench.take(at_home(id="a"))
+    await bench.take(at_home(id="b"))
+    row = bench.rows.rows["default", "b"]
+    assert (row.outcome, row.cost_usd_ticks, row.insight is not None) == ("cached", 0, True)
+    assert len(bench.analyser.asked) == 1
+
+
+async def test_low_value_ends_where_it_is() -> None:
+    """No call, no detour; a row all the same, so that the rows account for everything."""
+    bench = Bench()
+    assert await bench.take(a_record(value_of("hello"), partition=(home_of("where is my parcel") + 1) % 8))
+    assert (bench.ends, bench.analyser.asked, bench.rehoming.sent) == (["filtered"], [], [])
+    assert bench.rows.rows["default", "c-1"].reason == "greeting_or_thanks"
+
+
+async def test_a_record_away_from_home_is_sent_on() -> None:
+    """It ends there, not here."""
+    bench = Bench()
+    away = a_record(value_of(), partition=(home_of("where is my parcel") + 1) % 8)
+    assert await bench.take(away)
+    assert (bench.rehoming.sent, bench.ends, bench.rows.rows) == ([away], ["rehomed"], {})
+
+
+async def test_what_cannot_be_decoded_becomes_a_dead_letter_with_its_bytes() -> None:
+    """Nothing is lost, and nothing is in the way: the slot is finished."""
+    bench = Bench()
+    assert await bench.take(a_record(b"not json \xff"))
+    [(letter, conversation_id)] = bench.letters.sent
+    assert (letter.value, letter.reason, conversation_id) == (b"not json \xff", "undecodable", None)
+    assert bench.rows.rows == {}
+
+
+async def test_a_dead_conversation_with_an_id_has_a_row() -> None:
+    """Whoever asks for it by id learns how it ended."""
+    bench = Bench(analyser_fails=[Unprocessable(DeadLetterReason.BAD_ANSWER, "no schema")])
+    assert await bench.take(at_home())
+    row = bench.rows.rows["default", "c-1"]
+    assert (row.outcome, row.reason, bench.ends) == ("dead", "bad_answer", ["dead"])
+    assert bench.events.sent == []
+
+
+async def test_passing_failures_are_waited_out() -> None:
+    """Provider and database come back; the outcome is that of the call that was paid for."""
+    down = [Retryable("down")] * 3
+    bench = Bench(analyser_fails=down, rows_fail=down)
+    assert await bench.take(at_home())
+    assert bench.ends == ["analysed"]
+    assert len(bench.events.sent) == 1
+
+
+async def test_a_defect_is_set_aside_after_bounded_attempts() -> None:
+    """An error that nobody foresaw must not hold the partition for ever."""
+    bench = Bench(analyser_fails=[ZeroDivisionError()] * attempts.DEFECT_ATTEMPTS)
+    assert await bench.take(at_home())
+    assert bench.letters.sent[0][0].reason is DeadLetterReason.INTERNAL_ERROR
+    assert len(bench.analyser.asked) == attempts.DEFECT_ATTEMPTS
+
+
+async def test_a_row_that_cannot_be_stored_makes_a_dead_letter() -> None:
+    """And no event: the outcome is dead, once."""
+    bench = Bench(rows_fail=[Unprocessable(DeadLetterReason.UNSTORABLE, "DataError")])
+    assert await bench.take(at_home())
+    assert (bench.ends, bench.events.sent) == (["dead"], [])
+    assert bench.letters.sent[0][0].reason is DeadLetterReason.UNSTORABLE
+
+
+async def test_a_fatal_error_stops_the_worker_and_leaves_the_slot_open() -> None:
+    """A wrong key must not turn the topic into dead letters: the record is read again after the restart."""
+    fatal = Fatal("the key is wrong")
+    bench = Bench(analyser_fails=[fatal])
+    assert not await bench.take(at_home())
+    assert (bench.stops, bench.letters.sent, bench.rows.rows) == ([fatal], [], {})
+
+
+async def test_nothing_is_finished_once_the_assignment_is_over() -> None:
+    """Whoever has the partition now reads the record again."""
+    bench = Bench()
+    assert not await bench.steps.handle(at_home(), lambda: False)
+    assert (bench.rows.rows, bench.ends) == ({}, [])

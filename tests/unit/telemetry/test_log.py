@@ -1,0 +1,105 @@
+"""What reaches the log, and what never does."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from schemas.errors import Fatal
+from streams.telemetry.log import configure_logging
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """A log that is no terminal; the process's own configuration is put back afterwards."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logging("info", stream)
+    yield stream
+    logging.captureWarnings(False)
+    root.handlers[:], root.level = before[0], before[1]
+    structlog.reset_defaults()
+
+
+def _events(lines: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.getvalue().splitlines()]
+
+
+def test_an_event_is_one_line_of_json(lines: io.StringIO) -> None:
+    """Line breaks and escapes in a field stay inside its JSON string."""
+    structlog.get_logger("a").info("conversation_accepted", id="c\r\n\x1b[31m1\u2028")
+    [event] = _events(lines)
+    assert (event["event"], event["level"], event["id"]) == ("conversation_accepted", "info", "c\r\n\x1b[31m1\u2028")
+    assert event["timestamp"].endswith("Z")
+
+
+def test_the_standard_library_takes_the_same_way(lines: io.StringIO) -> None:
+    """Faust's, aiokafka's and asyncio's lines are events too."""
+    logging.getLogger("aiokafka.client").warning("Unable to connect to %s", "node 1")
+    assert _events(lines)[0]["event"] == "Unable to connect to node 1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text",
+        "messages",
+        "value",
+        "body",
+        "key",
+        "metadata",
+        "api_key",
+        "xai_api_key",
+        "password",
+        "Authorization",
+        "client_secret",
+        "token",
+        "DATABASE_URL",
+    ],
+)
+def test_fields_that_hold_contents_or_secrets_are_dropped(lines: io.StringIO, name: str) -> None:
+    """Whoever logs them, at whatever depth."""
+    structlog.get_logger().info("e", **{name: "canary", "inner": {name: "canary", "id": 1}})
+    assert "canary" not in lines.getvalue()
+    assert _events(lines)[0]["inner"] == {"id": 1}
+
+
+def test_fields_that_only_sound_alike_stay(lines: io.StringIO) -> None:
+    """Hashes and counts are what logs are for."""
+    structlog.get_logger().info("e", text_key="ab", prompt_tokens=3, conversation_id="c")
+    assert {"text_key", "prompt_tokens", "conversation_id"} <= _events(lines)[0].keys()
+
+
+def test_errors_show_types_and_places_but_quote_nothing(lines: io.StringIO) -> None:
+    """A foreign error's words may hold what it choked on; ours never do."""
+    try:
+        try:
+            raise ValueError("canary")
+        except ValueError as error:
+            raise Fatal("the answer cannot be read") from error
+    except Fatal:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("other").exception("failed too")
+    assert "canary" not in lines.getvalue()
+    for event in _events(lines):
+        assert event["exception"] == "Fatal: the answer cannot be read <- ValueError"
+        assert "test_log.py" in event["traceback"][0]
+
+
+def test_debug_does_not_make_libraries_talk_about_contents(lines: io.StringIO) -> None:
+    """aiokafka's producer logs each key and value at debug."""
+    configure_logging("debug", lines)
+    logging.getLogger("aiokafka.producer.producer").debug("Sending (key=%s value=%s)", "canary", "canary")
+    structlog.get_logger().debug("ours")
+    assert [event["event"] for event in _events(lines)] == ["ours"]
+
+
+def test_values_that_are_no_json_show_their_type(lines: io.StringIO) -> None:
+    """A repr may hold anything."""
+    structlog.get_logger().info("e", thing=io.StringIO("canary"))
+    assert _events(lines)[0]["thing"] == "<StringIO>"

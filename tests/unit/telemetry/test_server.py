@@ -1,0 +1,49 @@
+"""The worker's little server, on real sockets."""
+
+import socket
+
+import aiohttp
+import pytest
+
+from schemas.errors import Fatal, Retryable
+from streams.telemetry.health import Health
+from streams.telemetry.server import MetricsServer
+
+
+async def fails() -> None:
+    raise Retryable("Postgres does not answer")
+
+
+async def test_any_free_port_serves_metrics_and_probes() -> None:
+    """Port 0 becomes a real one; liveness is independent of what readiness asks."""
+    server = MetricsServer("127.0.0.1", 0, Health({"database": fails}))
+    await server.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
+            async with session.get("/metrics") as response:
+                assert "grok_calls_total" in await response.text()
+            async with session.get("/livez") as response:
+                assert response.status == 200
+            async with session.get("/readyz") as response:
+                answer = await response.json()
+                assert (response.status, answer["checks"]) == (503, {"database": "Postgres does not answer"})
+    finally:
+        await server.stop()
+
+
+async def test_a_port_in_use_names_the_setting() -> None:
+    """The start fails with what to change, and leaves nothing running."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = MetricsServer("127.0.0.1", taken.getsockname()[1], Health({}))
+        with pytest.raises(Fatal) as caught:
+            await server.start()
+    assert "WORKER_METRICS_PORT" in caught.value.hint
+    await server.stop()
+
+
+async def test_an_address_of_nobody_is_explained() -> None:
+    """A host that is not this machine's is Fatal as well, in words."""
+    with pytest.raises(Fatal):
+        await MetricsServer("192.0.2.1", 0, Health({})).start()
