@@ -1,0 +1,151 @@
+"""Stand-ins for what the gateway talks to: a publisher, a reader and a lag source in memory, and a clock by hand."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from schemas.insight import Insight
+from streams.gateway.cursor import Cursor
+from streams.gateway.filters import InsightFilter
+from streams.gateway.insight_record import InsightRecord
+from streams.gateway.limiter import RateLimiter
+from streams.gateway.parts import Parts
+from streams.gateway.record import ConversationRecord
+from streams.telemetry.health import Health
+from streams.telemetry.lag_view import Lag, LagView
+
+
+class FakePublisher:
+    """Keeps what was published; `failure` is raised instead while it is set."""
+
+    def __init__(self) -> None:
+        self.records: list[ConversationRecord] = []
+        self.failure: Exception | None = None
+
+    async def publish(self, record: ConversationRecord) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.records.append(record)
+
+    async def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class FakeReader:
+    """Insights in a list, by tenant; `failure` is raised instead while it is set."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, InsightRecord]] = []
+        self.failure: Exception | None = None
+
+    async def conversation(self, tenant: str, conversation_id: str) -> InsightRecord | None:
+        return next((row for row in self._of(tenant) if row.id == conversation_id), None)
+
+    async def insights(
+        self, tenant: str, wanted: InsightFilter, after: Cursor | None, limit: int
+    ) -> list[InsightRecord]:
+        rows = [row for row in self._of(tenant) if all(_MATCHES[k](row, v) for k, v in wanted.values.items())]
+        rows.sort(key=_position, reverse=True)
+        if after is not None:
+            rows = [row for row in rows if _position(row) < (after.occurred_at, after.id)]
+        return rows[:limit]
+
+    async def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _of(self, tenant: str) -> list[InsightRecord]:
+        if self.failure is not None:
+            raise self.failure
+        return [row for owner, row in self.rows if owner == tenant]
+
+
+class FakeLag:
+    """Reads what was set; an exception is raised."""
+
+    def __init__(self) -> None:
+        self.lag: Lag | Exception = Lag({0: 3, 1: 4}, seconds=1.5, members=1)
+
+    async def read(self) -> Lag:
+        if isinstance(self.lag, Exception):
+            raise self.lag
+        return self.lag
+
+
+class HandClock:
+    """Monotonic seconds that only move when told."""
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class FakeParts:
+    """The parts of a gateway, each within reach of the test; health is read anew for each question."""
+
+    def __init__(self, rate_limit_per_minute: int = 10_000) -> None:
+        self.publisher = FakePublisher()
+        self.reader = FakeReader()
+        self.lag = FakeLag()
+        self.clock = HandClock()
+        self.limiter = RateLimiter(rate_limit_per_minute)
+        view = LagView(self.lag)
+        checks = {"broker": self.publisher.check, "database": self.reader.check, "lag": view.check}
+        self.parts = Parts(
+            publisher=self.publisher,
+            reader=self.reader,
+            limiter=self.limiter,
+            health=Health(checks, fresh_s=0),
+            lag=view,
+            lag_soft_s=30,
+            clock=self.clock,
+        )
+
+
+def insight_record(id: str, **changes: Any) -> InsightRecord:
+    """An analysed conversation; `changes` replace fields of the record."""
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    insight = Insight(
+        sentiment="negative",
+        sentiment_score=-0.5,
+        topics=("refund", "billing"),
+        intent="complaint",
+        urgency="high",
+        summary="Card charged twice",
+        action_needed=True,
+        confidence=0.9,
+        language="en",
+    )
+    fields: dict[str, Any] = {
+        "outcome": "analysed",
+        "occurred_at": noon,
+        "received_at": noon,
+        "analysed_at": noon,
+        "prompt_tokens": 120,
+        "completion_tokens": 40,
+        "cost_usd_ticks": 5_000_000,
+        "insight": insight,
+        "source": "shop-chat",
+        "text_key": "ab" * 32,
+        "analysis_version": "v1",
+        "model": "a-model",
+    }
+    return InsightRecord(id=id, **(fields | changes))
+
+
+def _position(row: InsightRecord) -> tuple[datetime, str]:
+    return row.occurred_at, row.id
+
+
+_MATCHES: dict[str, Callable[[InsightRecord, Any], bool]] = {
+    "since": lambda row, value: row.occurred_at >= value,
+    "until": lambda row, value: row.occurred_at < value,
+    "sentiment": lambda row, value: row.insight is not None and row.insight.sentiment == value,
+    "topic": lambda row, value: row.insight is not None and value in row.insight.topics,
+    "urgency": lambda row, value: row.insight is not None and row.insight.urgency == value,
+    "source": lambda row, value: row.source == value,
+    "outcome": lambda row, value: row.outcome == value,
+}

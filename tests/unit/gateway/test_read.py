@@ -1,0 +1,119 @@
+"""GET of conversations and insights: found, missing, paged, filtered, refused."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp.test_utils import TestClient
+from yarl import URL
+
+from streams.gateway.parts import DatabaseUnavailable
+from tests.fakes.gateway_parts import FakeParts, insight_record
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+async def _get(client: TestClient, url: str) -> tuple[int, dict[str, Any]]:
+    async with client.get(URL(url, encoded=True)) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def test_a_result_is_shown_by_id(client: TestClient, fakes: FakeParts) -> None:
+    """An analysed one shows its insight, a filtered one its reason."""
+    fakes.reader.rows = [
+        ("default", insight_record("c-1")),
+        ("default", insight_record("c-2", outcome="filtered", insight=None, reason="too_short")),
+    ]
+    status, answer = await _get(client, "/api/v1/conversations/c-1")
+    assert (status, answer["id"], answer["outcome"], answer["insight"]["urgency"]) == (200, "c-1", "analysed", "high")
+    assert await _get(client, "/api/v1/conversations/c-2") == (
+        200,
+        {"id": "c-2", "outcome": "filtered", "reason": "too_short"},
+    )
+
+
+@pytest.mark.parametrize("conversation_id", ["a/b", "a b", "ä{}", "100%", "?#&+"])
+async def test_any_id_can_be_asked_for(client: TestClient, fakes: FakeParts, conversation_id: str) -> None:
+    """Whatever an id is made of, percent-encoded it finds its conversation."""
+    fakes.reader.rows = [("default", insight_record(conversation_id))]
+    status, answer = await _get(client, f"/api/v1/conversations/{quote(conversation_id, safe='')}")
+    assert (status, answer.get("id")) == (200, conversation_id)
+
+
+async def test_an_unknown_id_is_unknown_or_pending(client: TestClient, fakes: FakeParts) -> None:
+    """404, also for an id that another tenant has."""
+    fakes.reader.rows = [("other", insight_record("c-1"))]
+    status, answer = await _get(client, "/api/v1/conversations/c-1")
+    assert (status, answer["code"]) == (404, "unknown_or_pending")
+
+
+async def test_pages_cover_everything_once(client: TestClient, fakes: FakeParts) -> None:
+    """Following next_cursor shows each item once, newest first, equal times by id."""
+    fakes.reader.rows = [
+        ("default", insight_record(f"c-{n}", occurred_at=NOON + timedelta(minutes=n // 3))) for n in range(10)
+    ]
+    seen: list[str] = []
+    url = "/api/v1/insights?limit=3"
+    while url:
+        _, answer = await _get(client, url)
+        seen += [item["id"] for item in answer["items"]]
+        url = f"/api/v1/insights?limit=3&cursor={answer['next_cursor']}" if answer["next_cursor"] else ""
+    assert seen == [f"c-{n}" for n in reversed(range(10))]
+
+
+async def test_items_are_full_records(client: TestClient, fakes: FakeParts) -> None:
+    """The field names are those of the event in the topic `insights`."""
+    fakes.reader.rows = [("default", insight_record("c-1"))]
+    _, answer = await _get(client, "/api/v1/insights")
+    [item] = answer["items"]
+    assert answer["next_cursor"] is None
+    assert item.keys() == {
+        *("id", "outcome", "insight", "source", "occurred_at", "received_at", "analysed_at", "text_key"),
+        *("analysis_version", "model", "prompt_tokens", "completion_tokens", "cost_usd_ticks"),
+    }
+
+
+async def test_filters_narrow_the_list(client: TestClient, fakes: FakeParts) -> None:
+    """Each filter is passed on; all must match."""
+    fakes.reader.rows = [
+        ("default", insight_record("c-1")),
+        ("default", insight_record("c-2", source="app")),
+        ("default", insight_record("c-3", outcome="cached")),
+    ]
+    query = "topic=refund&sentiment=negative&urgency=high&source=shop-chat&outcome=analysed&since=2026-01-01T00:00:00Z"
+    _, answer = await _get(client, f"/api/v1/insights?{query}&until=2026-02-01T00:00:00%2B01:00")
+    assert [item["id"] for item in answer["items"]] == ["c-1"]
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "field"),
+    [
+        ("limit=0", "invalid_parameter", "limit"),
+        ("limit=501", "invalid_parameter", "limit"),
+        ("limit=1000000000", "invalid_parameter", "limit"),
+        ("limit=%D9%A3", "invalid_parameter", "limit"),
+        ("limit=", "invalid_parameter", "limit"),
+        ("cursor=nonsense", "invalid_cursor", "cursor"),
+        ("sentiment=angry", "invalid_parameter", "sentiment"),
+        ("since=now", "invalid_parameter", "since"),
+        ("source=a%00b", "invalid_parameter", "source"),
+        ("topic=a&topic=b", "invalid_parameter", "topic"),
+        ("q=refund", "unknown_parameter", "q"),
+        ("colour=red", "unknown_parameter", "colour"),
+        ("%3Cscript%3E=1", "unknown_parameter", "?"),
+    ],
+)
+async def test_a_bad_parameter_is_named(client: TestClient, query: str, code: str, field: str) -> None:
+    """400 with code and field; nothing is guessed or ignored."""
+    status, answer = await _get(client, f"/api/v1/insights?{query}")
+    assert (status, answer["code"], answer["field"]) == (400, code, field)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/conversations/c-1", "/api/v1/insights"])
+async def test_a_database_that_is_down_is_503(client: TestClient, fakes: FakeParts, path: str) -> None:
+    """Reads say so and when to come back."""
+    fakes.reader.failure = DatabaseUnavailable("the database cannot answer", retry_after_s=5)
+    async with client.get(path) as response:
+        answer = await response.json(content_type="application/problem+json")
+        assert (response.status, answer["code"], response.headers["Retry-After"]) == (503, "database_unavailable", "5")
