@@ -1,0 +1,32 @@
+"""`grok-insights gateway`."""
+
+from schemas.settings import Settings
+from schemas.settings_file import load_settings
+from streams.commands.output import run
+from streams.gateway.run import run_gateway
+from streams.kafka_client import client_options
+from streams.pipeline.lag import ConnectingLag
+from streams.telemetry.lag_metrics import LagMetrics
+from streams.telemetry.log import configure_logging
+
+
+def gateway() -> None:
+    """Run the HTTP gateway: answers 202 once the brokers have a conversation, and serves insights.
+
+    Stops in order on SIGTERM and Ctrl-C. Settings: KAFKA_*, DATABASE_URL, GATEWAY_HOST, GATEWAY_PORT,
+    RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS.
+    """
+    settings = load_settings("kafka_bootstrap_servers", "database_url")
+    configure_logging(settings.log_level)
+    run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    lag = ConnectingLag(client_options(settings))
+    lag_metrics = LagMetrics(lag)
+    await lag_metrics.start()
+    try:
+        await run_gateway(settings, lag)
+    finally:
+        await lag_metrics.stop()
+        await lag.stop()

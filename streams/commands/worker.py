@@ -1,0 +1,17 @@
+"""`grok-insights worker`."""
+
+from schemas.settings_file import load_settings
+from streams.commands.output import run
+from streams.run_worker import run_worker
+from streams.telemetry.log import configure_logging
+
+
+def worker() -> None:
+    """Run one worker: takes conversations from the topics, analyses them and writes their insights.
+
+    Stops in order on SIGTERM and Ctrl-C. Settings: KAFKA_*, DATABASE_URL, ANALYSER, GROK_*, MAX_IN_FLIGHT,
+    WORKER_METRICS_PORT, DATA_DIR (one folder for each worker).
+    """
+    settings = load_settings("kafka_bootstrap_servers", "database_url")
+    configure_logging(settings.log_level)
+    run(run_worker(settings))

@@ -1,0 +1,13 @@
+"""Where the files under infra/ are: beside the packages in a checkout, inside them in an installed wheel."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def infra(name: str) -> Path:
+    """The folder infra/`name`. Raises FileNotFoundError when neither a checkout nor a wheel has it."""
+    for folder in (_PACKAGE / "_infra" / name, _PACKAGE.parent / "infra" / name):
+        if folder.exists():
+            return folder
+    raise FileNotFoundError(f"infra/{name} is not part of this installation")

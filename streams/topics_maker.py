@@ -1,0 +1,81 @@
+"""Makes the topics with their settings, and says which were there already and whether they fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from schemas.errors import Fatal
+from schemas.topics import ANSWERS_CHANGELOG, Topic
+
+#: A dead letter carries a record of the broker's default largest size (1 MiB) plus our headers.
+_DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
+#: Dead letters wait for people; a week, Kafka's default, is a holiday.
+_DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
+
+#: Every topic with the settings in which it differs from the broker's defaults.
+TOPIC_CONFIGS: Mapping[str, Mapping[str, str]] = {
+    Topic.CONVERSATIONS: {},
+    Topic.REHOMED: {},
+    Topic.DEAD_LETTERS: {
+        "max.message.bytes": str(_DEAD_LETTER_MAX_BYTES),
+        "retention.ms": str(_DEAD_LETTER_RETENTION_MS),
+    },
+    Topic.INSIGHTS: {},
+    ANSWERS_CHANGELOG: {"cleanup.policy": "compact"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MadeTopic:
+    """One topic after `make_topics`; `partitions` is what it really has."""
+
+    name: str
+    partitions: int
+    is_new: bool
+
+
+async def make_topics(client_options: Mapping[str, Any], partitions: int, replication_factor: int) -> list[MadeTopic]:
+    """Makes what is missing; running it again changes nothing.
+
+    Raises Fatal when the broker refuses a topic, or an existing one has another number of partitions.
+    """
+    admin = AIOKafkaAdminClient(**client_options)
+    try:
+        await admin.start()
+        new = await _create_missing(admin, partitions, replication_factor)
+        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(list(TOPIC_CONFIGS))}
+    except KafkaError as error:
+        hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
+        raise Fatal("the broker cannot be used", f"{type(error).__name__}: {error}", hint) from error
+    finally:
+        await admin.close()
+    made = [MadeTopic(name, found.get(name, 0), name in new) for name in TOPIC_CONFIGS]
+    _check_partitions(made, partitions)
+    return made
+
+
+async def _create_missing(admin: AIOKafkaAdminClient, partitions: int, replication_factor: int) -> set[str]:
+    wanted = [
+        NewTopic(name, partitions, replication_factor, topic_configs=dict(config))
+        for name, config in TOPIC_CONFIGS.items()
+    ]
+    response = await admin.create_topics(wanted)
+    new = set()
+    for name, code, message, *_ in response.topic_errors:
+        error = for_code(code)
+        if code == 0:
+            new.add(name)
+        elif error is not TopicAlreadyExistsError:
+            hint = "check TOPIC_PARTITIONS and TOPIC_REPLICATION_FACTOR"
+            raise Fatal(f"the topic {name} cannot be made", f"{error.__name__}: {message or ''}", hint)
+    return new
+
+
+def _check_partitions(made: list[MadeTopic], partitions: int) -> None:
+    other = [f"{topic.name} has {topic.partitions}" for topic in made if topic.partitions != partitions]
+    if other:
+        hint = "set TOPIC_PARTITIONS to what the topics have; all of them need the same number"
+        raise Fatal(f"topics have not {partitions} partitions", ", ".join(other), hint)

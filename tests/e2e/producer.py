@@ -1,0 +1,31 @@
+"""A foreign producer: keyed by conversation id, so that most records land away from their text's home."""
+
+import json
+import random
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaProducer
+
+from schemas.topics import Topic
+
+WORDS = ("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken")
+
+
+def texts_with_repeats(count: int, repeats: float, seed: int) -> list[str]:
+    """`count` texts of which the share `repeats` stands there already, in a shuffled order."""
+    source = random.Random(seed)
+    distinct = [f"{' '.join(source.sample(WORDS, 6))} number {n}" for n in range(round(count * (1 - repeats)))]
+    texts = distinct + source.choices(distinct, k=count - len(distinct))
+    source.shuffle(texts)
+    return texts
+
+
+async def produce(bootstrap_servers: str, texts: Sequence[str], first: int = 0) -> None:
+    """Confirmed by the broker; ids are conv-<number>."""
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=20) as producer:
+        sent = []
+        for number, text in enumerate(texts, start=first):
+            value = json.dumps({"id": f"conv-{number}", "text": text}).encode()
+            sent.append(await producer.send(Topic.CONVERSATIONS, value, key=f"conv-{number}".encode()))
+        for confirmation in sent:
+            await confirmation

@@ -1,0 +1,127 @@
+"""The whole service as processes, for tests: workers and the stand-in on a given broker and database."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from streams.local.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def until(condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
+    """The condition's first true value; fails when there is none in time."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s:g} s: {what}")
+        time.sleep(0.1)
+    return value
+
+
+def get(url: str) -> tuple[int, bytes]:
+    """Status and body; (0, b"") while nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310  loopback only
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+class Process:
+    """One command of ours with its own port; its log lies in the test's folder."""
+
+    def __init__(self, folder: Path, name: str, arguments: Iterable[str], settings: Mapping[str, str]) -> None:
+        self.log = folder / f"{name}.log"
+        environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "streams", *arguments]
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is put in order."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, then the exit code; a process that does not end within 15 s is killed, and the code is -9."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -signal.SIGKILL
+
+
+class Service:
+    """Starts processes with common settings; use as a context manager, which ends them all."""
+
+    def __init__(self, folder: Path, bootstrap_servers: str, database_url: str, **settings: str) -> None:
+        self.folder = folder
+        self.settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "DATABASE_URL": database_url,
+            "TOPIC_PARTITIONS": "4",
+            **settings,
+        }
+        self.processes: list[Process] = []
+        self.standin_port = 0
+
+    def __enter__(self) -> "Service":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self.processes):
+            if process.process.poll() is None:
+                process.kill()
+
+    def run(self, *arguments: str) -> None:
+        """A command that ends by itself, with 0."""
+        assert self.start(arguments[0], *arguments).process.wait(60) == 0
+
+    def start(self, name: str, *arguments: str, **settings: str) -> Process:
+        process = Process(self.folder, name, arguments, {**self.settings, **settings})
+        self.processes.append(process)
+        return process
+
+    def start_standin(self, *options: str) -> None:
+        """The stand-in for the Grok API; workers that are started later ask it."""
+        self.standin_port = free_port()
+        self.start("standin", "standin", "--port", str(self.standin_port), *options)
+        until(lambda: self.standin("healthz") is not None, within_s=20, what="the stand-in answers")
+        self.settings |= {
+            "ANALYSER": "grok",
+            "GROK_BASE_URL": f"http://127.0.0.1:{self.standin_port}/v1",
+            "GROK_MODEL": "standin",
+            "XAI_API_KEY": "test-key",
+        }
+
+    def standin(self, path: str) -> Any:
+        """What the stand-in answers to GET, None when it does not."""
+        status, body = get(f"http://127.0.0.1:{self.standin_port}/{path}")
+        return json.loads(body) if status == 200 else None
+
+    def start_worker(self, name: str) -> Process:
+        """Returns when the worker has joined and its table is restored."""
+        port = free_port()
+        data_dir = str(self.folder / "data" / name)
+        worker = self.start(name, "worker", WORKER_METRICS_PORT=str(port), DATA_DIR=data_dir)
+        worker.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
+        until(
+            lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200 or worker.process.poll() is not None,
+            within_s=60,
+            what=f"{name} is ready (see {worker.log})",
+        )
+        assert worker.process.poll() is None, worker.log.read_text()[-2000:]
+        return worker

@@ -1,0 +1,124 @@
+"""Records in the topic become rows, events and dead letters, on real brokers, a real Postgres and over real HTTP."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import ConsumerRecord
+
+from schemas.topics import Topic
+from streams.local.kafka import Kafka
+from streams.local.tansu import Tansu
+from tests.e2e.producer import produce, texts_with_repeats
+from tests.e2e.service import Service, get
+
+
+@pytest.fixture
+def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
+        service.run("topics")
+        yield service
+
+
+@pytest.fixture
+async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def count_rows(rows: asyncpg.Connection, count: int, *, within_s: float) -> None:
+    """Returns when there are at least `count` rows."""
+    try:
+        async with asyncio.timeout(within_s):
+            while await rows.fetchval("SELECT count(*) FROM insights") < count:
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        found = await rows.fetchval("SELECT count(*) FROM insights")
+        raise AssertionError(f"{found} of {count} rows within {within_s:g} s") from None
+
+
+async def read_topic(broker: Tansu | Kafka, topic: str, count: int) -> list[ConsumerRecord]:
+    """The first `count` records of a topic."""
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest")
+    async with consumer, asyncio.timeout(30):
+        return [await consumer.getone() for _ in range(count)]
+
+
+async def test_every_kind_of_record_ends_as_exactly_one_outcome(
+    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
+) -> None:
+    """Good, repeated, low-value and broken records in one topic: each has its end, and none is in another's way."""
+    service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
+    worker = service.start_worker("worker-1")
+    good = json.dumps({"id": "good", "text": "Charged twice, please refund"}).encode()
+    records = [
+        (b"good", good),
+        (b"again", good.replace(b'"good"', b'"again"')),
+        (b"hi", b'{"id":"hi","text":"Hello!"}'),
+        (b"broken", b"not json \xff"),
+        (None, b'{"id":"late","text":"Where is my order, it should be here","colour":1}'),
+        (b"dead", None),
+    ]
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        for key, value in records:
+            await producer.send_and_wait(Topic.CONVERSATIONS, value, key=key)
+    await count_rows(rows, 3, within_s=60)
+    letters = await read_topic(broker, Topic.DEAD_LETTERS, 3)
+    assert {letter.value for letter in letters} == {b"not json \xff", records[4][1], None}
+    assert {dict(letter.headers)["dlq.reason"] for letter in letters} == {b"undecodable", b"invalid"}
+    outcomes = dict(await rows.fetch("SELECT conversation_id, outcome FROM insights"))
+    assert (outcomes["hi"], {outcomes["good"], outcomes["again"]}) == ("filtered", {"analysed", "cached"})
+    events = await read_topic(broker, Topic.INSIGHTS, 3)
+    assert {event.key.decode(): json.loads(event.value)["outcome"] for event in events} == outcomes
+    assert service.standin("control/stats")["calls"] == 1
+    metrics = get(f"{worker.url}/metrics")[1].decode()  # type: ignore[attr-defined]
+    assert 'conversations_total{outcome="dead"} 3.0' in metrics
+    assert worker.stop() == 0
+
+
+async def test_a_restarted_worker_goes_on_where_it_stopped(
+    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
+) -> None:
+    """Offsets are committed on the way out, and the answers table is restored: nothing is asked twice."""
+    service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
+    worker = service.start_worker("worker-1")
+    texts = texts_with_repeats(200, 0.3, seed=1)
+    await produce(broker.bootstrap_servers, texts)
+    await count_rows(rows, 200, within_s=60)
+    assert worker.stop() == 0
+    await produce(broker.bootstrap_servers, texts, first=200)
+    service.start_worker("worker-2")  # another data folder: its table comes from the changelog alone
+    await count_rows(rows, 400, within_s=60)
+    assert service.standin("control/stats")["calls"] == len(set(texts))
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_two_workers_one_killed_half_way_lose_and_double_nothing(
+    service: Service, broker: Kafka, rows: asyncpg.Connection
+) -> None:
+    """20,000 conversations, 30 % repeats, foreign keys: one row each, and no text is asked about twice but for the
+    calls that were under way at the kill."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    service.start_standin()
+    first, _ = await asyncio.gather(*(asyncio.to_thread(service.start_worker, f"worker-{n}") for n in (1, 2)))
+    texts = texts_with_repeats(20_000, 0.3, seed)
+    await produce(broker.bootstrap_servers, texts)
+    await count_rows(rows, 8_000, within_s=120)
+    first.kill()
+    await asyncio.to_thread(service.start_worker, "worker-1")
+    await count_rows(rows, 20_000, within_s=180)
+    assert await rows.fetchval("SELECT count(*) FROM insights") == 20_000
+    assert await rows.fetchval("SELECT count(*) FROM insights WHERE outcome NOT IN ('analysed', 'cached')") == 0
+    stats = service.standin("control/stats")
+    print(f"stand-in: {stats}")
+    assert stats["distinct_texts"] == len(set(texts))
+    assert stats["calls"] - stats["distinct_texts"] <= stats["cut_off"]
