@@ -1,5 +1,6 @@
 """The recipe for one text that passed the prefilter: look up, share a call under way, ask, keep the answer."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -38,7 +39,13 @@ class Recipe:
 
     async def _ask(self, text: str, key: str, cache: AnswerCache) -> Answer:
         answer = await self._analyser.analyse(text)
-        await cache.put(key, answer)
+        keeping = asyncio.ensure_future(cache.put(key, answer))
+        try:
+            await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            # The answer is paid for: it is kept all the same, so that whoever gets the text next finds it.
+            await asyncio.wait({keeping})
+            raise
         return answer
 
     def _fresh(self, answer: Answer | None) -> Answer | None:

@@ -47,7 +47,7 @@ class AnalystApp(faust.App):
             # Tansu, and a member needs its drain and its last commit within it.
             broker_session_timeout=10.0,
             broker_heartbeat_interval=3.0,
-            broker_rebalance_timeout=10.0,
+            broker_rebalance_timeout=12.0,
             broker_request_timeout=30.0,
             # A worker whose calls all wait for a provider that is down polls nothing, and is healthy all the same.
             broker_max_poll_interval=86_400.0,

@@ -10,6 +10,9 @@ from streams.pipeline.offsets import Tracker
 
 Key = tuple[TP, int]  # a partition in a generation
 
+#: How long a cancelled task may take to keep an answer that was paid for; a broker that is down must not hold the group.
+KEEP_S = 1.0
+
 
 class Assignment:
     """Owns trackers and tasks from the first record of an assignment until it is revoked."""
@@ -43,14 +46,15 @@ class Assignment:
         }
 
     async def drain(self, within_s: float) -> None:
-        """Gives work under way a bounded time, then cancels it; no task is left when this returns."""
+        """Gives work under way a bounded time, then cancels it; what is being kept by then is still kept, within
+        KEEP_S."""
         if not self._tasks:
             return
         _, late = await asyncio.wait(set(self._tasks), timeout=within_s)
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late)
+            await asyncio.wait(late, timeout=KEEP_S)
 
     def revoke(self) -> None:
         """Every tracker dies: a late finish or commit reaches nothing."""

@@ -21,8 +21,9 @@ from streams.pipeline.log_reader import LogReader
 from streams.pipeline.recovery_watch import watch_recovery
 from streams.pipeline.shards import discard_shards_ahead
 
-#: What work in flight gets when its partition is taken away: above the usual call, well below the rebalance timeout.
-DRAIN_S = 2.0
+#: What work in flight gets when its partition is taken away. Calls to Grok take 2 to 5 s, and one that is given up may
+#: be paid for twice; with KEEP_S and the last commit it stays below the rebalance timeout.
+DRAIN_S = 6.0
 STOP_WITHIN_S = 9.0
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
 

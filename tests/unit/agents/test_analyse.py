@@ -7,6 +7,7 @@ import pytest
 
 from agents.analyse import Recipe
 from schemas.errors import Retryable
+from schemas.insight import Answer
 from schemas.outcome import Analysed, Cached
 from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
 
@@ -59,6 +60,25 @@ async def test_an_error_reaches_everyone_and_is_not_kept() -> None:
     results = await asyncio.gather(*(cook.analyse("text", "key", cache) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(result, Retryable) for result in results)
     assert isinstance(await cook.analyse("text", "key", cache), Analysed)
+
+
+async def test_an_answer_that_came_is_kept_even_if_nobody_waits_any_more() -> None:
+    """It is paid for: a worker that loses its partition at that moment leaves the answer to the next one."""
+    cache, may_keep, keeps = MemoryCache(), asyncio.Event(), asyncio.Event()
+
+    class SlowCache(MemoryCache):
+        async def put(self, key: str, answer: Answer) -> None:
+            keeps.set()
+            await may_keep.wait()
+            await cache.put(key, answer)
+
+    asking = asyncio.create_task(recipe(FakeAnalyser()).analyse("text", "key", SlowCache()))
+    await keeps.wait()
+    asking.cancel()
+    may_keep.set()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
+    assert cache.get("key:v1") is not None
 
 
 async def test_an_answer_that_cannot_be_kept_is_not_given_out() -> None:
