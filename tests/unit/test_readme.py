@@ -1,0 +1,43 @@
+"""What the README names is there: commands, targets, files, metrics, settings."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from schemas.settings import Settings
+from streams.cli import cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z]+)\b", README)) - {"targets"}))
+def test_make_targets_exist(target: str) -> None:
+    """Every `make x` in the README is a target."""
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`grok-insights ([a-z]+)", README))))
+def test_commands_exist(command: str) -> None:
+    """Every `grok-insights x` in the README is a command."""
+    assert command in typer.main.get_group(cli).commands
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_links_lead_somewhere(path: str) -> None:
+    """Every relative link is a file or folder of the repository."""
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", README))))
+def test_settings_exist(name: str) -> None:
+    """Every name in capitals is a setting, or the one that steers the tests."""
+    assert name.lower() in Settings.model_fields or name == "GROK_INSIGHTS_TEST_REQUIRE"
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([a-z_]+_total)`", README))))
+def test_metrics_exist(name: str) -> None:
+    """Every metric is one of ours."""
+    assert f'"{name}"' in (ROOT / "streams/telemetry/metrics.py").read_text()
