@@ -1,0 +1,139 @@
+"""`grok-insights up`."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
+
+import orjson
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from schemas.settings import Settings
+from schemas.settings_file import load_settings
+from streams.local.log_sink import LogSink
+from streams.local.ports import free_port
+from streams.local.up import Broker, LocalStack, build_stack
+
+_MAX_FIELD_CHARS = 200
+_STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
+
+
+def up(
+    broker: Annotated[Broker, typer.Option(help="Broker to start; kafka is durable and needs Java.")] = "tansu",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers to start.")] = 2,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The gateway's port (GATEWAY_PORT, 8080); 0 takes any free one."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder for data and logs (DATA_DIR, .grok-insights).")] = None,
+    grok_standin: Annotated[bool, typer.Option("--grok-standin", help="Start a stand-in for Grok and ask it.")] = False,
+) -> None:
+    """Run the whole service here, in the foreground: broker, Postgres, gateway and workers. Ctrl-C stops it in order.
+
+    With KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL set it uses those instead of
+    starting its own. All other settings reach the processes as they are.
+
+    Logs come on stderr, condensed on a terminal; the data folder keeps all.
+    """
+    settings = load_settings()
+    data_dir = (data or settings.data_dir).absolute()
+    chosen_port = settings.gateway_port if port is None else port
+    stack = build_stack(
+        broker,
+        workers,
+        chosen_port or free_port(),
+        data_dir,
+        _given(settings),
+        LogSink(data_dir / "logs" / "stack.log", echo=_echo()),
+        standin=grok_standin,
+    )
+    stack.run_until_signal(lambda: typer.echo(_ready_block(stack, data_dir)))
+
+
+def _given(settings: Settings) -> dict[str, str]:
+    """Services that are used instead of our own, wherever their addresses were set."""
+    given = {}
+    if settings.kafka_bootstrap_servers is not None:
+        given["KAFKA_BOOTSTRAP_SERVERS"] = settings.kafka_bootstrap_servers
+    if settings.database_url is not None:
+        given["DATABASE_URL"] = settings.database_url.get_secret_value()
+    return given
+
+
+def _ready_block(stack: LocalStack, data_dir: Path) -> str:
+    addresses = stack.addresses
+    url = f"{addresses.gateway_url}/api/v1/conversations"
+    lines = [
+        ("gateway", addresses.gateway_url),
+        ("try it", f"""curl {url} --json '{{"text": "My order is late."}}'"""),
+        ("", f"curl {addresses.gateway_url}/api/v1/insights"),
+        ("metrics", f"{addresses.gateway_url}/metrics"),
+        *(("", url) for url in addresses.worker_metrics_urls),
+        ("broker", addresses.bootstrap_servers),
+        *([("stand-in", f"{addresses.standin_url}/control/stats")] if addresses.standin_url else []),
+        ("logs", str(stack.log.path)),
+        ("data", str(data_dir)),
+    ]
+    shown = "\n".join(f"  {label:<10}{value}" for label, value in lines)
+    return f"\ngrok-insights is ready\n{shown}\n  Ctrl-C stops all in order.\n"
+
+
+def _echo() -> TextIO:
+    """Where the log of all processes is shown: as it is in a pipe, condensed on a terminal."""
+    console = Console(stderr=True)
+    # LogSink only writes and flushes.
+    return cast(TextIO, _TerminalLog(console)) if console.is_terminal else sys.stderr
+
+
+class _TerminalLog(io.TextIOBase):
+    """Takes whole lines of the stack's log and prints those that are for people."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, line: str) -> int:
+        shown = terminal_line(line)
+        if shown is not None:
+            self._console.print(shown, soft_wrap=True)
+        return len(line)
+
+
+def terminal_line(line: str) -> Text | None:
+    """One line of the stack's log as a person reads it, or None for what is only worth a place in the file.
+
+    Left out are the libraries' own sentences below warning, which number hundreds at each start, and Postgres's.
+    """
+    name, _, text = line.rstrip("\n").partition(" | ")
+    if " LOG:  " in text:
+        return None
+    event = _event(text)
+    if event is None:
+        return Text(f"{name:<9} | {text}")
+    level = str(event.pop("level", "info"))
+    if level not in _STYLES and not str(event["event"]).isidentifier():
+        return None
+    return Text(f"{name:<9} | {_condensed(event)}", style=_STYLES.get(level, ""))
+
+
+def _event(text: str) -> dict[str, Any] | None:
+    """The fields of one of our log lines; None for the output of other programs."""
+    try:
+        event = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _condensed(event: dict[str, Any]) -> str:
+    time = str(event.pop("timestamp", ""))[11:19]
+    words = [time, str(event.pop("event"))]
+    event.pop("logger", None)
+    words += [f"{name}={_short(value)}" for name, value in event.items()]
+    return " ".join(words)
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= _MAX_FIELD_CHARS else text[:_MAX_FIELD_CHARS] + "..."

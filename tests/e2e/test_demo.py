@@ -1,0 +1,101 @@
+"""`grok-insights demo`, run as a person runs it: it ends well, its figures add up, and nothing of it is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT = 120
+COMMAND = (sys.executable, "-m", "streams", "demo")
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    return {**os.environ, "DATA_DIR": str(data_dir)}
+
+
+def run(data_dir: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    argv = [*COMMAND, *options]
+    return subprocess.run(argv, env=environment(data_dir), capture_output=True, text=True, timeout=150, check=False)
+
+
+def figures_of(finished: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    assert finished.returncode == 0, finished.stderr
+    document: dict[str, Any] = json.loads(finished.stdout)
+    return document
+
+
+def assert_nothing_is_left(data_dir: Path, pids: dict[str, int]) -> None:
+    """No process of the stack, none that works in its data folder, and no data."""
+    assert [name for name, pid in pids.items() if Path(f"/proc/{pid}").exists()] == []
+    assert processes_with(str(data_dir)) == []
+    assert [path.name for path in data_dir.iterdir()] == ["logs"]
+
+
+def processes_with(text: str) -> list[str]:
+    """The command lines and environments of other processes in which the text occurs."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if text.encode() in told and int(folder.name) != os.getpid():
+            found.append(told.decode(errors="replace"))
+    return found
+
+
+def test_with_the_local_analyser_the_figures_add_up(tmp_path: Path) -> None:
+    """in = analysed + cached + filtered + dead, without a call."""
+    told = figures_of(run(tmp_path, "--json", "--limit", str(LIMIT)))
+    conversations = told["conversations"]
+    assert conversations["in"] == LIMIT == sum(count for name, count in conversations.items() if name != "in")
+    assert conversations["dead"] == 0
+    assert told["calls"] == {"provider": 0, "counted_by_workers": 0}
+    assert told["cost_usd_ticks"] == 0
+    assert len(told["examples"]) == 5
+    assert_nothing_is_left(tmp_path, told["pids"])
+
+
+def test_with_the_standin_no_text_is_asked_twice(tmp_path: Path) -> None:
+    """The stand-in, which counts for itself, saw as many calls as there are distinct texts."""
+    told = figures_of(run(tmp_path, "--json", "--limit", str(LIMIT), "--grok-standin"))
+    assert told["ok"] is True
+    assert told["calls"]["provider"] == told["distinct_texts"] == told["conversations"]["analysed"] > 0
+    assert told["calls"]["counted_by_workers"] == told["calls"]["provider"]
+    assert told["conversations"]["cached"] > 0
+    assert told["conversations"]["filtered"] > 0
+    assert told["cost_usd_ticks"] > 0
+    assert {"tansu", "postgres", "gateway", "standin", "worker-1", "worker-2"} == told["pids"].keys()
+    assert_nothing_is_left(tmp_path, told["pids"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Exit code 130, as for Ctrl-C; data and processes are gone."""
+    with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        # A stack that never starts must not hold the test: the pipe ends with the process.
+        timer = threading.Timer(60, process.kill)
+        timer.start()
+        assert any("gateway is ready" in line for line in process.stderr)
+        process.send_signal(number)
+        process.stderr.read()
+        assert process.wait() == 130
+        timer.cancel()
+    assert_nothing_is_left(tmp_path, {})
+
+
+def test_wrong_settings_are_told_before_anything_starts(tmp_path: Path) -> None:
+    """Exit code 2: the command was misused, and nothing was made."""
+    argv = [*COMMAND, "--json"]
+    wrong = {**environment(tmp_path / "data"), "GROK_MODL": "x"}
+    finished = subprocess.run(argv, env=wrong, capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 2
+    assert "is GROK_MODEL meant?" in finished.stderr
+    assert not (tmp_path / "data").exists()
