@@ -1,5 +1,6 @@
 """The Faust app: it fetches, assigns and recovers tables; offsets, start and stop are the worker's (infra/adr/0002)."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import faust
@@ -17,6 +18,8 @@ class Worker(Protocol):
     async def start(self, app: "AnalystApp") -> None: ...
 
     async def before_recovery(self, assigned: set[TP]) -> None: ...
+
+    async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]: ...
 
     async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None: ...
 
@@ -62,6 +65,10 @@ class AnalystApp(faust.App):
         """Whether a first assignment, its tables restored, is or was there; the generation would not tell: Tansu's
         first one is 0, as before any."""
         return bool(cast(TableManager, self.tables).recovery.completed.is_set())
+
+    async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
+        """Where partitions end; see streams.pipeline.log_reader."""
+        return await self._worker.log_ends(partitions)
 
     async def on_start(self) -> None:
         await self._worker.start(self)

@@ -10,7 +10,7 @@ from streams.pipeline.offsets import Tracker
 
 Key = tuple[TP, int]  # a partition in a generation
 
-#: How long a cancelled task may take to keep an answer that was paid for; a broker that is down must not hold the group.
+#: How long a cancelled task may take to keep an answer that was paid for: a broker that is down must hold nobody up.
 KEEP_S = 1.0
 
 

@@ -1,7 +1,7 @@
 """Faust's consumer with its own positions out of the way and commit errors survived (infra/adr/0002)."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -50,6 +50,12 @@ class _Thread(AIOKafkaConsumerThread):
         return True
 
 
+class KnowsLogEnds(Protocol):
+    """What the consumer asks of its app; see streams.pipeline.analyst_app."""
+
+    async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]: ...
+
+
 class OwnOffsetsConsumer(Consumer):
     """Fetches and joins the group as Faust does; tells nothing of its own about offsets."""
 
@@ -59,6 +65,11 @@ class OwnOffsetsConsumer(Consumer):
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Where the changelogs end, by the log reader: recovery must not stop before the last batch, as Faust's own
+        question would on Tansu (see LogReader.ends)."""
+        return await cast(KnowsLogEnds, self.app).log_ends(partitions)
 
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
         """True when the broker has taken all of them."""

@@ -6,7 +6,7 @@ Reads without joining the group, and believes nothing that Faust says of positio
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -21,6 +21,16 @@ COORDINATOR_ATTEMPTS = 50
 COORDINATOR_PAUSE_S = 0.2
 
 T = TypeVar("T")
+
+
+class _Look(NamedTuple):
+    """What a fetch brought: the first record, if there was one, and the partition's end."""
+
+    record: ConsumerRecord | None
+    end: int
+
+
+_NOTHING = _Look(None, 0)
 
 
 class LogReader:
@@ -87,9 +97,14 @@ class LogReader:
         return found
 
     async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Offset after the last record of each partition."""
-        found: dict[TopicPartition, int] = await self._log.end_offsets(list(partitions))
-        return found
+        """Offset after the last record of each partition.
+
+        Asked twice: Tansu 0.6 answers ListOffsets with the offset after the last batch's first record, and tells the
+        true end only along with a fetch (tests/contracts/test_log_reader.py shows it).
+        """
+        reported: dict[TopicPartition, int] = await self._log.end_offsets(list(partitions))
+        seen = await self._look({partition: end - 1 for partition, end in reported.items() if end > 0})
+        return {partition: max(end, seen.get(partition, _NOTHING).end) for partition, end in reported.items()}
 
     async def start_of_reading(self, partition: TopicPartition) -> int:
         """Where reading must begin: the committed offset, or the partition's begin where that is later."""
@@ -98,6 +113,11 @@ class LogReader:
 
     async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumerRecord]:
         """The first record at or after the given offset of each partition; those that did not answer are left out."""
+        seen = await self._look(offsets)
+        return {partition: look.record for partition, look in seen.items() if look.record is not None}
+
+    async def _look(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, "_Look"]:
+        """Fetches at each offset; partitions that did not answer in time are left out."""
         if not offsets:
             return {}
         async with self._lock:
@@ -111,8 +131,9 @@ class LogReader:
                         missing = [partition for partition in offsets if partition not in found]
                         batch = await self._log.getmany(*missing, timeout_ms=500, max_records=len(missing))
                         found |= {partition: records[0] for partition, records in batch.items()}
+            ends = {partition: self._log.highwater(partition) for partition in offsets}
             self._log.unsubscribe()
-            return found
+            return {at: _Look(found.get(at), end) for at, end in ends.items() if end is not None}
 
     @property
     def _log(self) -> AIOKafkaConsumer:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
@@ -80,6 +81,11 @@ class Worker:
             await discard_shards_ahead(self.app.answers.store, self._log_reader, assigned)
         except KafkaError as error:
             log.warning("shards_not_compared", error=type(error).__name__)
+
+    async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
+        """Offset after the last record of each partition."""
+        by_log = {TopicPartition(tp.topic, tp.partition): tp for tp in partitions}
+        return {by_log[partition]: end for partition, end in (await self._log_reader.ends(by_log)).items()}
 
     def keep_running(self, loop: Coroutine[Any, Any, None]) -> None:
         """Runs a loop until the worker stops; one that fails ends the process, for nobody would notice it missing."""

@@ -1,0 +1,88 @@
+"""What the log reader says of offsets is true on every broker."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from schemas.topics import CONSUMER_GROUP, Topic
+from streams.local.kafka import Kafka
+from streams.local.tansu import Tansu
+from streams.pipeline.lag import LogLag
+from streams.pipeline.log_reader import LogReader
+from streams.topics_maker import make_topics
+
+FIRST = TopicPartition(Topic.CONVERSATIONS, 0)
+
+
+@pytest.fixture
+async def reader(broker: Tansu | Kafka) -> AsyncIterator[LogReader]:
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    await make_topics(options, 2, 1)
+    reader = LogReader(options)
+    await reader.start()
+    yield reader
+    await reader.stop()
+
+
+async def produce_batches(broker: Tansu | Kafka, *sizes: int) -> int:
+    """One produce request a batch, all into the first partition; returns the offset after the last record."""
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, acks="all") as producer:
+        end = 0
+        for size in sizes:
+            batch = producer.create_batch()
+            for _ in range(size):
+                batch.append(key=None, value=b"x" * 100, timestamp=None)
+            metadata = await (await producer.send_batch(batch, FIRST.topic, partition=FIRST.partition))
+            end = metadata.offset + size
+    return end
+
+
+async def test_the_end_is_after_the_last_record(reader: LogReader, broker: Tansu | Kafka) -> None:
+    """Whatever the sizes of the batches; recovery, lag and the shards' check rest on it."""
+    empty = TopicPartition(Topic.CONVERSATIONS, 1)
+    for sizes in ((1,), (5, 3), (10, 1), (7,)):
+        end = await produce_batches(broker, *sizes)
+        assert await reader.ends([FIRST, empty]) == {FIRST: end, empty: 0}
+
+
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+async def test_tansu_tells_a_wrong_end_when_asked_for_it_alone(reader: LogReader, broker: Tansu) -> None:
+    """The defect that LogReader.ends works around: once this fails, the second question can go."""
+    await produce_batches(broker, 5)
+    async with AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
+        assert (await consumer.end_offsets([FIRST]))[FIRST] == 1
+
+
+async def test_the_first_record_at_or_after_an_offset_is_found(reader: LogReader, broker: Tansu | Kafka) -> None:
+    """Also in the middle of a batch."""
+    await produce_batches(broker, 5, 5)
+    found = await reader.first_records({FIRST: 7})
+    assert found[FIRST].offset == 7
+
+
+async def test_reading_starts_at_the_committed_offset(reader: LogReader, broker: Tansu | Kafka) -> None:
+    """And at the begin of the log while nothing is committed."""
+    await produce_batches(broker, 5)
+    assert await reader.start_of_reading(FIRST) == 0
+    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": CONSUMER_GROUP, "enable_auto_commit": False}
+    async with AIOKafkaConsumer(FIRST.topic, **options) as consumer:
+        await consumer.getmany(timeout_ms=1000)
+        await consumer.commit({FIRST: 3})
+    assert await reader.start_of_reading(FIRST) == 3
+
+
+async def test_lag_counts_what_is_not_finished(reader: LogReader, broker: Tansu | Kafka) -> None:
+    """In records by partition, and in seconds since the oldest of them."""
+    await produce_batches(broker, 5, 3)
+    lag = await LogLag(reader).read()
+    assert (lag.records_by_partition, lag.members) == ({0: 8, 1: 0}, 0)
+    assert 0 <= lag.seconds < 60
+
+
+async def test_partitions_are_counted(reader: LogReader) -> None:
+    """The worker checks that its topics are there and alike."""
+    assert await reader.partitions([Topic.CONVERSATIONS, Topic.REHOMED]) == {
+        "conversations": 2,
+        "conversations.rehomed": 2,
+    }
