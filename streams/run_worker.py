@@ -7,6 +7,8 @@ import structlog
 
 from schemas.settings import Settings
 from streams.pipeline.analyst_app import AnalystApp
+from streams.pipeline.deadline import end_process_within
+from streams.pipeline.worker import STOP_WITHIN_S
 from streams.wiring import build_worker
 
 log = structlog.get_logger()
@@ -18,9 +20,11 @@ async def run_worker(settings: Settings) -> None:
     try:
         await _run_until_ended(app)
     finally:
+        end_process_within(STOP_WITHIN_S)
         await app.stop()
-    if app.crash_reason is not None:
-        raise app.crash_reason
+    reason = app.worker.failure or app.crash_reason
+    if reason is not None:
+        raise reason
 
 
 async def _run_until_ended(app: AnalystApp) -> None:
@@ -35,7 +39,7 @@ async def _run_until_ended(app: AnalystApp) -> None:
         if starting.done():
             await starting
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        log.info("worker_stopping", crashed=app.crash_reason is not None)
+        log.info("worker_stopping", crash=repr(app.crash_reason) if app.crash_reason else None)
     finally:
         for task in (starting, *ends):
             task.cancel()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import faust
+from faust.app.base import BootStrategy
 from faust.tables.manager import TableManager
 from faust.types import TP, ConsumerT
 
@@ -14,6 +15,8 @@ from streams.pipeline.faust_consumer import OwnOffsetsConsumer
 
 class Worker(Protocol):
     """What the app tells its worker; see streams.pipeline.worker."""
+
+    failure: BaseException | None
 
     async def start(self, app: "AnalystApp") -> None: ...
 
@@ -26,8 +29,16 @@ class Worker(Protocol):
     async def stop(self) -> None: ...
 
 
+class _NoWeb(BootStrategy):
+    """`faust worker` would switch the web server on whatever the app says: an open port with table data, for anyone."""
+
+    enable_web = False
+
+
 class AnalystApp(faust.App):
     """One for a worker process."""
+
+    BootStrategy = _NoWeb
 
     def __init__(self, worker: Worker, **options: Any) -> None:
         super().__init__(
@@ -37,10 +48,9 @@ class AnalystApp(faust.App):
             key_serializer="raw",
             value_serializer="raw",
             consumer_auto_offset_reset="earliest",
-            # Off: a second set of offsets, an open port with table data, a leader's own topic, and a check that
-            # ends the worker for a harmless race of one record.
+            # Off: a second set of offsets, a leader's own topic, and a check that ends the worker for a harmless
+            # race of one record.
             stream_wait_empty=False,
-            web_enabled=False,
             topic_disable_leader=True,
             recovery_consistency_check=False,
             table_standby_replicas=0,
@@ -56,7 +66,7 @@ class AnalystApp(faust.App):
             broker_max_poll_interval=86_400.0,
             **options,
         )
-        self._worker = worker
+        self.worker = worker
         setattr(self.transport, "Consumer", OwnOffsetsConsumer)  # noqa: B010  a class variable, set for this app alone
         self.answers = define_answers_table(self)
 
@@ -68,22 +78,22 @@ class AnalystApp(faust.App):
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
         """Where partitions end; see streams.pipeline.log_reader."""
-        return await self._worker.log_ends(partitions)
+        return await self.worker.log_ends(partitions)
 
     async def on_start(self) -> None:
-        await self._worker.start(self)
+        await self.worker.start(self)
         await super().on_start()
 
     async def on_stop(self) -> None:
         await super().on_stop()
-        await self._worker.stop()
+        await self.worker.stop()
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         if not self.should_stop:
-            await self._worker.before_recovery(assigned)
+            await self.worker.before_recovery(assigned)
         await super()._on_partitions_assigned(assigned, generation_id)
 
     async def _consumer_wait_empty(self, consumer: ConsumerT, logger: Any) -> None:
         """Called when partitions are revoked and when the app stops, before anyone else gets them."""
         assert isinstance(consumer, OwnOffsetsConsumer)
-        await self._worker.end_assignment(consumer)
+        await self.worker.end_assignment(consumer)

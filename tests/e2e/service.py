@@ -42,11 +42,20 @@ def get(url: str) -> tuple[int, bytes]:
 class Process:
     """One command of ours with its own port; its log lies in the test's folder."""
 
-    def __init__(self, folder: Path, name: str, arguments: Iterable[str], settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        arguments: Iterable[str],
+        settings: Mapping[str, str],
+        *,
+        is_own: bool = True,
+    ) -> None:
+        """`arguments` are those of grok-insights, or a whole command where it is not our own."""
         self.log = folder / f"{name}.log"
         environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "streams", *arguments]
+            command = [sys.executable, "-m", "streams", *arguments] if is_own else list(arguments)
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
     def kill(self) -> None:
@@ -94,6 +103,10 @@ class Service:
         process = Process(self.folder, name, arguments, {**self.settings, **settings})
         self.processes.append(process)
         return process
+
+    def free_port(self) -> int:
+        """A port that nobody listens on."""
+        return free_port()
 
     def start_standin(self, *options: str) -> None:
         """The stand-in for the Grok API; workers that are started later ask it."""

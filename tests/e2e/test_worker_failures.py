@@ -1,0 +1,84 @@
+"""How a worker ends when it cannot work: soon, with the reason, and with nothing lost."""
+
+import asyncio
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from streams.local.kafka import Kafka
+from streams.local.tansu import Tansu
+from tests.e2e.producer import produce
+from tests.e2e.service import Process, Service, get, until
+
+on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+
+
+@pytest.fixture
+def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
+        yield service
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+def test_missing_topics_are_named(service: Service) -> None:
+    """With the command that makes them. (Tansu makes a topic when somebody asks about it.)"""
+    worker = service.start("worker", "worker", WORKER_METRICS_PORT="0")
+    assert worker.process.wait(30) == 1
+    assert "grok-insights topics" in worker.log.read_text()
+
+
+@on_tansu
+def test_a_database_without_tables_is_told(service: Service, postgres: object) -> None:
+    """The hint names the command that helps."""
+    service.run("topics")
+    url = postgres.url  # type: ignore[attr-defined]
+    worker = service.start("worker", "worker", WORKER_METRICS_PORT="0", DATABASE_URL=url)
+    assert worker.process.wait(30) == 1
+    assert "grok-insights migrate" in worker.log.read_text()
+
+
+@on_tansu
+async def test_a_wrong_key_stops_the_worker_and_loses_nothing(
+    service: Service, broker: Tansu, database_url: str
+) -> None:
+    """No conversation becomes a dead letter for it: with the right key they are all analysed."""
+    service.run("topics")
+    service.start_standin("--api-key", "right", "--latency-max-s", "0", "--latency-min-s", "0")
+    await produce(broker.bootstrap_servers, [f"where is my parcel number {n}" for n in range(20)])
+    worker = service.start("wrong", "worker", WORKER_METRICS_PORT="0", XAI_API_KEY="wrong-secret-key")
+    assert await asyncio.to_thread(worker.process.wait, 45) == 1
+    text = worker.log.read_text()
+    assert "hint: check XAI_API_KEY" in text
+    assert "wrong-secret-key" not in text
+    service.settings["XAI_API_KEY"] = "right"
+    await asyncio.to_thread(service.start_worker, "right")
+    connection = await asyncpg.connect(database_url)
+    async with asyncio.timeout(30):
+        while await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") < 20:
+            await asyncio.sleep(0.1)
+    await connection.close()
+
+
+@on_tansu
+def test_fausts_own_command_runs_the_worker_without_its_web_server(service: Service, tmp_path: Path) -> None:
+    """`faust -A streams.app worker` works, and opens no port of Faust's: it would show the table to anyone."""
+    service.run("topics")
+    port = service.free_port()
+    faust = Path(sysconfig.get_path("scripts")) / "faust"
+    settings = {**service.settings, "WORKER_METRICS_PORT": str(port), "DATA_DIR": str(tmp_path / "faust")}
+    worker = Process(tmp_path, "faust", [str(faust), "-A", "streams.app", "worker"], settings, is_own=False)
+    service.processes.append(worker)
+    until(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, within_s=60, what="the worker is ready")
+    assert ":19AA " not in listening(worker.process.pid)  # 6066
+    assert worker.stop() in {0, 1}
+
+
+def listening(pid: int) -> str:
+    """The process's view of listening TCP sockets (state 0A), local ports in hexadecimal."""
+    lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    mine = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    return "\n".join(line for line in lines if " 0A " in line and f"socket:[{line.split()[9]}]" in mine)
