@@ -83,6 +83,7 @@ def build_worker(settings: Settings) -> AnalystApp:
         max_in_flight=settings.max_in_flight,
         generation=lambda: app.consumer_generation_id,
         seek=lambda tp, offset: app.consumer.seek(tp, offset),
+        fail=worker.fail,
     )
 
     # Names are written out: Faust would derive them from the module's path, and moving a file would move data.

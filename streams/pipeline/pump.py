@@ -40,6 +40,7 @@ class Pump:
         max_in_flight: int,
         generation: Callable[[], int],
         seek: Seek,
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._assignment = assignment
         self._log_reader = log_reader
@@ -47,6 +48,7 @@ class Pump:
         self._free = asyncio.Semaphore(max_in_flight)
         self._generation = generation
         self._seek = seek
+        self._fail = fail
 
     async def run(self, stream: Stream[bytes]) -> None:
         """Reads the stream until it ends. Nothing is acked to Faust: its commits would pass unfinished records."""
@@ -60,12 +62,17 @@ class Pump:
             if tracker.dead:
                 self._free.release()
                 continue
-            task = self._assignment.spawn(self._work(_record_of(event), tracker, slot))
-            task.add_done_callback(lambda _: self._free.release())
+            self._assignment.spawn(self._work(_record_of(event), tracker, slot)).add_done_callback(self._ended)
 
     async def _work(self, record: Record, tracker: Tracker, slot: Slot) -> None:
         if await self._handle(record, lambda: not tracker.dead):
             tracker.finish(slot)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A slot whose work broke off would hold its partition for ever, unseen: the worker ends and reads it again."""
+        self._free.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     async def _tracker_of(self, event: Event) -> Tracker | None:
         """The tracker of the event's assignment, or None when that assignment is over."""

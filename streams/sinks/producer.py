@@ -1,14 +1,15 @@
 """The worker's one producer: rehomed records, dead letters, results and the table's changelog share its batches."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
-from schemas.errors import Retryable
-from streams.kafka_producer import started_producer
+from schemas.errors import Fatal, Retryable
+from streams.kafka_producer import KeptProducer
 
 #: Records that arrive within this time travel in one request; below the time of a call it costs nobody anything.
 LINGER_MS = 10
@@ -21,30 +22,48 @@ log = structlog.get_logger()
 
 
 class ConfirmedProducer:
-    """A send returns when all in-sync replicas have the record."""
+    """A send returns when all in-sync replicas have the record; while there is no broker it waits for one."""
 
-    def __init__(self, client_options: dict[str, Any]) -> None:
-        self._client_options = client_options
-        self._producer: AIOKafkaProducer | None = None
+    def __init__(self, client_options: Mapping[str, Any]) -> None:
+        def new_producer(is_idempotent: bool) -> AIOKafkaProducer:
+            return AIOKafkaProducer(
+                **client_options,
+                acks="all",
+                enable_idempotence=is_idempotent,
+                linger_ms=LINGER_MS,
+                max_request_size=MAX_REQUEST_BYTES,
+            )
+
+        self._kept = KeptProducer(new_producer)
 
     async def start(self) -> None:
-        """Raises aiokafka.errors.KafkaError when no broker answers."""
-        self._producer = await started_producer(
-            self._client_options, linger_ms=LINGER_MS, max_request_size=MAX_REQUEST_BYTES, request_timeout_ms=20_000
-        )
+        """Returns when a broker is connected."""
+        self._kept.start()
+        await self._kept.available()
 
     async def stop(self) -> None:
-        """Sends what is buffered, then closes."""
-        if self._producer is not None:
-            await self._producer.stop()
+        """Sends what is buffered, within a second, then closes."""
+        await self._kept.close()
 
     async def send(
         self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
     ) -> RecordMetadata:
-        """Where the record stands in the log. Raises Retryable when the broker does not confirm it."""
-        assert self._producer is not None, "start() comes before send()"
+        """Where the record stands in the log.
+
+        Raises Retryable when the broker does not take it now, Fatal when it takes no record of this size: it must not
+        be dropped, and only the topic's settings can help.
+        """
+        producer = await self._kept.available()
         try:
-            return await self._producer.send_and_wait(topic, value=value, key=key, headers=headers, partition=partition)
+            return await producer.send_and_wait(topic, value=value, key=key, headers=headers, partition=partition)
+        except MessageSizeTooLargeError as error:
+            self._kept.replace(producer, error)
+            hint = f"raise the topic's max.message.bytes to {MAX_REQUEST_BYTES}"
+            raise Fatal(
+                f"a record does not fit into the topic {topic}", "the broker takes none so large", hint
+            ) from error
         except KafkaError as error:
+            if not error.retriable:
+                self._kept.replace(producer, error)
             log.warning("send_failed", topic=topic, error=type(error).__name__)
             raise Retryable(f"Kafka: {type(error).__name__}") from error
