@@ -95,10 +95,11 @@ class KeptProducer:
         """A started producer, however long that takes; None when close() came first."""
         backoff_s = FIRST_BACKOFF_S
         while not self._is_closing.is_set():
+            was_idempotent = self._is_idempotent
             producer = await self._started()
             if producer is not None:
                 return producer
-            if backoff_s == FIRST_BACKOFF_S:
+            if backoff_s == FIRST_BACKOFF_S and self._is_idempotent == was_idempotent:
                 _log.warning("broker_unreachable")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_closing.wait(), backoff_s)
@@ -119,7 +120,7 @@ class KeptProducer:
             raise
         except UnknownError:
             # While a producer starts, only the request for a producer id is answered so.
-            _log.warning("broker_without_producer_ids")
+            _log.info("broker_without_producer_ids")
             self._is_idempotent = False
         except Exception as error:  # the edge of the loop: whatever went wrong, the next attempt is a new producer
             _log.debug("broker_connection_failed", error=type(error).__name__)

@@ -10,6 +10,9 @@ from streams.local.ports import LOOPBACK, check_port_is_free, free_port
 from streams.local.probes import kafka_answers
 from streams.local.service import Service
 
+#: dynostore calls it an error that nobody has produced or joined yet.
+LOG_FILTER = "warn,tansu_storage::dynostore=off"
+
 
 class Tansu(Service):
     """One broker on loopback, in memory. `port` 0 takes any free one and keeps it over restarts of the process.
@@ -41,7 +44,7 @@ class Tansu(Service):
         argv = [_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
         argv += ["--storage-engine", "memory://tansu/"]
         # It reads .env files and variables of its own: it gets neither our folder nor our settings.
-        return Child(self.name, argv, {"PATH": os.defpath, "RUST_LOG": "warn"}, self._log, cwd=Path("/"))
+        return Child(self.name, argv, {"PATH": os.defpath, "RUST_LOG": LOG_FILTER}, self._log, cwd=Path("/"))
 
 
 def _binary() -> str:

@@ -48,9 +48,20 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
+    keep_contents_out(root.level)
+    logging.getLogger("aiokafka.producer.sender").addFilter(_is_news)
     logging.captureWarnings(True)
+
+
+def keep_contents_out(level: int = logging.INFO) -> None:
+    """Holds libraries that log what they carry at `level`, and never below info, whoever sets up the logging."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(level, logging.INFO))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A broker without producer ids is dealt with, and told, by streams.kafka_producer."""
+    return "InitProducerIdRequest" not in record.getMessage()
 
 
 def _shared() -> list[structlog.types.Processor]:
