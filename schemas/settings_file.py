@@ -8,10 +8,14 @@ from pydantic import ValidationError
 from schemas.errors import Fatal
 from schemas.settings import Settings
 
-#: In the environment, only names with these beginnings are ours to judge; others belong to other programs.
-OUR_PREFIXES = ("GROK_", "XAI_", "GATEWAY_", "WORKER_", "TOPIC_", "LAG_", "BUDGET_", "BREAKER_", "CACHE_", "COOLDOWN_")
+#: In the environment, whatever begins so is meant for us; other unknown names may belong to other programs.
+OUR_PREFIXES = ("GROK_", "XAI_")
 #: GROK_INSIGHTS_* steers tests and tools, not the service.
 NOT_SETTINGS = ("GROK_INSIGHTS_",)
+#: Settings of parts that are not built yet: refused, since who sets a budget relies on it (infra/adr/0004).
+NOT_YET = frozenset({"BUDGET_USD_PER_DAY", "GROK_RPM", "GROK_TPM", "LAG_HARD_SECONDS", "STORE_TEXT", "TRUSTED_PROXIES"})
+#: How like a setting's name another must be to be taken for a typing error of it (difflib's ratio).
+TYPING_ERROR_RATIO = 0.85
 
 KNOWN_NAMES = frozenset(name.upper() for name in Settings.model_fields)
 
@@ -51,10 +55,18 @@ def _validated(problems: list[str]) -> Settings | None:
 
 
 def _unknown_in_environment() -> list[str]:
-    ours = {name for name in os.environ if name.startswith(OUR_PREFIXES) and not name.startswith(NOT_SETTINGS)}
-    return [_unknown(name, "the environment") for name in sorted(ours - KNOWN_NAMES)]
+    names = {name for name in os.environ if not name.startswith(NOT_SETTINGS)} - KNOWN_NAMES
+    ours = {name for name in names if name.startswith(OUR_PREFIXES) or name in NOT_YET or _meant(name)}
+    return [_unknown(name, "the environment") for name in sorted(ours)]
 
 
 def _unknown(name: str, source: str) -> str:
-    close = difflib.get_close_matches(name, KNOWN_NAMES, n=1)
-    return f"{name} in {source}: is no setting" + (f"; is {close[0]} meant?" if close else "")
+    if name in NOT_YET:
+        return f"{name} in {source}: is not available in this version; unset it"
+    meant = _meant(name) or next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1)), None)
+    return f"{name} in {source}: is no setting" + (f"; is {meant} meant?" if meant else "")
+
+
+def _meant(name: str) -> str | None:
+    """The setting of which `name` is a typing error, or None."""
+    return next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1, cutoff=TYPING_ERROR_RATIO)), None)

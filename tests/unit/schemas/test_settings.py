@@ -25,6 +25,21 @@ def test_every_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert part in text
 
 
+def test_a_limit_that_is_not_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets a budget relies on it."""
+    monkeypatch.setenv("BUDGET_USD_PER_DAY", "20")
+    assert "BUDGET_USD_PER_DAY in the environment: is not available" in problems()
+
+
+def test_other_programs_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is like one of our names is taken for a typing error."""
+    for name in ("CACHE_URL", "WORKER_CLASS", "GATEWAY_INTERFACE", "KAFKA_HOME", "DATA", "TOPIC"):
+        monkeypatch.setenv(name, "x")
+    assert load_settings().gateway_port == 8080
+    monkeypatch.setenv("WORKER_METRICS_PROT", "1")
+    assert "WORKER_METRICS_PORT meant" in problems()
+
+
 def test_what_a_command_needs_is_named() -> None:
     """A setting without a default is asked for by those who need it."""
     assert "DATABASE_URL" in problems("database_url")
