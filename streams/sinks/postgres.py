@@ -40,6 +40,8 @@ class PostgresSink:
         """Raises Retryable while the database cannot be reached, Fatal when it has no table or takes no login."""
         try:
             self._pool = await self._connected()
+        except ValueError:  # also asyncpg's ClientConfigurationError, whose words may quote the address
+            raise Fatal("DATABASE_URL is no address of a database", "", "it starts with postgresql://") from None
         except asyncpg.UndefinedTableError as error:
             hint = "make it with: grok-insights migrate"
             raise Fatal("the database has no table insights", "its migrations were not run", hint) from error

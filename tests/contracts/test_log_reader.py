@@ -58,7 +58,9 @@ async def test_the_first_record_at_or_after_an_offset_is_found(reader: LogReader
     """Also in the middle of a batch."""
     await produce_batches(broker, 5, 5)
     found = await reader.first_records({FIRST: 7})
-    assert found[FIRST].offset == 7
+    record = found[FIRST]
+    assert record is not None
+    assert record.offset == 7
 
 
 async def test_reading_starts_at_the_committed_offset(reader: LogReader, broker: Tansu | Kafka) -> None:
@@ -78,6 +80,21 @@ async def test_lag_counts_what_is_not_finished(reader: LogReader, broker: Tansu 
     lag = await LogLag(reader).read()
     assert (lag.records_by_partition, lag.members) == ({0: 8, 1: 0}, 0)
     assert 0 <= lag.seconds < 60
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_a_transactions_marker_is_no_lag(reader: LogReader, broker: Kafka) -> None:
+    """A foreign producer's transaction ends with a marker that no worker ever reads: the group has caught up."""
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    async with AIOKafkaProducer(**options, transactional_id="t") as producer, producer.transaction():
+        await producer.send_and_wait(FIRST.topic, b"x", partition=FIRST.partition)
+    assert (await LogLag(reader).read()).records_by_partition[0] == 2
+    async with AIOKafkaConsumer(FIRST.topic, **options, group_id=CONSUMER_GROUP, enable_auto_commit=False) as consumer:
+        await consumer.getmany(timeout_ms=1000)
+        await consumer.commit({FIRST: 1})
+    lag = await LogLag(reader).read()
+    assert (lag.records, lag.seconds) == (0, 0)
 
 
 async def test_partitions_are_counted(reader: LogReader) -> None:
