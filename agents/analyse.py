@@ -1,14 +1,21 @@
 """The recipe for one text that passed the prefilter: look up, share a call under way, ask, keep the answer."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from agents.analyser import Analyser
 from agents.cache import AnswerCache
+from agents.guards.backoff import Backoff
 from agents.guards.single_flight import SingleFlight
+from schemas.errors import Retryable
 from schemas.insight import Answer
 from schemas.outcome import Analysed, Cached
+
+KEEP_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
+#: How long a call that nobody waits for any more may take to keep its answer: a broker that is down holds nobody up.
+KEEP_S = 1.0
 
 
 class Recipe:
@@ -28,7 +35,7 @@ class Recipe:
     async def analyse(self, text: str, text_key: str, cache: AnswerCache) -> Analysed | Cached:
         """Analysed for the one whose call it was, Cached for every other; the answer is kept before either returns.
 
-        Raises what the analyser and the cache raise: Retryable, Unprocessable, Fatal.
+        Raises what the analyser raises (Retryable, Unprocessable, Fatal), and what the cache raises but Retryable.
         """
         key = f"{text_key}:{self.version}"
         stored = self._fresh(cache.get(key))
@@ -39,12 +46,13 @@ class Recipe:
 
     async def _ask(self, text: str, key: str, cache: AnswerCache) -> Answer:
         answer = await self._analyser.analyse(text)
-        keeping = asyncio.ensure_future(cache.put(key, answer))
+        keeping = asyncio.ensure_future(_keep(cache, key, answer))
         try:
             await asyncio.shield(keeping)
         except asyncio.CancelledError:
             # The answer is paid for: it is kept all the same, so that whoever gets the text next finds it.
-            await asyncio.wait({keeping})
+            await asyncio.wait({keeping}, timeout=KEEP_S)
+            keeping.cancel()
             raise
         return answer
 
@@ -52,3 +60,15 @@ class Recipe:
         if answer is None or self._now() - answer.analysed_at > self._cache_ttl:
             return None
         return answer
+
+
+async def _keep(cache: AnswerCache, key: str, answer: Answer) -> None:
+    """Until it is kept: asking anew because keeping failed would pay for the text again."""
+    attempt = 0
+    while True:
+        try:
+            return await cache.put(key, answer)
+        except Retryable as error:
+            least_s = error.retry_after_s or 0.0
+        await asyncio.sleep(least_s + KEEP_BACKOFF.delay_s(attempt, random.random))
+        attempt += 1

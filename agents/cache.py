@@ -12,4 +12,4 @@ class AnswerCache(Protocol):
         """The stored answer, or None."""
 
     async def put(self, key: str, answer: Answer) -> None:
-        """Returns when the answer outlives this process. Raises Retryable when that could not be had."""
+        """Returns when the answer outlives this process. Raises Retryable when that could not be had now."""

@@ -33,13 +33,13 @@ async def _run_until_ended(app: AnalystApp) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _first_signal, told)
     starting = asyncio.create_task(app.start())
-    ends = [asyncio.create_task(event.wait()) for event in (told, app._crashed)]
+    ends = [asyncio.create_task(event.wait()) for event in (told, app.worker.failed, app._crashed)]
     try:
         await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        log.info("worker_stopping", crash=repr(app.crash_reason) if app.crash_reason else None)
+        log.info("worker_stopping", crash=type(app.crash_reason).__name__ if app.crash_reason else None)
     finally:
         for task in (starting, *ends):
             task.cancel()

@@ -45,6 +45,7 @@ def build_worker(settings: Settings) -> AnalystApp:
     assert settings.database_url is not None, "load_settings('database_url') sees to it"
     options = client_options(settings)
     producer, log_reader = ConfirmedProducer(options), LogReader(options)
+    letters_producer = ConfirmedProducer(options, compression="gzip")
     rows = PostgresSink(settings.database_url.get_secret_value())
     analyser = build_analyser(settings)
     assignment = Assignment()
@@ -59,7 +60,7 @@ def build_worker(settings: Settings) -> AnalystApp:
 
     health = Health({"broker": broker_answers, "database": rows.ping, "assignment": partitions_assigned})
     server = MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health)
-    parts: list[Part] = [server, log_reader, producer, rows, LagMetrics(LogLag(log_reader))]
+    parts: list[Part] = [server, log_reader, producer, letters_producer, rows, LagMetrics(LogLag(log_reader))]
     if isinstance(analyser, GrokAnalyser):
         parts.append(analyser)
     worker = Worker(parts, log_reader, assignment)
@@ -70,7 +71,7 @@ def build_worker(settings: Settings) -> AnalystApp:
 
     steps = Steps(
         Recipe(analyser, timedelta(days=settings.cache_ttl_days), now),
-        Delivery(rows, ResultsSink(producer), DeadLetterSink(producer), analyser.version, now),
+        Delivery(rows, ResultsSink(producer), DeadLetterSink(letters_producer), analyser.version, now),
         Rehoming(producer, lambda: worker.partitions),
         lambda partition: ShardCache(app.answers.store, producer, partition),
         OutcomeMetrics(),
@@ -82,6 +83,7 @@ def build_worker(settings: Settings) -> AnalystApp:
         steps.handle,
         max_in_flight=settings.max_in_flight,
         generation=lambda: app.consumer_generation_id,
+        is_assigned=lambda tp: tp in app.consumer.assignment(),
         seek=lambda tp, offset: app.consumer.seek(tp, offset),
         fail=worker.fail,
     )

@@ -1,5 +1,6 @@
 """The Faust app: it fetches, assigns and recovers tables; offsets, start and stop are the worker's (infra/adr/0002)."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -17,6 +18,7 @@ class Worker(Protocol):
     """What the app tells its worker; see streams.pipeline.worker."""
 
     failure: BaseException | None
+    failed: asyncio.Event
 
     async def start(self, app: "AnalystApp") -> None: ...
 
@@ -51,6 +53,8 @@ class AnalystApp(faust.App):
             # Off: a second set of offsets, a leader's own topic, and a check that ends the worker for a harmless
             # race of one record.
             stream_wait_empty=False,
+            # Records may be half a megabyte each: a buffer of Faust's 4,096 would be gigabytes while calls wait.
+            stream_buffer_maxsize=512,
             topic_disable_leader=True,
             recovery_consistency_check=False,
             table_standby_replicas=0,

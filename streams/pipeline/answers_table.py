@@ -33,13 +33,16 @@ class AnswersStore(Store):
     def write(self, partition: int, key: bytes, value: bytes, changelog_offset: int) -> None:
         """Key, value and the changelog's offset in one atomic batch, so that recovery starts where the shard ends.
 
+        The offset never moves back: confirmations of one partition may be heard of in another order than they came.
+
         Raises LookupError when the partition is not assigned here: opening its shard would take the lock of
         whoever owns it now.
         """
         shard = self._shard(partition)
         batch = WriteBatch(raw_mode=True)
         batch.put(key, value)
-        batch.put(self.offset_key, str(changelog_offset).encode())
+        if changelog_offset > int(shard.get(self.offset_key) or -1):
+            batch.put(self.offset_key, str(changelog_offset).encode())
         shard.write(batch)
 
     def discard(self, partition: int) -> None:

@@ -20,6 +20,8 @@ class Assignment:
     def __init__(self) -> None:
         self._trackers: dict[Key, Tracker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Whether records are admitted: not between the end of one assignment and the next.
+        self.is_open = True
 
     def tracker(self, key: Key) -> Tracker | None:
         """The tracker of that partition and generation, if one was opened and lives."""
@@ -46,8 +48,11 @@ class Assignment:
         }
 
     async def drain(self, within_s: float) -> None:
-        """Gives work under way a bounded time, then cancels it; what is being kept by then is still kept, within
-        KEEP_S."""
+        """Admits nothing more, gives work under way a bounded time, then cancels it.
+
+        What is being kept by then is still kept, within KEEP_S.
+        """
+        self.is_open = False
         if not self._tasks:
             return
         _, late = await asyncio.wait(set(self._tasks), timeout=within_s)
@@ -55,6 +60,10 @@ class Assignment:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=KEEP_S)
+
+    def reopen(self) -> None:
+        """A new assignment begins."""
+        self.is_open = True
 
     def revoke(self) -> None:
         """Every tracker dies: a late finish or commit reaches nothing."""

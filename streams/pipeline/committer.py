@@ -1,7 +1,7 @@
-"""Commits the unbroken finished runs, every few hundred milliseconds and once more when an assignment ends."""
+"""Commits the unbroken finished runs, every few hundred milliseconds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from faust.types import TP
 
@@ -9,8 +9,8 @@ from streams.pipeline.assignment import Assignment
 
 COMMIT_EVERY_S = 0.3
 
-#: True when the broker has taken all the offsets.
-CommitOffsets = Callable[[Mapping[TP, int]], Awaitable[bool]]
+#: The partitions whose offsets the broker has taken.
+CommitOffsets = Callable[[Mapping[TP, int]], Awaitable[Collection[TP]]]
 
 
 class Committer:
@@ -29,6 +29,7 @@ class Committer:
     async def commit_due(self, generation: int) -> None:
         """One commit of everything that is due, if anything is."""
         due = self._assignment.due(generation)
-        if due and await self._commit({tp: offset for tp, (_, offset) in due.items()}):
-            for tracker, offset in due.values():
+        if due:
+            for tp in await self._commit({tp: offset for tp, (_, offset) in due.items()}):
+                tracker, offset = due[tp]
                 tracker.committed = offset

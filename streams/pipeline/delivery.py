@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
+import structlog
+
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.insight import Usage
@@ -15,6 +17,8 @@ from streams.pipeline.envelope import Envelope
 from streams.pipeline.record import Record
 
 Now = Callable[[], datetime]
+
+log = structlog.get_logger()
 
 
 class Rows(Protocol):
@@ -61,12 +65,12 @@ class Delivery:
         self, record: Record, envelope: Envelope, outcome: Analysed | Cached | Filtered, is_alive: IsAlive
     ) -> Outcome:
         result = self._result(record, envelope, outcome)
+        traceparent = record.header(Header.TRACEPARENT)
         try:
             await until_done(lambda: self._rows.write(result), is_alive)
+            await until_done(lambda: self._events.send(result, traceparent), is_alive)
         except Unprocessable as error:
             return Dead(DeadLetterReason(error.reason), error.detail)
-        traceparent = record.header(Header.TRACEPARENT)
-        await until_done(lambda: self._events.send(result, traceparent), is_alive)
         return outcome
 
     async def _deliver_dead(self, record: Record, envelope: Envelope | None, outcome: Dead, is_alive: IsAlive) -> None:
@@ -81,9 +85,13 @@ class Delivery:
         )
         conversation_id = envelope.id if envelope is not None else None
         await until_done(lambda: self._letters.send(letter, conversation_id), is_alive)
-        if envelope is not None and outcome.reason is not DeadLetterReason.UNSTORABLE:
+        if envelope is not None:
             result = self._result(record, envelope, outcome)
-            await until_done(lambda: self._rows.write(result), is_alive)
+            try:
+                await until_done(lambda: self._rows.write(result), is_alive)
+            except Unprocessable as error:
+                # The letter is durable and says why; a row that cannot be stored must not make the record die again.
+                log.warning("dead_without_row", reason=outcome.reason, error=error.reason)
 
     def _result(self, record: Record, envelope: Envelope, outcome: Outcome) -> ConversationResult:
         answer = outcome.answer if isinstance(outcome, Analysed | Cached) else None

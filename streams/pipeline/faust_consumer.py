@@ -1,11 +1,11 @@
 """Faust's consumer with its own positions out of the way and commit errors survived (infra/adr/0002)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport, ensure_aiokafka_TP
 from faust.types import TP
@@ -38,13 +38,10 @@ class _Thread(AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """False when the broker did not take the offsets: they are due again soon, where Faust would crash."""
-        assigned = self.assignment()
-        ours = {ensure_aiokafka_TP(tp): OffsetAndMetadata(at, "") for tp, at in offsets.items() if tp in assigned}
-        if len(ours) < len(offsets):
-            return False
+        ours = {ensure_aiokafka_TP(tp): OffsetAndMetadata(at, "") for tp, at in offsets.items()}
         try:
             await self._ensure_consumer().commit(ours)
-        except KafkaError as error:
+        except (KafkaError, IllegalStateError) as error:
             log.warning("commit_not_taken", error=type(error).__name__, partitions=len(ours))
             return False
         return True
@@ -71,6 +68,8 @@ class OwnOffsetsConsumer(Consumer):
         question would on Tansu (see LogReader.ends)."""
         return await cast(KnowsLogEnds, self.app).log_ends(partitions)
 
-    async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
-        """True when the broker has taken all of them."""
-        return bool(await self._commit(offsets))
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> Collection[TP]:
+        """The partitions whose offsets the broker has taken; those that are not assigned here are left out."""
+        assigned = self.assignment()
+        ours = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        return ours.keys() if ours and await self._commit(ours) else ()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
@@ -22,6 +23,7 @@ COORDINATOR_ATTEMPTS = 50
 COORDINATOR_PAUSE_S = 0.2
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 
 class _Look(NamedTuple):
@@ -108,9 +110,18 @@ class LogReader:
         return {partition: max(end, seen.get(partition, _NOTHING).end) for partition, end in reported.items()}
 
     async def start_of_reading(self, partition: TopicPartition) -> int:
-        """Where reading must begin: the committed offset, or the partition's begin where that is later."""
+        """Where reading must begin: the committed offset, or the partition's begin where that is later.
+
+        The begin too when the log ends before the committed offset, as after an unclean election: other records stand
+        there now, and those below the offset would never be read.
+        """
         committed = (await self.committed([partition]))[partition]
-        return max(committed or 0, (await self.begins([partition]))[partition])
+        begin = (await self.begins([partition]))[partition]
+        end = (await self.ends([partition]))[partition]
+        if committed is not None and committed > end:
+            log.error("log_ends_before_committed_offset", partition=partition, committed=committed, end=end)
+            return begin
+        return max(committed or 0, begin)
 
     async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumerRecord | None]:
         """The first record at or after the given offset of each partition; None where there is none up to its end.

@@ -34,6 +34,8 @@ class Tracker:
     committed: int | None = None
     dead: bool = False
     _open: deque[Slot] = field(default_factory=deque)
+    #: When the pump last looked into the log for this partition, and last sought it back.
+    looked_at_s: float | None = None
     sought_at_s: float | None = None
     _hole_ends_at: int | None = None
 
@@ -82,11 +84,6 @@ class Tracker:
         """The assignment is over: from here on nothing of it is finished or committed."""
         self.dead = True
         self._open.clear()
-
-    @property
-    def in_flight(self) -> int:
-        """Slots that are open: in work, or finished behind one that is."""
-        return len(self._open)
 
     @property
     def oldest_open_timestamp_s(self) -> float | None:

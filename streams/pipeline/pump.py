@@ -7,7 +7,7 @@ from typing import cast
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.events import Event
 from faust.streams import Stream
 from faust.types import TP
@@ -39,6 +39,7 @@ class Pump:
         *,
         max_in_flight: int,
         generation: Callable[[], int],
+        is_assigned: Callable[[TP], bool],
         seek: Seek,
         fail: Callable[[BaseException], None],
     ) -> None:
@@ -47,25 +48,35 @@ class Pump:
         self._handle = handle
         self._free = asyncio.Semaphore(max_in_flight)
         self._generation = generation
+        self._is_assigned = is_assigned
         self._seek = seek
         self._fail = fail
 
     async def run(self, stream: Stream[bytes]) -> None:
-        """Reads the stream until it ends. Nothing is acked to Faust: its commits would pass unfinished records."""
-        async for event in stream.noack().events():
-            tracker = await self._tracker_of(event)
-            if tracker is None or not await self._is_next(tracker, event):
-                continue
-            message = event.message
-            slot = tracker.admit(message.offset, message.timestamp or 0.0)
-            await self._free.acquire()
-            if tracker.dead:
-                self._free.release()
-                continue
-            self._assignment.spawn(self._work(_record_of(event), tracker, slot)).add_done_callback(self._ended)
+        """Reads the stream until it ends. Nothing is acked to Faust: its commits would pass unfinished records.
 
-    async def _work(self, record: Record, tracker: Tracker, slot: Slot) -> None:
-        if await self._handle(record, lambda: not tracker.dead):
+        An error of the reading itself ends the worker: Faust would start the agent anew and tell nobody.
+        """
+        try:
+            async for event in stream.noack().events():
+                await self._take(event)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _take(self, event: Event) -> None:
+        tracker = await self._tracker_of(event)
+        if tracker is None or not await self._is_next(tracker, event):
+            return
+        slot = tracker.admit(event.message.offset, event.message.timestamp or 0.0)
+        await self._free.acquire()
+        if tracker.dead or not self._assignment.is_open:
+            self._free.release()
+            return
+        self._assignment.spawn(self._work(event, tracker, slot)).add_done_callback(self._ended)
+
+    async def _work(self, event: Event, tracker: Tracker, slot: Slot) -> None:
+        if await self._handle(_record_of(event), lambda: not tracker.dead):
             tracker.finish(slot)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
@@ -78,7 +89,8 @@ class Pump:
         """The tracker of the event's assignment, or None when that assignment is over."""
         key = (event.message.tp, event.message.generation_id or 0)
         tracker = self._assignment.tracker(key)
-        if tracker is None and self._is_current(key):
+        # Also that the partition is ours: a late fetch of the old assignment carries the new generation's number.
+        if tracker is None and self._is_current(key) and self._is_assigned(key[0]):
             start = await self._start_of_reading(key)
             tracker = self._assignment.open(key, start) if start is not None else None
         return tracker if self._is_current(key) else None
@@ -107,28 +119,34 @@ class Pump:
         return verdict is Verdict.NEXT
 
     async def _hole_is_real(self, tracker: Tracker, event: Event) -> bool:
-        """Looked up once a jump, for thousands of records may be queued behind it."""
-        if not tracker.is_hole_known:
+        """Looked up once a jump, for thousands of records may be queued behind it; again only after SEEK_AGAIN_S."""
+        if not tracker.is_hole_known and self._is_due(tracker.looked_at_s):
+            tracker.looked_at_s = time.monotonic()
             tp = TopicPartition(event.message.topic, event.message.partition)
             try:
-                found = await self._log_reader.first_records({tp: tracker.expected})
+                record = (await self._log_reader.first_records({tp: tracker.expected})).get(tp)
             except KafkaError as error:
                 log.warning("log_not_read", partition=tp.partition, error=type(error).__name__)
-                return False
-            record = found.get(tp)
+                record = None
             if record is not None:
                 tracker.confirm_hole(record.offset)
         return tracker.judge(event.message.offset) is Verdict.NEXT
 
     async def _read_again(self, tracker: Tracker, event: Event) -> None:
-        now_s, tp = time.monotonic(), event.message.tp
-        if tracker.sought_at_s is None or now_s - tracker.sought_at_s >= SEEK_AGAIN_S:
-            tracker.sought_at_s = now_s
+        tp = event.message.tp
+        if self._is_due(tracker.sought_at_s):
+            tracker.sought_at_s = time.monotonic()
             log.info("reading_again", topic=tp.topic, partition=tp.partition, offset=tracker.expected)
-            await self._seek(tp, tracker.expected)
+            try:
+                await self._seek(tp, tracker.expected)
+            except IllegalStateError:
+                log.info("not_assigned_any_more", topic=tp.topic, partition=tp.partition)
+
+    def _is_due(self, last_s: float | None) -> bool:
+        return last_s is None or time.monotonic() - last_s >= SEEK_AGAIN_S
 
     def _is_current(self, key: Key) -> bool:
-        return key[1] == self._generation()
+        return self._assignment.is_open and key[1] == self._generation()
 
 
 def _record_of(event: Event) -> Record:

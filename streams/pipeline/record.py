@@ -15,6 +15,7 @@ REHOMED_KEY = "rehomed.key"
 _REHOMED_PREFIX = "rehomed."
 
 Headers = list[tuple[str, bytes]]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,17 @@ def _received_at(headers: Headers, timestamp_s: float | None) -> datetime:
         else:
             if FIRST_YEAR <= time.year <= LAST_YEAR:
                 return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(timestamp_s or 0.0, UTC)
+    return _as_time(timestamp_s)
+
+
+def _as_time(timestamp_s: float | None) -> datetime:
+    """A producer may stamp its records with any 64-bit number; what is no time of ours counts as the epoch, so that it
+    stays the same however often the record is read."""
+    try:
+        time = datetime.fromtimestamp(timestamp_s or 0.0, UTC)
+    except (ValueError, OverflowError, OSError):
+        return EPOCH
+    return time if FIRST_YEAR <= time.year <= LAST_YEAR else EPOCH
 
 
 def _text(value: bytes | None) -> str | None:

@@ -1,10 +1,8 @@
 """The worker's life: parts are started, the group is joined, assignments end with exact offsets, all is stopped."""
 
 import asyncio
-import os
 import random
-import signal
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -55,6 +53,7 @@ class Worker:
         self.partitions = 0
         #: What ended the worker, if it was not a signal from outside.
         self.failure: BaseException | None = None
+        self.failed = asyncio.Event()
 
     async def start(self, app: AnalystApp) -> None:
         """Starts every part, waiting for servers that are not there yet. Raises Fatal for what waiting cannot mend."""
@@ -79,12 +78,20 @@ class Worker:
         self._started.clear()
 
     async def before_recovery(self, assigned: set[TP]) -> None:
-        """Shards that cannot be right are discarded; while the broker does not say, none is."""
+        """Looks at what may have changed since the last assignment, then admits records again.
+
+        Shards that cannot be right are discarded, and partitions are counted anew, for homes follow from their number;
+        while the broker does not say, nothing is changed.
+        """
         assert self.app is not None
         try:
             await discard_shards_ahead(self.app.answers.store, self._log_reader, assigned)
+            self.partitions = await self._check_topics()
         except KafkaError as error:
-            log.warning("shards_not_compared", error=type(error).__name__)
+            log.warning("log_not_compared", error=type(error).__name__)
+        except Fatal as error:
+            self.fail(error)
+        self._assignment.reopen()
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
         """Offset after the last record of each partition."""
@@ -98,17 +105,17 @@ class Worker:
         self._loops.append(task)
 
     def fail(self, error: BaseException) -> None:
-        """Ends the process in order, as SIGTERM does, and at the latest after STOP_WITHIN_S.
+        """Tells whoever runs the worker to stop it, in order; the process ends at the latest after STOP_WITHIN_S.
 
-        By a signal to itself, since Faust's own way, a crash, leaves the group without a last commit and may hang.
+        Not by Faust's own way, a crash: that leaves the group without a last commit and may hang.
         """
         if self.failure is not None:
             return
         self.failure = error
+        self.failed.set()
         why, hint = (error.why, error.hint) if isinstance(error, Fatal) else ("", "")
         log.error("worker_failed", error=str(error), why=why, hint=hint)
         end_process_within(STOP_WITHIN_S)
-        os.kill(os.getpid(), signal.SIGTERM)
 
     async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None:
         """A bounded time for work in flight; then the finished runs are committed and every tracker dies."""
@@ -122,7 +129,7 @@ class Worker:
         if due:
             await consumer.commit_offsets({tp: offset for tp, (_, offset) in due.items()})
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+    async def _commit(self, offsets: Mapping[TP, int]) -> Collection[TP]:
         assert self.app is not None
         consumer = self.app.consumer
         assert isinstance(consumer, OwnOffsetsConsumer)

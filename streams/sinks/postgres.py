@@ -126,6 +126,9 @@ class PostgresSink:
             await self._pool.execute(_UPSERT, *columns_of(rows))
         except _BAD_VALUES as error:
             return Unprocessable(DeadLetterReason.UNSTORABLE, f"Postgres refuses the row: {type(error).__name__}")
+        except asyncpg.SyntaxOrAccessError as error:  # class 42: no such table or column, no right to write
+            hint = "bring the tables up to date with: grok-insights migrate"
+            return Fatal("the database does not take rows", type(error).__name__, hint)
         except _PASSING as error:
             log.warning("postgres_write_failed", rows=len(rows), error=type(error).__name__)
             return Retryable(f"Postgres: {type(error).__name__}")

@@ -8,13 +8,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
-from schemas.errors import Fatal, Retryable
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Retryable, Unprocessable
 from streams.kafka_producer import KeptProducer
 
 #: Records that arrive within this time travel in one request; below the time of a call it costs nobody anything.
 LINGER_MS = 10
-#: A dead letter carries a record of the broker's largest size plus our headers.
-MAX_REQUEST_BYTES = 2 * 1024 * 1024
+#: aiokafka measures before it compresses: what the broker takes is the broker's to say.
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 Headers = list[tuple[str, bytes]]
 
@@ -24,7 +25,7 @@ log = structlog.get_logger()
 class ConfirmedProducer:
     """A send returns when all in-sync replicas have the record; while there is no broker it waits for one."""
 
-    def __init__(self, client_options: Mapping[str, Any]) -> None:
+    def __init__(self, client_options: Mapping[str, Any], *, compression: str | None = None) -> None:
         def new_producer(is_idempotent: bool) -> AIOKafkaProducer:
             return AIOKafkaProducer(
                 **client_options,
@@ -32,6 +33,7 @@ class ConfirmedProducer:
                 enable_idempotence=is_idempotent,
                 linger_ms=LINGER_MS,
                 max_request_size=MAX_REQUEST_BYTES,
+                compression_type=compression,
             )
 
         self._kept = KeptProducer(new_producer)
@@ -50,18 +52,14 @@ class ConfirmedProducer:
     ) -> RecordMetadata:
         """Where the record stands in the log.
 
-        Raises Retryable when the broker does not take it now, Fatal when it takes no record of this size: it must not
-        be dropped, and only the topic's settings can help.
+        Raises Retryable when the broker does not take it now, Unprocessable when it takes no record of this size.
         """
         producer = await self._kept.available()
         try:
             return await producer.send_and_wait(topic, value=value, key=key, headers=headers, partition=partition)
         except MessageSizeTooLargeError as error:
             self._kept.replace(producer, error)
-            hint = f"raise the topic's max.message.bytes to {MAX_REQUEST_BYTES}"
-            raise Fatal(
-                f"a record does not fit into the topic {topic}", "the broker takes none so large", hint
-            ) from error
+            raise Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}") from error
         except KafkaError as error:
             if not error.retriable:
                 self._kept.replace(producer, error)

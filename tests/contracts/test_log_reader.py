@@ -74,6 +74,18 @@ async def test_reading_starts_at_the_committed_offset(reader: LogReader, broker:
     assert await reader.start_of_reading(FIRST) == 3
 
 
+async def test_a_log_that_ends_before_the_committed_offset_is_read_from_its_begin(
+    reader: LogReader, broker: Tansu | Kafka
+) -> None:
+    """The log was lost or cut: other records stand there now, and none of them may be taken for read."""
+    await produce_batches(broker, 5)
+    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": CONSUMER_GROUP, "enable_auto_commit": False}
+    async with AIOKafkaConsumer(FIRST.topic, **options) as consumer:
+        await consumer.getmany(timeout_ms=1000)
+        await consumer.commit({FIRST: 50})
+    assert await reader.start_of_reading(FIRST) == 0
+
+
 async def test_lag_counts_what_is_not_finished(reader: LogReader, broker: Tansu | Kafka) -> None:
     """In records by partition, and in seconds since the oldest of them."""
     await produce_batches(broker, 5, 3)

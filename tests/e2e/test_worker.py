@@ -85,6 +85,26 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     assert worker.stop() == 0
 
 
+async def test_poisonous_records_stop_nobody(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:
+    """A time stamp from nowhere, and a compressed record that is larger than any letter may be: the rest goes on."""
+    worker = service.start_worker("worker-1")
+    # Each broker refuses the other's end of time.
+    stamp = 10**17 - 1 if isinstance(broker, Tansu) else 1 - 10**17
+    options = {"bootstrap_servers": broker.bootstrap_servers, "compression_type": "gzip", "max_request_size": 2**26}
+    async with AIOKafkaProducer(**options) as producer:
+        await producer.send_and_wait(Topic.CONVERSATIONS, b'{"id":"a","text":"where is my order"}', partition=0)
+        await producer.send_and_wait(Topic.CONVERSATIONS, b"x" * 30_000_000, partition=0)
+        await producer.send_and_wait(
+            Topic.CONVERSATIONS, b'{"id":"b","text":"I want a refund"}', partition=0, timestamp_ms=stamp
+        )
+        await producer.send_and_wait(Topic.CONVERSATIONS, b'{"id":"c","text":"where is my refund"}', partition=0)
+    await count_rows(rows, 3, within_s=60)
+    [letter] = await read_topic(broker, Topic.DEAD_LETTERS, 1)
+    assert dict(letter.headers)["dlq.reason"] == b"too_large"
+    assert len(letter.value) == 30_000_000
+    assert worker.stop() == 0
+
+
 async def test_a_restarted_worker_goes_on_where_it_stopped(
     service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
 ) -> None:

@@ -1,6 +1,9 @@
 """How a worker ends when it cannot work: soon, with the reason, and with nothing lost."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.e2e.producer import produce
-from tests.e2e.service import Process, Service, get, until
+from tests.e2e.service import ROOT, Process, Service, get, until
 
 on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 
@@ -75,6 +78,26 @@ def test_fausts_own_command_runs_the_worker_without_its_web_server(service: Serv
     until(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, within_s=60, what="the worker is ready")
     assert ":19AA " not in listening(worker.process.pid)  # 6066
     assert worker.stop() in {0, 1}
+
+
+@on_tansu
+def test_fausts_own_command_logs_no_contents(service: Service) -> None:
+    """A step that fails with a conversation in its hands tells its type and place, not what it held."""
+    program = """
+import structlog
+from streams import app
+log = structlog.get_logger()
+try:
+    text, api_key = "my card number", "xai-secret"
+    raise ZeroDivisionError
+except ZeroDivisionError:
+    log.exception("step_failed", text=text)
+"""
+    environment = {**os.environ, **service.settings, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert "step_failed" in done.stderr
+    assert "card number" not in done.stdout + done.stderr
+    assert "xai-secret" not in done.stdout + done.stderr
 
 
 def listening(pid: int) -> str:

@@ -1,4 +1,4 @@
-"""An analyser and a cache in memory; the cache is proven against the RocksDB one in tests/contracts."""
+"""An analyser and a cache in memory; both are proven against the real ones in tests/contracts."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Stand-ins for what the gateway talks to: a publisher, a reader and a lag source in memory, and a clock by hand."""
+"""Stand-ins for what the gateway talks to: a publisher, a reader and a lag source in memory, and a clock by hand.
+
+The first three are proven against the real ones in tests/contracts.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -76,8 +79,8 @@ class FakeLag:
 class HandClock:
     """Monotonic seconds that only move when told."""
 
-    def __init__(self, now_s: float = 1000.0) -> None:
-        self.now_s = now_s
+    def __init__(self) -> None:
+        self.now_s = 1000.0
 
     def __call__(self) -> float:
         return self.now_s

@@ -1,4 +1,4 @@
-"""Sinks in memory that can be told to fail; proven against the real ones in tests/contracts."""
+"""Sinks in memory; proven against the real ones in tests/contracts."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,19 @@ from schemas.dead_letter import DeadLetter
 from schemas.result import ConversationResult
 
 
-class _Failing:
-    """Raises the given errors, one a call, before it begins to work."""
+class FakeRows:
+    """One row for each (tenant, id): the newest occurred_at wins, a dead one is replaced by its equal.
+
+    Raises the given errors first, one a call, and stores nothing then.
+    """
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
         self.failures = list(failures)
-
-    def _fail_if_told(self) -> None:
-        if self.failures:
-            raise self.failures.pop(0)
-
-
-class FakeRows(_Failing):
-    """One row for each (tenant, id): the newest occurred_at wins, a dead one is replaced by its equal."""
-
-    def __init__(self, failures: Sequence[Exception] = ()) -> None:
-        super().__init__(failures)
         self.rows: dict[tuple[str, str], ConversationResult] = {}
 
     async def write(self, result: ConversationResult) -> None:
-        self._fail_if_told()
+        if self.failures:
+            raise self.failures.pop(0)
         key = (result.tenant, result.id)
         stored = self.rows.get(key)
         if stored is None or _wins(result, stored):
@@ -38,25 +31,24 @@ def _wins(result: ConversationResult, stored: ConversationResult) -> bool:
     return result.occurred_at > stored.occurred_at
 
 
-class FakeEvents(_Failing):
-    """Keeps every event in order."""
+class FakeEvents:
+    """Keeps every event in order; raises the given errors first, one a call, and keeps nothing then."""
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
-        super().__init__(failures)
+        self.failures = list(failures)
         self.sent: list[ConversationResult] = []
 
     async def send(self, result: ConversationResult, traceparent: str | None) -> None:
-        self._fail_if_told()
+        if self.failures:
+            raise self.failures.pop(0)
         self.sent.append(result)
 
 
-class FakeLetters(_Failing):
+class FakeLetters:
     """Keeps every dead letter in order."""
 
-    def __init__(self, failures: Sequence[Exception] = ()) -> None:
-        super().__init__(failures)
+    def __init__(self) -> None:
         self.sent: list[tuple[DeadLetter, str | None]] = []
 
     async def send(self, letter: DeadLetter, conversation_id: str | None) -> None:
-        self._fail_if_told()
         self.sent.append((letter, conversation_id))

@@ -3,8 +3,6 @@
 import asyncio
 from datetime import timedelta
 
-import pytest
-
 from agents.analyse import Recipe
 from schemas.errors import Retryable
 from schemas.insight import Answer
@@ -81,12 +79,33 @@ async def test_an_answer_that_came_is_kept_even_if_nobody_waits_any_more() -> No
     assert cache.get("key:v1") is not None
 
 
-async def test_an_answer_that_cannot_be_kept_is_not_given_out() -> None:
-    """The cache comes before the outcome, so that an equal text finds the answer whatever happens next."""
+async def test_keeping_is_tried_again_and_the_call_is_not() -> None:
+    """The answer is paid for; asking anew because the changelog did not answer would pay for it again."""
 
-    class FullCache(MemoryCache):
-        async def put(self, key: str, answer: object) -> None:
-            raise Retryable("the changelog does not answer")
+    class FailingCache(MemoryCache):
+        failures = 3
 
-    with pytest.raises(Retryable):
-        await recipe(FakeAnalyser()).analyse("text", "key", FullCache())
+        async def put(self, key: str, answer: Answer) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise Retryable("the changelog does not answer", retry_after_s=0)
+            await super().put(key, answer)
+
+    analyser, cache = FakeAnalyser(), FailingCache()
+    await recipe(analyser).analyse("text", "key", cache)
+    assert (len(analyser.asked), cache.failures, len(cache.answers)) == (1, 0, 1)
+
+
+async def test_an_answer_is_not_given_out_before_it_is_kept() -> None:
+    """An equal text must find the answer whatever happens next."""
+    may_keep = asyncio.Event()
+
+    class SlowCache(MemoryCache):
+        async def put(self, key: str, answer: Answer) -> None:
+            await may_keep.wait()
+
+    asking = asyncio.create_task(recipe(FakeAnalyser()).analyse("text", "key", SlowCache()))
+    done, _ = await asyncio.wait({asking}, timeout=0.05)
+    assert not done
+    may_keep.set()
+    assert isinstance(await asking, Analysed)

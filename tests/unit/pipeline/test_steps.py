@@ -146,6 +146,22 @@ async def test_a_row_that_cannot_be_stored_makes_a_dead_letter() -> None:
     assert bench.letters.sent[0][0].reason is DeadLetterReason.UNSTORABLE
 
 
+async def test_a_dead_conversation_whose_row_is_refused_dies_once() -> None:
+    """Its letter is durable; it must not come back for ever."""
+    refused = Unprocessable(DeadLetterReason.UNSTORABLE, "DataError")
+    bench = Bench(rows_fail=[refused, refused])
+    assert await bench.take(at_home())
+    assert (len(bench.letters.sent), bench.ends, bench.rows.rows) == (1, ["dead"], {})
+
+
+async def test_an_event_that_cannot_be_sent_makes_a_dead_letter() -> None:
+    """Neither is it lost, nor is the record tried for ever."""
+    bench = Bench()
+    bench.events.failures = [Unprocessable(DeadLetterReason.TOO_LARGE, "too large for the topic insights")]
+    assert await bench.take(at_home())
+    assert bench.letters.sent[0][0].reason is DeadLetterReason.TOO_LARGE
+
+
 async def test_a_fatal_error_stops_the_worker_and_leaves_the_slot_open() -> None:
     """A wrong key must not turn the topic into dead letters: the record is read again after the restart."""
     fatal = Fatal("the key is wrong")
