@@ -6,8 +6,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,22 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
+from schemas.topics import Topic
 from streams.gateway.run import run_gateway
 from streams.kafka_client import client_options
-from streams.local.kafka import Kafka, kafka_available
+from streams.local.kafka import Kafka
 from streams.local.log_sink import LogSink
 from streams.local.ports import free_port
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
+from streams.migrations import migrate_database
+from streams.topics_maker import make_topics
 from tests.fakes.gateway_parts import FakeLag
+from tests.topic_log import records_of
 
-SCHEMA = Path(__file__).parents[2] / "infra/postgres/0001_insights.sql"
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}
 DEADLINE_S = 30
@@ -47,50 +48,19 @@ uvloop.run(run_gateway(load_settings(), FakeLag()))
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gateway")
-
-
-@pytest.fixture(scope="module")
-def postgres(folder: Path) -> Iterator[Postgres]:
-    with closing(LogSink(folder / "postgres.log")) as log:
-        server = Postgres(folder, log)
-        server.start()
-        try:
-            asyncio.run(_migrate(server.url))
-            yield server
-        finally:
-            server.stop()
+on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Tansu]:
-    with closing(LogSink(tmp_path / "tansu.log")) as log:
-        tansu = Tansu(tmp_path, log)
-        tansu.start()
-        try:
-            asyncio.run(_create_topic(tansu.bootstrap_servers))
-            yield tansu
-        finally:
-            tansu.stop()
+async def settings(broker: Tansu | Kafka, database_url: str) -> Settings:
+    """For a gateway on a broker with topics and a database of its own."""
+    await _make_topics(broker)
+    return _settings(broker.bootstrap_servers, database_url)
 
 
-async def _migrate(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(SCHEMA.read_text().partition("-- migrate:down")[0])
-    finally:
-        await connection.close()
-
-
-async def _create_topic(servers: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic("conversations", 4, 1)])
-    finally:
-        await admin.close()
+async def _make_topics(broker: Tansu | Kafka) -> None:
+    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, 4, 1)
 
 
 def _settings(servers: str, database_url: str, **more: Any) -> Settings:
@@ -145,32 +115,20 @@ async def _post_until_accepted(session: aiohttp.ClientSession, **conversation: A
             await asyncio.sleep(0.05)
 
 
-async def _topic(servers: str) -> dict[str, Any]:
+async def _topic(broker: Tansu | Kafka) -> dict[str, Any]:
     """Every record of `conversations` by the id in its value."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers)
-    await consumer.start()
-    try:
-        partitions = [TopicPartition("conversations", number) for number in range(4)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning()
-        wanted = sum((await consumer.end_offsets(partitions)).values())
-        found: list[Any] = []
-        async with asyncio.timeout(DEADLINE_S):
-            while len(found) < wanted:
-                for batch in (await consumer.getmany(timeout_ms=500)).values():
-                    found += batch
-        return {json.loads(record.value)["id"]: record for record in found}
-    finally:
-        await consumer.stop()
+    records = await records_of(broker.bootstrap_servers, Topic.CONVERSATIONS)
+    return {json.loads(record.value)["id"]: record for record in records}
 
 
-async def test_every_202_is_in_the_topic(broker: Tansu, postgres: Postgres) -> None:
+@on_tansu
+async def test_every_202_is_in_the_topic(broker: Tansu, settings: Settings) -> None:
     """300 conversations at once: each confirmed one stands in the topic under its text key, with its headers."""
-    async with _gateway(_settings(broker.bootstrap_servers, postgres.url)) as session:
+    async with _gateway(settings) as session:
         await _until(session, "/readyz", 200)
         answers = await asyncio.gather(*(_post(session, id=f"c-{n}", text=f"text number {n % 50}") for n in range(300)))
     assert {status for status, _ in answers} == {202}
-    records = await _topic(broker.bootstrap_servers)
+    records = await _topic(broker)
     assert records.keys() == {f"c-{n}" for n in range(300)}
     assert records["c-1"].key == records["c-51"].key
     assert records["c-1"].partition == records["c-51"].partition
@@ -182,7 +140,7 @@ async def test_the_gateway_lives_before_and_after_its_dependencies(tmp_path: Pat
     log = LogSink(tmp_path / "stack.log")
     tansu, database = Tansu(tmp_path, log), Postgres(tmp_path, log)
     await asyncio.to_thread(database.start)
-    await _migrate(database.url)
+    migrate_database(database.url)
     await asyncio.to_thread(database.stop)
     try:
         async with _gateway(_settings(tansu.bootstrap_servers, database.url)) as session:
@@ -192,7 +150,7 @@ async def test_the_gateway_lives_before_and_after_its_dependencies(tmp_path: Pat
             async with session.get("/api/v1/insights") as response:
                 assert (response.status, "Retry-After" in response.headers) == (503, True)
             await asyncio.to_thread(tansu.start)
-            await _create_topic(tansu.bootstrap_servers)
+            await _make_topics(tansu)
             await asyncio.to_thread(database.start)
             await _until(session, "/readyz", 200)
             assert (await _post(session, text="hello there"))[0] == 202
@@ -202,9 +160,10 @@ async def test_the_gateway_lives_before_and_after_its_dependencies(tmp_path: Pat
         log.close()
 
 
-async def test_a_broker_that_was_killed_and_forgot_everything_is_found_again(broker: Tansu, postgres: Postgres) -> None:
+@on_tansu
+async def test_a_broker_that_was_killed_and_forgot_everything_is_found_again(broker: Tansu, settings: Settings) -> None:
     """A producer whose sequence the new broker does not know is replaced; what is accepted afterwards is stored."""
-    async with _gateway(_settings(broker.bootstrap_servers, postgres.url)) as session:
+    async with _gateway(settings) as session:
         await _until(session, "/readyz", 200)
         await asyncio.gather(*(_post(session, id=f"old-{n}", text=f"text {n}") for n in range(20)))
         assert broker.pid is not None
@@ -212,15 +171,16 @@ async def test_a_broker_that_was_killed_and_forgot_everything_is_found_again(bro
         await _until(session, "/readyz", 503)
         await asyncio.to_thread(broker.launch)
         await asyncio.to_thread(broker.await_ready, lambda: False)
-        await _create_topic(broker.bootstrap_servers)
+        await _make_topics(broker)
         await asyncio.gather(*(_post_until_accepted(session, id=f"new-{n}", text=f"text {n}") for n in range(20)))
-    assert {f"new-{n}" for n in range(20)} <= (await _topic(broker.bootstrap_servers)).keys()
+    assert {f"new-{n}" for n in range(20)} <= (await _topic(broker)).keys()
 
 
-async def test_a_frozen_broker_is_503_in_time_and_loses_nothing(broker: Tansu, postgres: Postgres) -> None:
+@on_tansu
+async def test_a_frozen_broker_is_503_in_time_and_loses_nothing(broker: Tansu, settings: Settings) -> None:
     """The deadline of 10 s holds; liveness does not flip; after the thaw all that was accepted is there."""
     assert broker.pid is not None
-    async with _gateway(_settings(broker.bootstrap_servers, postgres.url)) as session:
+    async with _gateway(settings) as session:
         await _post_until_accepted(session, id="before", text="hello there")
         os.kill(broker.pid, signal.SIGSTOP)
         try:
@@ -232,35 +192,27 @@ async def test_a_frozen_broker_is_503_in_time_and_loses_nothing(broker: Tansu, p
         finally:
             os.kill(broker.pid, signal.SIGCONT)
         await _post_until_accepted(session, id="after", text="hello there")
-    assert {"before", "after"} <= (await _topic(broker.bootstrap_servers)).keys()
+    assert {"before", "after"} <= (await _topic(broker)).keys()
 
 
-@pytest.mark.kafka
-@pytest.mark.skipif(kafka_available() is not None, reason=str(kafka_available()))
-async def test_every_202_survives_a_killed_kafka(tmp_path: Path, postgres: Postgres) -> None:
+@on_kafka
+async def test_every_202_survives_a_killed_kafka(broker: Kafka, settings: Settings) -> None:
     """Clients post while Apache Kafka is killed and comes back: what was confirmed is in the topic, and all go on."""
-    with closing(LogSink(tmp_path / "kafka.log")) as log:
-        kafka = Kafka(tmp_path, log)
-        await asyncio.to_thread(kafka.start)
-        try:
-            await _create_topic(kafka.bootstrap_servers)
-            accepted: set[str] = set()
-            async with _gateway(_settings(kafka.bootstrap_servers, postgres.url)) as session:
-                await _until(session, "/readyz", 200)
-                clients = [asyncio.create_task(_keep_posting(session, name, accepted)) for name in range(20)]
-                await _more_accepted(accepted, 200)
-                assert kafka.pid is not None
-                os.kill(kafka.pid, signal.SIGKILL)
-                await _until(session, "/readyz", 503)
-                await asyncio.to_thread(kafka.launch)
-                await asyncio.to_thread(kafka.await_ready)
-                await _more_accepted(accepted, 200)
-                for client in clients:
-                    client.cancel()
-                await asyncio.wait(clients)
-            assert accepted <= (await _topic(kafka.bootstrap_servers)).keys()
-        finally:
-            await asyncio.to_thread(kafka.stop)
+    accepted: set[str] = set()
+    async with _gateway(settings) as session:
+        await _until(session, "/readyz", 200)
+        clients = [asyncio.create_task(_keep_posting(session, name, accepted)) for name in range(20)]
+        await _more_accepted(accepted, 200)
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGKILL)
+        await _until(session, "/readyz", 503)
+        await asyncio.to_thread(broker.launch)
+        await asyncio.to_thread(broker.await_ready)
+        await _more_accepted(accepted, 200)
+        for client in clients:
+            client.cancel()
+        await asyncio.wait(clients)
+    assert accepted <= (await _topic(broker)).keys()
 
 
 async def _keep_posting(session: aiohttp.ClientSession, client: int, accepted: set[str]) -> None:
@@ -311,19 +263,15 @@ async def _insert(url: str, tenant: str, conversation_id: str, occurred_at: date
 
 
 @pytest.fixture
-async def rows(postgres: Postgres) -> AsyncIterator[None]:
+async def rows(database_url: str) -> None:
     """Seven insights of ours, equal times among them, one filtered conversation, and another tenant's."""
     for n in range(7):
-        await _insert(postgres.url, "default", f"c-{n}", NOON + timedelta(microseconds=n // 3))
+        await _insert(database_url, "default", f"c-{n}", NOON + timedelta(microseconds=n // 3))
     plain = dict.fromkeys(("sentiment", "topics", "extra", "source", "urgency"), None)
     await _insert(
-        postgres.url, "default", "f-1", NOON - timedelta(days=1), outcome="filtered", reason="too_short", **plain
+        database_url, "default", "f-1", NOON - timedelta(days=1), outcome="filtered", reason="too_short", **plain
     )
-    await _insert(postgres.url, "other", "secret", NOON)
-    yield
-    connection = await asyncpg.connect(postgres.url)
-    await connection.execute("TRUNCATE insights")
-    await connection.close()
+    await _insert(database_url, "other", "secret", NOON)
 
 
 async def _ids(session: aiohttp.ClientSession, **query: str) -> list[str]:
@@ -338,10 +286,11 @@ async def _ids(session: aiohttp.ClientSession, **query: str) -> list[str]:
         query["cursor"] = answer["next_cursor"]
 
 
+@on_tansu
 @pytest.mark.usefixtures("rows")
-async def test_insights_are_read_from_postgres(broker: Tansu, postgres: Postgres) -> None:
+async def test_insights_are_read_from_postgres(settings: Settings) -> None:
     """One by id, pages with each row once, every filter, and never another tenant's row."""
-    async with _gateway(_settings(broker.bootstrap_servers, postgres.url)) as session:
+    async with _gateway(settings) as session:
         async with session.get(f"{PATH}/c-1") as response:
             answer = await response.json()
         assert (answer["insight"]["topics"], answer["insight"]["extra"]) == (["refund"], {"plan": "pro"})
@@ -392,21 +341,21 @@ async def _event(process: asyncio.subprocess.Process, name: str) -> dict[str, An
                 return event
 
 
-async def test_sigterm_finishes_what_is_under_way(broker: Tansu, postgres: Postgres) -> None:
+@on_tansu
+async def test_sigterm_finishes_what_is_under_way(broker: Tansu, settings: Settings) -> None:
     """A request whose body is still coming in is answered 202 and stored; then the process ends with 0."""
-    settings = _settings(broker.bootstrap_servers, postgres.url)
     async with _process(settings) as (process, session):
         async with session.post(PATH, data=_slow_body(process), headers=JSON, expect100=True) as response:
             assert (response.status, response.headers["Connection"]) == (202, "close")
         await _event(process, "gateway_stopped")
         async with asyncio.timeout(DEADLINE_S):
             assert await process.wait() == 0
-    assert "slow" in await _topic(broker.bootstrap_servers)
+    assert "slow" in await _topic(broker)
 
 
-async def test_a_second_signal_ends_the_process_at_once(broker: Tansu, postgres: Postgres) -> None:
+@on_tansu
+async def test_a_second_signal_ends_the_process_at_once(settings: Settings) -> None:
     """Who cannot wait for the drain need not."""
-    settings = _settings(broker.bootstrap_servers, postgres.url)
     async with _process(settings) as (process, session):
         with pytest.raises(aiohttp.ClientError):
             await session.post(PATH, data=_slow_body(process, signals=2), headers=JSON, expect100=True)
@@ -425,9 +374,9 @@ async def _slow_body(process: asyncio.subprocess.Process, *, signals: int = 1) -
     yield b'"text": "hello there"}'
 
 
-async def test_a_port_in_use_is_explained(broker: Tansu, postgres: Postgres) -> None:
+@on_tansu
+async def test_a_port_in_use_is_explained(settings: Settings) -> None:
     """The second gateway on a port fails with the setting to change."""
-    settings = _settings(broker.bootstrap_servers, postgres.url)
     async with _gateway(settings):
         with pytest.raises(Fatal) as caught:
             await run_gateway(settings, FakeLag())

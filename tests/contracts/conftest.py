@@ -1,0 +1,33 @@
+"""Fixtures that several contracts share: a broker with its topics, and the worker's producer on it."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from streams.local.log_sink import LogSink
+from streams.local.tansu import Tansu
+from streams.sinks.producer import ConfirmedProducer
+from streams.topics_maker import make_topics
+
+
+@pytest.fixture
+def tansu(tmp_path: Path) -> Iterator[Tansu]:
+    """The broker that is there at once, without topics."""
+    with closing(LogSink(tmp_path / "log")) as log:
+        server = Tansu(tmp_path, log)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
+    """Every topic is there, with four partitions."""
+    options = {"bootstrap_servers": tansu.bootstrap_servers}
+    await make_topics(options, 4, 1)
+    producer = ConfirmedProducer(options)
+    await producer.start()
+    yield producer
+    await producer.stop()

@@ -1,0 +1,178 @@
+"""The gateway's fake reader and Postgres give the same answers."""
+
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from schemas.result import ConversationResult
+from schemas.topics import Origin
+from streams.gateway.cursor import Cursor
+from streams.gateway.filters import InsightFilter
+from streams.gateway.insight_record import InsightRecord
+from streams.gateway.parts import DatabaseUnavailable
+from streams.gateway.reader import RETRY_AFTER_S, PostgresReader, open_pool
+from streams.local.ports import free_port
+from streams.sinks.postgres import PostgresSink
+from tests.fakes.analysis import an_insight
+from tests.fakes.gateway_parts import FakeReader, insight_record
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+EVERYTHING = InsightFilter()
+
+
+class Shelf:
+    """A reader under test, with a way to put records there: into the fake, or by the worker's own sink."""
+
+    def __init__(self, reader: FakeReader | PostgresReader, sink: PostgresSink | None = None) -> None:
+        self.reader = reader
+        self._sink = sink
+
+    async def put(self, *records: InsightRecord, tenant: str = "default") -> None:
+        for record in records:
+            if self._sink is not None:
+                fields: dict[str, Any] = {name: getattr(record, name) for name in record.__struct_fields__}
+                await self._sink.write(ConversationResult(tenant=tenant, origin=Origin("t", 0, 0), **fields))
+            else:
+                assert isinstance(self.reader, FakeReader)
+                self.reader.rows.append((tenant, record))
+
+    async def ids(self, after: Cursor | None = None, limit: int = 100, **wanted: Any) -> list[str]:
+        return [record.id for record in await self.reader.insights("default", InsightFilter(wanted), after, limit)]
+
+
+@pytest.fixture
+async def postgres_shelf(database_url: str) -> AsyncIterator[Shelf]:
+    sink, pool = PostgresSink(database_url), await open_pool(database_url)
+    await sink.start()
+    yield Shelf(PostgresReader(pool), sink)
+    await pool.close()
+    await sink.stop()
+
+
+@pytest.fixture(params=["fake", "postgres"])
+def shelf(request: pytest.FixtureRequest) -> Shelf:
+    if request.param == "fake":
+        return Shelf(FakeReader())
+    real: Shelf = request.getfixturevalue("postgres_shelf")
+    return real
+
+
+@pytest.fixture(params=["fake", "postgres"])
+async def unreachable(request: pytest.FixtureRequest) -> AsyncIterator[FakeReader | PostgresReader]:
+    """A reader whose database does not answer."""
+    pool = await open_pool(f"postgresql://user:secret@127.0.0.1:{free_port()}/none")
+    reader = FakeReader()
+    reader.failure = DatabaseUnavailable("the database cannot answer", retry_after_s=RETRY_AFTER_S)
+    yield reader if request.param == "fake" else PostgresReader(pool)
+    await pool.close()
+
+
+async def test_a_record_comes_back_whole(shelf: Shelf) -> None:
+    """By id and in the list, with all of its parts or with hardly any."""
+    full = insight_record("c-2", insight=an_insight(extra={"a": [1, {"b": None}]}, topics=()), reason="any")
+    bare = insight_record("c-1", insight=None, source=None, text_key=None, analysis_version=None, model=None)
+    await shelf.put(full, bare)
+    assert await shelf.reader.conversation("default", "c-2") == full
+    assert await shelf.reader.conversation("default", "c-1") == bare
+    assert await shelf.reader.insights("default", EVERYTHING, None, 10) == [full, bare]
+
+
+async def test_nobody_sees_another_tenants_records(shelf: Shelf) -> None:
+    """Nor an id that is not there: both look the same."""
+    await shelf.put(insight_record("theirs"), tenant="other")
+    assert await shelf.reader.conversation("default", "theirs") is None
+    assert await shelf.reader.conversation("default", "none") is None
+    assert await shelf.ids() == []
+
+
+async def test_the_newest_come_first_and_equal_times_by_id(shelf: Shelf) -> None:
+    """Ids by code points, so that case and accents have one order; to the microsecond."""
+    ids = ["a", "B", "Z", "_", "ä", "€", "😀", "a-", "aa", "10", "9"]
+    await shelf.put(*(insight_record(id) for id in ids))
+    await shelf.put(insight_record("new", occurred_at=NOON + timedelta(microseconds=1)))
+    assert await shelf.ids() == ["new", *sorted(ids, reverse=True)]
+
+
+async def test_a_page_goes_on_after_its_cursor(shelf: Shelf) -> None:
+    """Also between equal times, and when the item of the cursor is gone."""
+    await shelf.put(*(insight_record(f"c-{n}", occurred_at=NOON + timedelta(seconds=n // 3)) for n in range(9)))
+    assert await shelf.ids(limit=2) == ["c-8", "c-7"]
+    assert await shelf.ids(Cursor(NOON + timedelta(seconds=2), "c-7"), limit=2) == ["c-6", "c-5"]
+    assert await shelf.ids(Cursor(NOON + timedelta(seconds=1), "c-4x")) == ["c-4", "c-3", "c-2", "c-1", "c-0"]
+
+
+async def test_since_is_inclusive_and_until_exclusive(shelf: Shelf) -> None:
+    """So that pieces of time that touch count each conversation once."""
+    await shelf.put(*(insight_record(f"c-{n}", occurred_at=NOON + timedelta(microseconds=n)) for n in range(3)))
+    assert await shelf.ids(since=NOON + timedelta(microseconds=1)) == ["c-2", "c-1"]
+    assert await shelf.ids(until=NOON + timedelta(microseconds=1)) == ["c-0"]
+
+
+async def test_any_filter_finds_the_same(postgres_shelf: Shelf) -> None:
+    """Random records and questions: the fake agrees with Postgres on every page."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice, fake = random.Random(seed), Shelf(FakeReader())
+    records = [_random_record(dice, number) for number in range(60)]
+    for shelf in (fake, postgres_shelf):
+        await shelf.put(*records)
+    for _ in range(150):
+        wanted, after, limit = _random_filter(dice), _random_cursor(dice), dice.randint(1, 30)
+        found = await postgres_shelf.reader.insights("default", wanted, after, limit)
+        assert found == await fake.reader.insights("default", wanted, after, limit), (wanted, after, limit)
+
+
+def _random_time(dice: random.Random) -> datetime:
+    return NOON + timedelta(microseconds=dice.randrange(8))
+
+
+def _random_record(dice: random.Random, number: int) -> InsightRecord:
+    insight = an_insight(
+        sentiment=dice.choice(["negative", "positive"]),
+        urgency=dice.choice(["low", "high"]),
+        topics=tuple(dice.sample(["refund", "billing", "Refund"], dice.randrange(3))),
+    )
+    return insight_record(
+        f"{dice.choice('aBä')}{number}",
+        occurred_at=_random_time(dice),
+        insight=dice.choice([insight, insight, None]),
+        source=dice.choice(["app", "App", None]),
+        outcome=dice.choice(["analysed", "cached", "filtered", "dead"]),
+    )
+
+
+def _random_filter(dice: random.Random) -> InsightFilter:
+    values = {
+        "since": _random_time(dice),
+        "until": _random_time(dice),
+        "sentiment": dice.choice(["negative", "positive"]),
+        "topic": dice.choice(["refund", "Refund", "none"]),
+        "urgency": dice.choice(["low", "high"]),
+        "source": dice.choice(["app", "App", "none"]),
+        "outcome": dice.choice(["analysed", "cached", "filtered", "dead"]),
+    }
+    names = dice.sample(list(values), dice.choice([0, 1, 1, 2, 2, 3]))
+    return InsightFilter({name: values[name] for name in names})
+
+
+def _random_cursor(dice: random.Random) -> Cursor | None:
+    return dice.choice([None, Cursor(_random_time(dice), f"{dice.choice('aBä')}{dice.randrange(60)}")])
+
+
+async def test_a_database_that_does_not_answer_is_named(unreachable: FakeReader | PostgresReader) -> None:
+    """Every question and the check say so, and when to come back."""
+    with pytest.raises(DatabaseUnavailable) as refused:
+        await unreachable.conversation("default", "c-1")
+    with pytest.raises(DatabaseUnavailable):
+        await unreachable.insights("default", EVERYTHING, None, 1)
+    with pytest.raises(DatabaseUnavailable):
+        await unreachable.check()
+    assert refused.value.retry_after_s == 5
+
+
+async def test_the_check_passes_while_the_database_answers(shelf: Shelf) -> None:
+    """Also before there is any row."""
+    await shelf.reader.check()

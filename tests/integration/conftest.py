@@ -1,0 +1,23 @@
+"""Fixtures for the tests of the local stack: a data folder as a person would have it, and the log."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.local.log_sink import LogSink
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """As `mktemp -d` makes them: nobody else may enter."""
+    folder = tmp_path / "private"
+    folder.mkdir(mode=0o700)
+    return folder / "data"
+
+
+@pytest.fixture
+def log(data_dir: Path) -> Iterator[LogSink]:
+    sink = LogSink(data_dir / "logs" / "stack.log")
+    yield sink
+    sink.close()
