@@ -32,10 +32,15 @@ format: $(STAMP) ## Format the code and write generated files anew
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/grok-insights schemas
 
-lock: $(STAMP) ## Compile requirements.lock anew from pyproject.toml
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate
+
+lock: $(STAMP) ## Compile the lock files anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate pyproject.toml --output-file requirements.lock
+	@$(LOCK) --all-extras pyproject.toml --output-file requirements.lock
+	@$(LOCK) --constraints requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	@sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
+		$(LOCK) --constraints requirements.lock - --output-file infra/docker/requirements-build.lock
 
 clean: ## Remove the environment and the local stack's data
 	rm -rf $(VENV) .grok-insights
