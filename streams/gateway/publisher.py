@@ -54,17 +54,23 @@ class KafkaPublisher:
         producer = self._kept.current
         if producer is None:
             raise BrokerUnavailable("there is no connection to the broker", retry_after_s=RETRY_AFTER_S)
+        is_sent = False
         try:
             async with asyncio.timeout(self._confirm_timeout_s):
-                await (await producer.send(Topic.CONVERSATIONS, record.value, key=record.key, headers=record.headers))
+                confirmation = await producer.send(
+                    Topic.CONVERSATIONS, record.value, key=record.key, headers=record.headers
+                )
+                is_sent = True
+                await confirmation
         except TimeoutError as error:
             raise BrokerUnavailable("the broker did not confirm in time", retry_after_s=RETRY_AFTER_S) from error
         except KafkaError as error:
-            raise self._judged(error, producer) from error
+            # What the client itself refused never had a sequence number, so it left no hole.
+            if is_sent and not error.retriable:
+                self._kept.replace(producer, error)
+            raise self._judged(error) from error
 
-    def _judged(self, error: KafkaError, producer: AIOKafkaProducer) -> BrokerUnavailable | Rejected:
-        if not error.retriable:
-            self._kept.replace(producer, error)
+    def _judged(self, error: KafkaError) -> BrokerUnavailable | Rejected:
         if isinstance(error, MessageSizeTooLargeError):
             return Rejected("too_large", "the broker takes no record of this size", status=413)
         return BrokerUnavailable("the broker did not take the record", retry_after_s=RETRY_AFTER_S)

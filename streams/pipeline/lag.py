@@ -35,7 +35,7 @@ class LogLag:
             records[partition.partition] += 0 if partition in done else max(0, ends[partition] - at)
         stamps_s = [record.timestamp / 1000 for record in oldest.values() if record is not None]
         age_s = max(0.0, self._wall_clock() - min(stamps_s)) if stamps_s else 0.0
-        return Lag(records, age_s, await self._log_reader.members())
+        return Lag(dict(records), age_s, await self._log_reader.members())
 
     async def _positions(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         """The committed offset, or the begin of the log where that is later or nothing is committed yet."""

@@ -56,12 +56,20 @@ class ConfirmedProducer:
         """
         producer = await self._kept.available()
         try:
-            return await producer.send_and_wait(topic, value=value, key=key, headers=headers, partition=partition)
-        except MessageSizeTooLargeError as error:
-            self._kept.replace(producer, error)
-            raise Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}") from error
+            # An error of this first await comes from the client itself, before the record had a sequence number.
+            confirmation = await producer.send(topic, value=value, key=key, headers=headers, partition=partition)
+        except KafkaError as error:
+            raise _judged(error, topic) from error
+        try:
+            return await confirmation
         except KafkaError as error:
             if not error.retriable:
                 self._kept.replace(producer, error)
-            log.warning("send_failed", topic=topic, error=type(error).__name__)
-            raise Retryable(f"Kafka: {type(error).__name__}") from error
+            raise _judged(error, topic) from error
+
+
+def _judged(error: KafkaError, topic: str) -> Retryable | Unprocessable:
+    if isinstance(error, MessageSizeTooLargeError):
+        return Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}")
+    log.warning("send_failed", topic=topic, error=type(error).__name__)
+    return Retryable(f"Kafka: {type(error).__name__}")

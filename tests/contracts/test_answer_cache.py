@@ -1,7 +1,5 @@
 """The cache in memory and the one on the RocksDB table keep the same promises."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import faust
@@ -10,34 +8,13 @@ from aiokafka import TopicPartition
 
 from agents.cache import AnswerCache
 from schemas.topics import ANSWERS_CHANGELOG
-from streams.local.log_sink import LogSink
 from streams.local.tansu import Tansu
 from streams.pipeline.answers_table import AnswersTable, define_answers_table
 from streams.pipeline.attempts import AssignmentOver
 from streams.pipeline.log_reader import LogReader
 from streams.pipeline.table_cache import ShardCache
 from streams.sinks.producer import ConfirmedProducer
-from streams.topics_maker import make_topics
 from tests.fakes.analysis import MemoryCache, an_answer
-
-
-@pytest.fixture
-def tansu(tmp_path: Path) -> Iterator[Tansu]:
-    with closing(LogSink(tmp_path / "log")) as log:
-        server = Tansu(tmp_path, log)
-        server.start()
-        yield server
-        server.stop()
-
-
-@pytest.fixture
-async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
-    options = {"bootstrap_servers": tansu.bootstrap_servers}
-    await make_topics(options, 4, 1)
-    producer = ConfirmedProducer(options)
-    await producer.start()
-    yield producer
-    await producer.stop()
 
 
 @pytest.fixture

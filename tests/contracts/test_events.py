@@ -6,28 +6,14 @@ import msgspec
 import pytest
 
 from schemas.result import ConversationResult
-from schemas.topics import Origin, Topic
+from schemas.topics import Topic
 from streams.local.tansu import Tansu
 from streams.pipeline.delivery import Events
 from streams.sinks.producer import ConfirmedProducer
 from streams.sinks.results import ResultsSink
-from tests.fakes.analysis import NOON, an_insight
+from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeEvents
 from tests.topic_log import records_of
-
-
-def a_result(**fields: object) -> ConversationResult:
-    values: dict[str, object] = {
-        "tenant": "default",
-        "id": "c-1",
-        "outcome": "analysed",
-        "occurred_at": NOON,
-        "received_at": NOON,
-        "analysed_at": NOON,
-        "origin": Origin("conversations", 1, 2),
-        "insight": an_insight(extra={"a": [1, "b"]}),
-    }
-    return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
 
 
 class Announced:

@@ -8,26 +8,10 @@ import asyncpg
 import pytest
 
 from schemas.errors import Fatal, Retryable, Unprocessable
-from schemas.result import ConversationResult
-from schemas.topics import Origin
 from streams.pipeline.delivery import Rows
 from streams.sinks.postgres import PostgresSink
-from tests.fakes.analysis import NOON, an_insight
+from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeRows
-
-
-def a_result(**fields: object) -> ConversationResult:
-    values: dict[str, object] = {
-        "tenant": "default",
-        "id": "c-1",
-        "outcome": "analysed",
-        "occurred_at": NOON,
-        "received_at": NOON,
-        "analysed_at": NOON,
-        "origin": Origin("conversations", 1, 2),
-        "insight": an_insight(extra={"a": [1, "b"]}),
-    }
-    return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
 
 
 class Stored:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from schemas.insight import Answer, Insight, Usage
+from schemas.result import ConversationResult
+from schemas.topics import Origin
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -26,6 +28,20 @@ def an_insight(**fields: object) -> Insight:
 
 def an_answer(**fields: object) -> Answer:
     return Answer(insight=an_insight(**fields), usage=Usage(100, 20, 5_000), model="some-model", analysed_at=NOON)
+
+
+def a_result(**fields: object) -> ConversationResult:
+    values: dict[str, object] = {
+        "tenant": "default",
+        "id": "c-1",
+        "outcome": "analysed",
+        "occurred_at": NOON,
+        "received_at": NOON,
+        "analysed_at": NOON,
+        "origin": Origin("conversations", 1, 2),
+        "insight": an_insight(extra={"a": [1, "b"]}),
+    }
+    return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
 
 
 class FakeAnalyser:

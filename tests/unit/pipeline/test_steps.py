@@ -13,11 +13,12 @@ from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.outcome import Outcome, outcome_name
 from streams.pipeline import attempts
 from streams.pipeline.delivery import Delivery
+from streams.pipeline.home import Rehoming
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
 from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
-from tests.unit.pipeline.factories import a_record, at_home, home_of, value_of
+from tests.unit.pipeline.factories import PARTITIONS, a_record, at_home, home_of, value_of
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +28,13 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class FakeRehoming:
-    """Sends nothing; remembers what would have gone."""
+class RecordingProducer:
+    """Remembers which partition of which topic each value was sent to."""
 
-    sent: list[Record] = field(default_factory=list)
+    sent: list[tuple[str, int | None, bytes | None]] = field(default_factory=list)
 
-    def is_away(self, record: Record, text_key: str) -> bool:
-        return not record.was_rehomed and record.partition != home_of("where is my parcel")
-
-    async def send_home(self, record: Record, text_key: str) -> None:
-        self.sent.append(record)
+    async def send(self, topic: str, *, value: bytes | None, partition: int | None, **_: object) -> None:
+        self.sent.append((topic, partition, value))
 
 
 class Bench:
@@ -45,14 +43,14 @@ class Bench:
     def __init__(self, analyser_fails: Sequence[Exception] = (), rows_fail: Sequence[Exception] = ()) -> None:
         self.analyser = FakeAnalyser(analyser_fails)
         self.rows, self.events, self.letters = FakeRows(rows_fail), FakeEvents(), FakeLetters()
-        self.rehoming = FakeRehoming()
+        self.producer = RecordingProducer()
         self.ends: list[str] = []
         self.stops: list[Fatal] = []
         self.cache = MemoryCache()
         self.steps = Steps(
             Recipe(self.analyser, timedelta(days=1), lambda: NOON),
             Delivery(self.rows, self.events, self.letters, "v1", lambda: NOON),
-            self.rehoming,  # type: ignore[arg-type]
+            Rehoming(self.producer, lambda: PARTITIONS),  # type: ignore[arg-type]
             lambda _: self.cache,
             self,
             self.stops.append,
@@ -91,7 +89,7 @@ async def test_low_value_ends_where_it_is() -> None:
     """No call, no detour; a row all the same, so that the rows account for everything."""
     bench = Bench()
     assert await bench.take(a_record(value_of("hello"), partition=(home_of("where is my parcel") + 1) % 8))
-    assert (bench.ends, bench.analyser.asked, bench.rehoming.sent) == (["filtered"], [], [])
+    assert (bench.ends, bench.analyser.asked, bench.producer.sent) == (["filtered"], [], [])
     assert bench.rows.rows["default", "c-1"].reason == "greeting_or_thanks"
 
 
@@ -100,7 +98,9 @@ async def test_a_record_away_from_home_is_sent_on() -> None:
     bench = Bench()
     away = a_record(value_of(), partition=(home_of("where is my parcel") + 1) % 8)
     assert await bench.take(away)
-    assert (bench.rehoming.sent, bench.ends, bench.rows.rows) == ([away], ["rehomed"], {})
+    home = home_of("where is my parcel")
+    assert bench.producer.sent == [("conversations.rehomed", home, away.value)]
+    assert (bench.ends, bench.rows.rows) == (["rehomed"], {})
 
 
 async def test_what_cannot_be_decoded_becomes_a_dead_letter_with_its_bytes() -> None:
