@@ -113,8 +113,10 @@ class Worker:
             return
         self.failure = error
         self.failed.set()
-        why, hint = (error.why, error.hint) if isinstance(error, Fatal) else ("", "")
-        log.error("worker_failed", error=str(error), why=why, hint=hint)
+        if isinstance(error, Fatal):
+            log.error("worker_failed", error=error.what, why=error.why, hint=error.hint)
+        else:  # a defect's own words may quote what it choked on
+            log.error("worker_failed", error=type(error).__name__)
         end_process_within(STOP_WITHIN_S)
 
     async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None:
