@@ -1,7 +1,6 @@
 """The worker's process: runs the app until a signal or a failure, and leaves in order."""
 
 import asyncio
-import signal
 
 import structlog
 
@@ -9,6 +8,7 @@ from schemas.settings import Settings
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.deadline import end_process_within
 from streams.pipeline.worker import STOP_WITHIN_S
+from streams.stop_signal import set_at_first_stop_signal
 from streams.wiring import build_worker
 
 log = structlog.get_logger()
@@ -29,9 +29,7 @@ async def run_worker(settings: Settings) -> None:
 
 async def _run_until_ended(app: AnalystApp) -> None:
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _first_signal, told)
+    set_at_first_stop_signal(told)
     starting = asyncio.create_task(app.start())
     ends = [asyncio.create_task(event.wait()) for event in (told, app.worker.failed, app._crashed)]
     try:
@@ -44,10 +42,3 @@ async def _run_until_ended(app: AnalystApp) -> None:
         for task in (starting, *ends):
             task.cancel()
         await asyncio.gather(starting, *ends, return_exceptions=True)
-
-
-def _first_signal(told: asyncio.Event) -> None:
-    told.set()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)

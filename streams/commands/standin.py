@@ -1,15 +1,14 @@
 """`grok-insights standin`: a stand-in for the Grok API, for demonstrations and tests."""
 
-import asyncio
 import secrets
 from typing import Annotated
 
 import msgspec
 import orjson
 import typer
-import uvloop
 
 from schemas.errors import Fatal
+from streams.commands.output import run
 from streams.standin.faults import FaultKind, FaultPlan
 from streams.standin.server import StandinConfig, run_standin
 
@@ -48,8 +47,7 @@ def standin(
             typer.echo(f"stand-in for the Grok API at {base_url} (GROK_BASE_URL), seed {chosen_seed}; Ctrl-C stops it")
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_standin(config, host, port, ready))
+        run(run_standin(config, host, port, ready))
     except KeyboardInterrupt:
         return
     except OSError as error:

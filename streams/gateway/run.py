@@ -1,8 +1,6 @@
 """The gateway's process: builds the parts from the settings, serves until it is told to stop, leaves in order."""
 
 import asyncio
-import contextlib
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +18,7 @@ from streams.gateway.publisher import KafkaPublisher
 from streams.gateway.reader import PostgresReader, open_pool
 from streams.gateway.server import BROKER, DATABASE, LAG, build_application
 from streams.kafka_client import client_options
+from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.health import Health
 from streams.telemetry.lag_view import LagSource, LagView
 from streams.telemetry.server import listen
@@ -46,7 +45,9 @@ async def run_gateway(settings: Settings, lag: LagSource) -> None:
     Broker and Postgres may be down at the start. Raises Fatal when a setting is missing or the port is taken.
     """
     async with _parts(settings, lag) as parts, _serving(build_application(parts), settings):
-        await _stop_signal()
+        told = asyncio.Event()
+        set_at_first_stop_signal(told)
+        await told.wait()
         _log.info("gateway_stopping")
     _log.info("gateway_stopped")
 
@@ -126,18 +127,3 @@ async def _serving(application: web.Application, settings: Settings) -> AsyncIte
         await application[DRAIN].finish(DRAIN_TIMEOUT_S)
     finally:
         await runner.cleanup()
-
-
-async def _stop_signal() -> None:
-    """Returns at the first signal; from then on the next one has its default effect, the end of the process."""
-    loop = asyncio.get_running_loop()
-    came = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, came.set)
-    try:
-        await came.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError):
-                loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
