@@ -53,10 +53,10 @@ class AnalystApp(faust.App):
             # Off: a second set of offsets, a leader's own topic, and a check that ends the worker for a harmless
             # race of one record.
             stream_wait_empty=False,
-            # Records may be half a megabyte each: a buffer of Faust's 4,096 would be gigabytes while calls wait.
-            stream_buffer_maxsize=512,
             topic_disable_leader=True,
             recovery_consistency_check=False,
+            # Records may be half a megabyte each: a buffer of Faust's 4,096 would be gigabytes while calls wait.
+            stream_buffer_maxsize=512,
             table_standby_replicas=0,
             topic_allow_declare=False,  # `grok-insights topics` makes them, so workers need no right to
             stream_recovery_delay=0.5,

@@ -6,12 +6,10 @@ from typing import Any
 
 from faust.types import TP
 
+from agents.analyse import KEEP_S
 from streams.pipeline.offsets import Tracker
 
 Key = tuple[TP, int]  # a partition in a generation
-
-#: How long a cancelled task may take to keep an answer that was paid for: a broker that is down must hold nobody up.
-KEEP_S = 1.0
 
 
 class Assignment:
@@ -75,9 +73,3 @@ class Assignment:
     def in_flight(self) -> int:
         """Records in work."""
         return len(self._tasks)
-
-    @property
-    def oldest_open_timestamp_s(self) -> float | None:
-        """Time stamp of the oldest record that is not finished; None when all are."""
-        stamps = [tracker.oldest_open_timestamp_s for tracker in self._trackers.values()]
-        return min((stamp for stamp in stamps if stamp is not None), default=None)

@@ -24,24 +24,17 @@ class LogLag:
         """Raises aiokafka.errors.KafkaError when the broker does not answer."""
         counts = await self._log_reader.partitions(INPUT_TOPICS)
         partitions = [TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)]
-        positions = await self._positions(partitions)
-        ends = await self._log_reader.ends(partitions) if partitions else {}
-        behind = {partition: at for partition, at in positions.items() if ends[partition] > at}
+        positions = await self._log_reader.positions(partitions) if partitions else {}
+        behind = {partition: at.start for partition, at in positions.items() if at.end > at.start}
         oldest = await self._log_reader.first_records(behind)
         # Offsets without a record, such as a transaction's marker at the end of the log, are nobody's work.
         done = {partition for partition, record in oldest.items() if record is None}
         records: dict[int, int] = defaultdict(int)
         for partition, at in positions.items():
-            records[partition.partition] += 0 if partition in done else max(0, ends[partition] - at)
+            records[partition.partition] += 0 if partition in done else max(0, at.end - at.start)
         stamps_s = [record.timestamp / 1000 for record in oldest.values() if record is not None]
         age_s = max(0.0, self._wall_clock() - min(stamps_s)) if stamps_s else 0.0
         return Lag(dict(records), age_s, await self._log_reader.members())
-
-    async def _positions(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """The committed offset, or the begin of the log where that is later or nothing is committed yet."""
-        committed = await self._log_reader.committed(partitions) if partitions else {}
-        begins = await self._log_reader.begins(partitions) if partitions else {}
-        return {partition: max(committed[partition] or 0, begins[partition]) for partition in partitions}
 
 
 class ConnectingLag:

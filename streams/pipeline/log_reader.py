@@ -26,6 +26,13 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
+class Position(NamedTuple):
+    """Of the group in one partition: the offset to read next, and the one after the last record."""
+
+    start: int
+    end: int
+
+
 class _Look(NamedTuple):
     """What a fetch brought: the first record, if there was one, and the partition's end."""
 
@@ -109,19 +116,20 @@ class LogReader:
         seen = await self._look({partition: end - 1 for partition, end in reported.items() if end > 0})
         return {partition: max(end, seen.get(partition, _NOTHING).end) for partition, end in reported.items()}
 
-    async def start_of_reading(self, partition: TopicPartition) -> int:
-        """Where reading must begin: the committed offset, or the partition's begin where that is later.
+    async def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
+        """Where reading must go on in each partition, and its end.
 
-        The begin too when the log ends before the committed offset, as after an unclean election: other records stand
-        there now, and those below the offset would never be read.
+        That is the committed offset, or the partition's begin where that is later. The begin too when the log ends
+        before the committed offset, as after an unclean election: other records stand there now, and those below the
+        offset would never be read.
         """
-        committed = (await self.committed([partition]))[partition]
-        begin = (await self.begins([partition]))[partition]
-        end = (await self.ends([partition]))[partition]
-        if committed is not None and committed > end:
-            log.error("log_ends_before_committed_offset", partition=partition, committed=committed, end=end)
-            return begin
-        return max(committed or 0, begin)
+        wanted = list(partitions)
+        committed, begins, ends = await self.committed(wanted), await self.begins(wanted), await self.ends(wanted)
+        return {at: _position(at, committed[at] or 0, begins[at], ends[at]) for at in wanted}
+
+    async def start_of_reading(self, partition: TopicPartition) -> int:
+        """Where reading must begin; see `positions`."""
+        return (await self.positions([partition]))[partition].start
 
     async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumerRecord | None]:
         """The first record at or after the given offset of each partition; None where there is none up to its end.
@@ -159,6 +167,13 @@ class LogReader:
     def _log(self) -> AIOKafkaConsumer:
         assert self._consumer is not None, "start() comes first"
         return self._consumer
+
+
+def _position(partition: TopicPartition, committed: int, begin: int, end: int) -> Position:
+    if committed > end:
+        log.error("log_ends_before_committed_offset", partition=partition, committed=committed, end=end)
+        return Position(begin, end)
+    return Position(max(committed, begin), end)
 
 
 async def _coordinated(ask: Callable[[], Awaitable[T]]) -> T:

@@ -1,4 +1,4 @@
-"""The worker's one producer: rehomed records, dead letters, results and the table's changelog share its batches."""
+"""The worker's producer: rehomed records, results and the table's changelog share one; dead letters have their own."""
 
 from collections.abc import Mapping
 from typing import Any
