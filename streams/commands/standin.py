@@ -1,6 +1,7 @@
 """`grok-insights standin`: a stand-in for the Grok API, for demonstrations and tests."""
 
 import secrets
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -24,8 +25,14 @@ def standin(
         list[str] | None,
         typer.Option(help=f"KIND=RATE, a share of calls that go wrong (repeatable): {', '.join(FaultKind)}."),
     ] = None,
-    hang_s: Annotated[float, typer.Option(help="Seconds by which a hanging call is late.")] = 120,
+    hang_s: Annotated[
+        float, typer.Option(help="Seconds by which a hanging call is late, unless new faults are put.")
+    ] = 120,
     retry_after_s: Annotated[int, typer.Option(help="Retry-After of http_429, in seconds.")] = 1,
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="File that gets a line of JSON for each call that is over."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of latency and faults; a new one when unset.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Tell address and seed as one line of JSON.")] = False,
 ) -> None:
@@ -33,9 +40,9 @@ def standin(
     chosen_seed = secrets.randbits(32) if seed is None else seed
     plan = {"rates": _rates(fault or []), "hang_s": hang_s, "retry_after_s": retry_after_s}
     try:
-        config = StandinConfig(
-            latency_min_s, latency_max_s, api_key, tuple(model or ()), msgspec.convert(plan, FaultPlan), chosen_seed
-        )
+        faults = msgspec.convert(plan, FaultPlan)
+        models = tuple(model or ())
+        config = StandinConfig(latency_min_s, latency_max_s, api_key, models, faults, chosen_seed, journal)
     except (ValueError, msgspec.ValidationError) as error:
         raise typer.BadParameter(str(error)) from error
 

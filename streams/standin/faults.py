@@ -17,7 +17,7 @@ class FaultKind(StrEnum):
     HTTP_429 = "http_429"  # with Retry-After
     HTTP_500 = "http_500"
     VIOLATION_403 = "violation_403"  # the safety check stopped the text
-    HANG = "hang"  # answers only after `hang_s` more
+    HANG = "hang"  # answers only after `hang_s` more, or when another plan is put
     RESET = "reset"  # the connection is cut before the reply
     RESET_MID_BODY = "reset_mid_body"  # half a reply, then the connection is cut
     SLOW_BODY = "slow_body"  # the reply trickles for `slow_body_s`

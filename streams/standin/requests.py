@@ -1,5 +1,6 @@
 """Checks what the stand-in is asked, as the provider would: key, model, messages, response format. Pure."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -34,13 +35,17 @@ class Question(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def check_key(authorization: str | None, expected: str | None) -> None:
-    """Raises Rejected: 401 without a bearer key, 400 with a wrong one. Any key will do when none is expected."""
+def check_key(authorization: str | None, expected: str | None) -> str:
+    """The caller: a short fingerprint of the key, which tells clients apart and does not give the key away.
+
+    Raises Rejected: 401 without a bearer key, 400 with a wrong one. Any key will do when none is expected.
+    """
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise Rejected("unauthenticated", "No API key was provided.", status=401)
     if expected is not None and key.strip() != expected:
         raise Rejected("invalid_argument", "Incorrect API key provided.", status=400)
+    return hashlib.sha256(key.strip().encode()).hexdigest()[:8]
 
 
 def read_question(body: bytes, models: tuple[str, ...]) -> Question:

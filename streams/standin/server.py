@@ -3,17 +3,21 @@
 import asyncio
 import random
 import resource
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
-import orjson
 from aiohttp import web
 
 from schemas.errors import Rejected
-from streams.standin.answers import Answerer, Completion
+from streams.standin import replies
+from streams.standin.answers import Answerer
+from streams.standin.calls import LOSE_THE_REPLY, Call, End
 from streams.standin.faults import FaultChooser, FaultKind, FaultPlan
+from streams.standin.journal import Journal
 from streams.standin.requests import Question, check_key, read_question
 from streams.standin.stats import Stats
 
@@ -25,7 +29,10 @@ _SLOW_PIECES = 10
 
 @dataclass(frozen=True, slots=True)
 class StandinConfig:
-    """Latency is drawn evenly between the two; no `api_key` accepts any, no `models` knows all."""
+    """Latency is drawn evenly between the two; no `api_key` accepts any, no `models` knows all.
+
+    `journal` is the file that gets a line for each call that is over.
+    """
 
     latency_min_s: float = 0.3
     latency_max_s: float = 0.9
@@ -33,6 +40,7 @@ class StandinConfig:
     models: tuple[str, ...] = ()
     faults: FaultPlan = field(default_factory=FaultPlan)
     seed: int = 0
+    journal: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.latency_min_s <= self.latency_max_s:
@@ -45,92 +53,108 @@ class _Standin:
     def __init__(self, config: StandinConfig) -> None:
         self._config = config
         self._random = random.Random(config.seed)  # noqa: S311 - tests need runs that can be repeated
-        self._faults = FaultChooser(config.faults, self._random.random)
         self._answerer = Answerer()
         self._stats = Stats()
+        self._journal = Journal(config.journal) if config.journal else None
+        self._follow(config.faults)
+
+    def _follow(self, plan: FaultPlan) -> None:
+        self._faults = FaultChooser(plan, self._random.random)
+        self._replaced = asyncio.Event()
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         try:
-            check_key(request.headers.get("Authorization"), self._config.api_key)
+            caller = check_key(request.headers.get("Authorization"), self._config.api_key)
             question = read_question(await request.read(), self._config.models)
-        except Rejected as error:
-            return self._error(error.status, error.code, error.detail)
-        digest = self._stats.began(question.text)
-        cut_off = True
+        except Rejected as rejected:
+            self._stats.replied(rejected.status)
+            return replies.error(rejected.status, rejected.code, rejected.detail)
+        call = Call(self._stats.began(question.text, caller), caller, time.time())
+        end = End.FAILED
         try:
-            response = await self._answer(request, question, digest)
-            cut_off = False
+            response = await self._reply(request, question, call)
+            end = call.end_by(response.status)
             return response
         except ConnectionError:
+            end = End.CUT_OFF
             return web.Response(status=499)  # nobody is there to read it
+        except asyncio.CancelledError:
+            end = End.CUT_OFF
+            raise
         finally:
-            self._stats.ended(cut_off=cut_off)
+            self._ended(call, end)
 
-    async def _answer(self, request: web.Request, question: Question, digest: bytes) -> web.StreamResponse:
-        fault, plan = self._faults.choose(question.text), self._faults.plan
+    def _ended(self, call: Call, end: End) -> None:
+        self._stats.ended(call.caller, cut_off=end is End.CUT_OFF)
+        if self._journal is not None:
+            self._journal.append(call.entry(end, time.time()))
+
+    async def _reply(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
+        """Replies within the handler: only here can it be seen that a client left before its reply was sent."""
+        response = await self._response(request, question, call)
+        if call.fault in LOSE_THE_REPLY:
+            return replies.cut(request)
+        await replies.send(request, response)
+        self._stats.replied(response.status)
+        return response
+
+    async def _response(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
+        plan, replaced = self._faults.plan, self._replaced
+        call.fault = fault = self._faults.choose(question.text)
         if fault is not None:
             self._stats.faulted(fault)
-        if fault in (FaultKind.HTTP_429, FaultKind.HTTP_500, FaultKind.VIOLATION_403):
+        if fault in replies.ERROR_STATUS:
             await self._latency()
-            return self._failure(fault, plan)
+            return replies.failure(fault, plan)
         completion = self._answerer.completion(question.system, question.text, question.model, fault)
-        self._stats.billed(digest, completion.cost_usd_ticks)
+        self._stats.billed(call.text, completion.cost_usd_ticks)
         await self._latency()
         match fault:
             case FaultKind.HANG:
-                await asyncio.sleep(plan.hang_s)
-            case FaultKind.RESET:
-                return _cut(request)
+                await self._hang(plan.hang_s, replaced)
             case FaultKind.RESET_MID_BODY:
-                await _stream(request, completion, pieces=2, stop_after=1, pause_s=0)
-                return _cut(request)
+                return await replies.stream(request, completion, pieces=2, stop_after=1, pause_s=0)
             case FaultKind.SLOW_BODY:
-                slow = await _stream(request, completion, _SLOW_PIECES, _SLOW_PIECES, plan.slow_body_s / _SLOW_PIECES)
-                self._stats.replied(200)
-                return slow
-        self._stats.replied(200)
-        return web.Response(body=completion.body, content_type="application/json")
+                pause_s = plan.slow_body_s / _SLOW_PIECES
+                return await replies.stream(request, completion, _SLOW_PIECES, _SLOW_PIECES, pause_s)
+        return replies.answer(completion)
 
     async def _latency(self) -> None:
         await asyncio.sleep(self._random.uniform(self._config.latency_min_s, self._config.latency_max_s))
 
-    def _failure(self, fault: FaultKind, plan: FaultPlan) -> web.Response:
-        if fault is FaultKind.HTTP_500:
-            return self._error(500, "internal", "An internal error occurred.")
-        if fault is FaultKind.VIOLATION_403:
-            return self._error(403, "permission_denied", "Content violates usage guidelines.")
-        response = self._error(429, "resource_exhausted", "Too many requests.")
-        response.headers["Retry-After"] = str(plan.retry_after_s)
-        return response
-
-    def _error(self, status: int, code: str, detail: str) -> web.Response:
-        self._stats.replied(status)
-        return _json({"code": code, "error": detail}, status)
+    async def _hang(self, hang_s: float, replaced: asyncio.Event) -> None:
+        with self._stats.hanging(), suppress(TimeoutError):
+            async with asyncio.timeout(hang_s):
+                await replaced.wait()
 
     async def put_faults(self, request: web.Request) -> web.Response:
         try:
             plan = msgspec.json.decode(await request.read(), type=FaultPlan)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return _json({"code": "invalid_argument", "error": str(error)}, 400)
-        self._faults = FaultChooser(plan, self._random.random)
-        return _json(msgspec.to_builtins(plan))
+            return replies.error(400, "invalid_argument", str(error))
+        self._replaced.set()
+        self._follow(plan)
+        return replies.as_json(msgspec.to_builtins(plan))
 
     async def get_faults(self, request: web.Request) -> web.Response:
-        return _json(msgspec.to_builtins(self._faults.plan))
+        return replies.as_json(msgspec.to_builtins(self._faults.plan))
 
     async def get_stats(self, request: web.Request) -> web.Response:
-        return _json(self._stats.snapshot())
+        return replies.as_json(self._stats.snapshot())
 
     async def delete_stats(self, request: web.Request) -> web.Response:
         self._stats.reset()
         return web.Response(status=204)
 
     async def healthz(self, request: web.Request) -> web.Response:
-        return _json({"status": "ok"})
+        return replies.as_json({"status": "ok"})
 
 
 def build_application(config: StandinConfig) -> web.Application:
-    """The application; run it with `handler_cancellation`, or calls that were cut off are counted late."""
+    """The application; run it with `handler_cancellation`, or calls that were cut off are counted late.
+
+    Raises Fatal when the journal cannot be written.
+    """
     standin = _Standin(config)
     application = web.Application(client_max_size=_MAX_BODY_BYTES)
     application.router.add_post("/v1/chat/completions", standin.complete)
@@ -170,28 +194,3 @@ def _allow_many_connections() -> None:
     wanted = 65_536 if hard == resource.RLIM_INFINITY else hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _stream(
-    request: web.Request, completion: Completion, pieces: int, stop_after: int, pause_s: float
-) -> web.StreamResponse:
-    """Sends the first `stop_after` of so many pieces of the reply, with a pause after each."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    response.content_length = len(completion.body)
-    await response.prepare(request)
-    size = -(-len(completion.body) // pieces)
-    for start in range(0, size * stop_after, size):
-        await response.write(completion.body[start : start + size])
-        await asyncio.sleep(pause_s)
-    return response
-
-
-def _cut(request: web.Request) -> web.Response:
-    """Resets the connection; the response that the server insists on goes nowhere."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")

@@ -24,6 +24,13 @@ def test_any_key_will_do_where_none_is_configured() -> None:
     check_key("bearer right", "right")
 
 
+def test_a_caller_is_known_by_its_key_without_the_key() -> None:
+    """The same one for the same key, however it is written."""
+    caller = check_key("Bearer a-key", None)
+    assert caller == check_key("bearer  a-key ", "a-key") != check_key("Bearer another", None)
+    assert (len(caller), caller in "a-key") == (8, False)
+
+
 def test_the_clients_own_request_is_understood() -> None:
     """The user message is the text."""
     question = read_question(request_body("a text", "grok-x"), ("grok-x",))

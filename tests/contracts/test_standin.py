@@ -1,0 +1,117 @@
+"""The stand-in's account over real HTTP: its journal, and calls that hang until they are let go."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import orjson
+import pytest
+
+from agents.grok.prompt import request_body
+from streams.standin.faults import FaultKind, FaultPlan, Marker
+from streams.standin.requests import check_key
+from streams.standin.server import StandinConfig, serving
+
+DEADLINE_S = 10
+ANN, BOB = "key-of-ann", "key-of-bob"
+PLAN = FaultPlan(markers=tuple(Marker(f"#{kind}#", kind) for kind in FaultKind), slow_body_s=0.01)
+
+
+class Standin:
+    """Callers and the control routes of one stand-in, and its journal."""
+
+    def __init__(self, session: aiohttp.ClientSession, journal: Path) -> None:
+        self.session, self._journal = session, journal
+
+    async def ask(self, text: str, key: str = ANN) -> int:
+        """The reply's status once it was read whole; 0 when it was lost."""
+        headers = {"Authorization": f"Bearer {key}"}
+        body = request_body(text, "grok-x")
+        try:
+            async with self.session.post("/v1/chat/completions", data=body, headers=headers) as response:
+                await response.read()
+                return response.status
+        except aiohttp.ClientError:
+            return 0
+
+    async def put(self, plan: FaultPlan) -> None:
+        async with self.session.put("/control/faults", data=msgspec.json.encode(plan)) as response:
+            assert response.status == 200
+
+    async def stats(self) -> dict[str, Any]:
+        async with self.session.get("/control/stats") as response:
+            figures: dict[str, Any] = await response.json()
+            return figures
+
+    async def until(self, **wanted: int) -> dict[str, Any]:
+        async with asyncio.timeout(DEADLINE_S):
+            while not (figures := await self.stats()).items() >= wanted.items():
+                pass
+        return figures
+
+    async def entries(self, count: int) -> list[dict[str, Any]]:
+        """The journal's lines once there are so many."""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(lines := self._journal.read_bytes().splitlines()) < count:
+                await self.stats()
+        return [orjson.loads(line) for line in lines]
+
+
+@pytest.fixture
+async def standin(tmp_path: Path) -> AsyncIterator[Standin]:
+    config = StandinConfig(0, 0, faults=PLAN, journal=tmp_path / "journal")
+    async with serving(config) as address, aiohttp.ClientSession(address) as session:
+        yield Standin(session, tmp_path / "journal")
+
+
+@pytest.mark.parametrize("kind", [None, *(kind for kind in FaultKind if kind is not FaultKind.HANG)])
+async def test_the_journal_says_answered_exactly_when_a_whole_200_was_read(
+    standin: Standin, kind: FaultKind | None
+) -> None:
+    """Both sides of the connection agree, whatever the fault."""
+    status = await standin.ask(f"text #{kind}#")
+    (entry,) = await standin.entries(1)
+    assert (entry["end"], entry["fault"]) == ("answered" if status == 200 else "failed", kind)
+    assert entry["began_s"] <= entry["ended_s"]
+
+
+async def test_what_hangs_is_let_go_by_another_plan(standin: Standin) -> None:
+    """With a good answer, also while it hangs for an hour; a new plan's calls hang anew."""
+    hanging = FaultPlan(rates={FaultKind.HANG: 1}, hang_s=3600)
+    await standin.put(hanging)
+    asked = [asyncio.create_task(standin.ask(f"text {n}", ANN if n else BOB)) for n in range(3)]
+    figures = await standin.until(hanging=3)
+    callers = {check_key(f"Bearer {key}", None): count for key, count in ((ANN, 2), (BOB, 1))}
+    assert figures["in_flight_by_caller"] == callers
+    await standin.put(FaultPlan())
+    async with asyncio.timeout(DEADLINE_S):
+        assert await asyncio.gather(*asked) == [200, 200, 200]
+    assert {(entry["end"], entry["fault"]) for entry in await standin.entries(3)} == {("answered", "hang")}
+    figures = await standin.stats()
+    assert (figures["hanging"], figures["in_flight_by_caller"]) == (0, {})
+
+
+async def test_a_caller_that_leaves_is_cut_off_in_the_journal(standin: Standin) -> None:
+    """The line names the caller, never the key."""
+    await standin.put(FaultPlan(rates={FaultKind.HANG: 1}, hang_s=3600))
+    asked = asyncio.create_task(standin.ask("text"))
+    await standin.until(hanging=1)
+    asked.cancel()
+    (entry,) = await standin.entries(1)
+    assert (entry["end"], entry["fault"], entry["caller"]) == ("cut_off", "hang", check_key(f"Bearer {ANN}", None))
+    assert ANN not in str(entry)
+    await standin.until(hanging=0, in_flight=0, cut_off=1)
+
+
+async def test_a_plan_that_is_refused_lets_nothing_go(standin: Standin) -> None:
+    """A mistyped plan changes nothing."""
+    await standin.put(FaultPlan(rates={FaultKind.HANG: 1}, hang_s=3600))
+    asked = asyncio.create_task(standin.ask("text"))
+    await standin.until(hanging=1)
+    async with standin.session.put("/control/faults", data=b"{") as response:
+        assert response.status == 400
+    assert (await standin.stats())["hanging"] == 1
+    asked.cancel()
