@@ -1,5 +1,6 @@
 """Makes the topics with their settings, and says which were there already and whether they fit."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from schemas.topics import ANSWERS_CHANGELOG, Topic
 _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 #: Dead letters wait for people; a week, Kafka's default, is a holiday.
 _DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
+
+DESCRIBE_ATTEMPTS = 50
+DESCRIBE_PAUSE_S = 0.1
 
 #: Every topic with the settings in which it differs from the broker's defaults.
 TOPIC_CONFIGS: Mapping[str, Mapping[str, str]] = {
@@ -46,7 +50,7 @@ async def make_topics(client_options: Mapping[str, Any], partitions: int, replic
     try:
         await admin.start()
         new = await _create_missing(admin, partitions, replication_factor)
-        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(list(TOPIC_CONFIGS))}
+        found = await _described(admin)
     except KafkaError as error:
         hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
         raise Fatal("the broker cannot be used", f"{type(error).__name__}: {error}", hint) from error
@@ -72,6 +76,16 @@ async def _create_missing(admin: AIOKafkaAdminClient, partitions: int, replicati
             hint = "check TOPIC_PARTITIONS and TOPIC_REPLICATION_FACTOR"
             raise Fatal(f"the topic {name} cannot be made", f"{error.__name__}: {message or ''}", hint)
     return new
+
+
+async def _described(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Partitions of each topic. In a cluster, the broker that is asked may hear of new topics a moment later."""
+    for _ in range(DESCRIBE_ATTEMPTS):
+        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(list(TOPIC_CONFIGS))}
+        if all(found.get(name) for name in TOPIC_CONFIGS):
+            break
+        await asyncio.sleep(DESCRIBE_PAUSE_S)
+    return found
 
 
 def _check_partitions(made: list[MadeTopic], partitions: int) -> None:

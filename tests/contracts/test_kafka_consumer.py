@@ -1,0 +1,52 @@
+"""aiokafka's consumer as we use it, on real brokers."""
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.topics import Topic
+from streams.kafka_consumer import stop_consumer
+from streams.local.kafka import Kafka
+from streams.local.tansu import Tansu
+from streams.topics_maker import make_topics
+
+
+async def consumer_that_lost_its_assignment(broker: Tansu | Kafka) -> AIOKafkaConsumer:
+    """Its fetching waits for the end of a request that it has just cancelled."""
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    await make_topics(options, 1, 1)
+    consumer = AIOKafkaConsumer(**options, group_id=None, fetch_max_wait_ms=5_000)
+    await consumer.start()
+    consumer.assign([TopicPartition(Topic.CONVERSATIONS, 0)])
+    await consumer.getmany(timeout_ms=500)  # the next fetch is under way now
+    fetcher = consumer._fetcher
+
+    async def slow_to_be_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    fetcher._pending_tasks.add(asyncio.create_task(slow_to_be_cancelled()))
+    consumer.unsubscribe()
+    await asyncio.sleep(0.1)
+    return consumer
+
+
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+async def test_the_defect_is_still_there(broker: Tansu | Kafka) -> None:
+    """Fails when aiokafka mends it: then stop_consumer can go."""
+    consumer = await consumer_that_lost_its_assignment(broker)
+    stopping = asyncio.ensure_future(consumer.stop())
+    assert not (await asyncio.wait({stopping}, timeout=2))[0]
+    consumer._fetcher._fetch_task.cancel()
+    await stopping
+
+
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+async def test_it_stops_all_the_same(broker: Tansu | Kafka) -> None:
+    """Within the test's own time limit."""
+    consumer = await consumer_that_lost_its_assignment(broker)
+    await stop_consumer(consumer)
+    assert consumer._closed
