@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from agents.analyser import Analyser
@@ -21,10 +21,18 @@ KEEP_S = 1.0
 class Recipe:
     """One for a worker: it knows which texts are being asked about, so that no text is paid for twice."""
 
-    def __init__(self, analyser: Analyser, cache_ttl: timedelta, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        analyser: Analyser,
+        cache_ttl: timedelta,
+        now: Callable[[], datetime],
+        may_pay: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`may_pay` is awaited before each call: it returns when this worker is sure to be the one to make it."""
         self._analyser = analyser
         self._cache_ttl = cache_ttl
         self._now = now
+        self._may_pay = may_pay
         self._flights: SingleFlight[str, Answer] = SingleFlight()
 
     @property
@@ -45,6 +53,7 @@ class Recipe:
         return Analysed(answer) if led else Cached(answer)
 
     async def _ask(self, text: str, key: str, cache: AnswerCache) -> Answer:
+        await self._may_pay()
         answer = await self._analyser.analyse(text)
         keeping = asyncio.ensure_future(_keep(cache, key, answer))
         try:

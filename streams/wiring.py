@@ -13,14 +13,16 @@ from agents.guards.breaker import CircuitBreaker
 from agents.local import LocalAnalyser
 from schemas.errors import Retryable
 from schemas.settings import Settings
-from schemas.topics import INPUT_TOPICS, Topic
+from schemas.topics import INPUT_TOPICS
 from streams.kafka_client import client_options
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
+from streams.pipeline.dead_letter_limit import DeadLetterLimit
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.faust_options import faust_options
 from streams.pipeline.home import Rehoming
 from streams.pipeline.lag import LogLag
+from streams.pipeline.limited_letters import LimitedLetters, LimitedOutcomes
 from streams.pipeline.log_reader import LogReader
 from streams.pipeline.pump import Pump
 from streams.pipeline.steps import Steps
@@ -51,30 +53,40 @@ def build_worker(settings: Settings) -> AnalystApp:
     assignment = Assignment()
     metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: assignment.in_flight)
 
-    async def broker_answers() -> None:
-        await log_reader.partitions([Topic.CONVERSATIONS])
-
     async def partitions_assigned() -> None:
         if app.rebalancing or app.in_recovery or not app.has_been_assigned:
             raise Retryable("joining the group or restoring the answers table")
 
-    health = Health({"broker": broker_answers, "database": rows.ping, "assignment": partitions_assigned})
+    async def not_halted() -> None:
+        await worker.check_not_halted()
+
+    health = Health(
+        {
+            "broker": log_reader.check,
+            "database": rows.ping,
+            "assignment": partitions_assigned,
+            "dead_letters": not_halted,
+        }
+    )
     server = MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health)
     parts: list[Part] = [server, log_reader, producer, letters_producer, rows, LagMetrics(LogLag(log_reader))]
     if isinstance(analyser, GrokAnalyser):
         parts.append(analyser)
     worker = Worker(parts, log_reader, assignment)
     app = AnalystApp(worker, **faust_options(settings))
+    limit = DeadLetterLimit(worker.halt)
+    letters = LimitedLetters(limit, DeadLetterSink(letters_producer))
+    metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
 
     def now() -> datetime:
         return datetime.now(UTC)
 
     steps = Steps(
-        Recipe(analyser, timedelta(days=settings.cache_ttl_days), now),
-        Delivery(rows, ResultsSink(producer), DeadLetterSink(letters_producer), analyser.version, now),
+        Recipe(analyser, timedelta(days=settings.cache_ttl_days), now, app.lease.held),
+        Delivery(rows, ResultsSink(producer), letters, analyser.version, now),
         Rehoming(producer, lambda: worker.partitions),
         lambda partition: ShardCache(app.answers.store, producer, partition),
-        OutcomeMetrics(),
+        LimitedOutcomes(limit, OutcomeMetrics()),
         worker.fail,
     )
     pump = Pump(

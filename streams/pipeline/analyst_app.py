@@ -1,6 +1,7 @@
 """The Faust app: it fetches, assigns and recovers tables; offsets, start and stop are the worker's (infra/adr/0002)."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -12,6 +13,10 @@ from faust.types import TP, ConsumerT
 from schemas.topics import CONSUMER_GROUP
 from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.faust_consumer import OwnOffsetsConsumer
+from streams.pipeline.lease import GroupLease
+
+#: Without a heartbeat for so long the group gives a worker up. Apache Kafka refuses less than 6 s.
+SESSION_TIMEOUT_S = 10.0
 
 
 class Worker(Protocol):
@@ -60,9 +65,9 @@ class AnalystApp(faust.App):
             table_standby_replicas=0,
             topic_allow_declare=False,  # `grok-insights topics` makes them, so workers need no right to
             stream_recovery_delay=0.5,
-            # Apache Kafka refuses a session timeout under 6 s. Joining takes about half of the rebalance timeout on
-            # Tansu, and a member needs its drain and its last commit within it.
-            broker_session_timeout=10.0,
+            # Joining takes about half of the rebalance timeout on Tansu, and a member needs its drain and its last
+            # commit within it.
+            broker_session_timeout=SESSION_TIMEOUT_S,
             broker_heartbeat_interval=3.0,
             broker_rebalance_timeout=12.0,
             broker_request_timeout=30.0,
@@ -71,6 +76,7 @@ class AnalystApp(faust.App):
             **options,
         )
         self.worker = worker
+        self.lease = GroupLease(SESSION_TIMEOUT_S)
         setattr(self.transport, "Consumer", OwnOffsetsConsumer)  # noqa: B010  a class variable, set for this app alone
         self.answers = define_answers_table(self)
 
@@ -93,6 +99,7 @@ class AnalystApp(faust.App):
         await self.worker.stop()
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.lease.renewed(time.monotonic())  # the first heartbeat comes seconds later
         if not self.should_stop:
             await self.worker.before_recovery(assigned)
         await super()._on_partitions_assigned(assigned, generation_id)

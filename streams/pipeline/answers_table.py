@@ -22,8 +22,31 @@ _OPTIONS = {
 log = structlog.get_logger()
 
 
+class OffsetRun:
+    """Offsets that were written out of order; of those beyond a hole at most MAX_AHEAD are remembered."""
+
+    #: Beyond so many, recovery reads from the hole on, and all it costs is time.
+    MAX_AHEAD = 1_000
+
+    def __init__(self) -> None:
+        self._ahead: set[int] = set()
+
+    def add(self, reached: int, offset: int) -> int:
+        """The end of the unbroken run that `reached` is the end of, now that `offset` is written too."""
+        if len(self._ahead) < self.MAX_AHEAD:
+            self._ahead.add(offset)
+        while reached + 1 in self._ahead:
+            reached += 1
+        self._ahead = {other for other in self._ahead if other > reached}
+        return reached
+
+
 class AnswersStore(Store):
     """Faust finds a shard by the task's current event; calls in flight have none, so here the partition is named."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._runs: dict[int, OffsetRun] = {}
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The stored value. Raises LookupError when the partition is not assigned here."""
@@ -31,9 +54,11 @@ class AnswersStore(Store):
         return value
 
     def write(self, partition: int, key: bytes, value: bytes, changelog_offset: int) -> None:
-        """Key, value and the changelog's offset in one atomic batch, so that recovery starts where the shard ends.
+        """Key, value and, in one atomic batch, the changelog's offset up to which the shard has everything.
 
-        The offset never moves back: confirmations of one partition may be heard of in another order than they came.
+        That moves over an unbroken run of written offsets only: confirmations may be heard of in another order than
+        they came, and what stands in between may be another worker's, which had the partition while this one was
+        frozen. Recovery then reads it.
 
         Raises LookupError when the partition is not assigned here: opening its shard would take the lock of
         whoever owns it now.
@@ -41,8 +66,10 @@ class AnswersStore(Store):
         shard = self._shard(partition)
         batch = WriteBatch(raw_mode=True)
         batch.put(key, value)
-        if changelog_offset > int(shard.get(self.offset_key) or -1):
-            batch.put(self.offset_key, str(changelog_offset).encode())
+        before = int(shard.get(self.offset_key) or -1)
+        reached = self._run_of(partition).add(before, changelog_offset)
+        if reached > before:
+            batch.put(self.offset_key, str(reached).encode())
         shard.write(batch)
 
     def discard(self, partition: int) -> None:
@@ -51,6 +78,9 @@ class AnswersStore(Store):
         if shard is not None:
             shard.close()
         shutil.rmtree(self.partition_path(partition), ignore_errors=True)
+
+    def _run_of(self, partition: int) -> OffsetRun:
+        return self._runs.setdefault(partition, OffsetRun())
 
     def _shard(self, partition: int) -> Rdict:
         shard: Rdict = self._dbs[partition]

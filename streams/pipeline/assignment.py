@@ -18,8 +18,18 @@ class Assignment:
     def __init__(self) -> None:
         self._trackers: dict[Key, Tracker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Whether records are admitted: not between the end of one assignment and the next.
-        self.is_open = True
+        self._is_ending = False
+        #: Whether no record is admitted any more, in this assignment or a later one.
+        self.is_halted = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether records are admitted: not between the end of one assignment and the next, nor when halted."""
+        return not self._is_ending and not self.is_halted
+
+    def halt(self) -> None:
+        """For good: nothing more is admitted. Work under way goes on, and what it finishes may be committed."""
+        self.is_halted = True
 
     def tracker(self, key: Key) -> Tracker | None:
         """The tracker of that partition and generation, if one was opened and lives."""
@@ -50,7 +60,7 @@ class Assignment:
 
         What is being kept by then is still kept, within KEEP_S.
         """
-        self.is_open = False
+        self._is_ending = True
         if not self._tasks:
             return
         _, late = await asyncio.wait(set(self._tasks), timeout=within_s)
@@ -61,7 +71,7 @@ class Assignment:
 
     def reopen(self) -> None:
         """A new assignment begins."""
-        self.is_open = True
+        self._is_ending = False
 
     def revoke(self) -> None:
         """Every tracker dies: a late finish or commit reaches nothing."""

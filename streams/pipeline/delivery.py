@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.errors import Unprocessable
+from schemas.errors import InsightsError, Unprocessable
 from schemas.insight import Usage
 from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome, outcome_name
 from schemas.result import ConversationResult
@@ -33,10 +33,16 @@ class Events(Protocol):
     async def send(self, result: ConversationResult, traceparent: str | None) -> None: ...
 
 
+class LetterHeld(InsightsError):
+    """The letter must not be sent, for too many were: the record stays unfinished, and is read again by the next
+    worker."""
+
+
 class Letters(Protocol):
     """Where the dead go; see streams.sinks.dead_letters."""
 
-    async def send(self, letter: DeadLetter, conversation_id: str | None) -> None: ...
+    async def send(self, letter: DeadLetter, conversation_id: str | None) -> None:
+        """Raises LetterHeld when the dead-letter limit is reached."""
 
 
 class Delivery:
@@ -51,6 +57,8 @@ class Delivery:
 
     async def deliver(self, record: Record, envelope: Envelope | None, outcome: Outcome, is_alive: IsAlive) -> Outcome:
         """Returns, when all of it is confirmed, the outcome that was: dead if the row cannot be stored.
+
+        Raises LetterHeld, Fatal and AssignmentOver, and then the record is unfinished.
 
         `envelope` is None only for what could not be decoded: there is no id then, so no row either.
         """

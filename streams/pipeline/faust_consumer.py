@@ -1,5 +1,6 @@
 """Faust's consumer with its own positions out of the way and commit errors survived (infra/adr/0002)."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -7,8 +8,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
+from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport, ensure_aiokafka_TP
 from faust.types import TP
+from mode.threads import QueueServiceThread
+
+from streams.kafka_consumer import stop_consumer
+from streams.pipeline.lease import GroupLease
 
 FETCH_MAX_WAIT_MS = 200
 
@@ -29,6 +35,27 @@ class _NoPositions(dict[TP, int | None]):
 
 
 class _Thread(AIOKafkaConsumerThread):
+    async def on_start(self) -> None:
+        """Starts Faust's consumer, and listens to its heartbeats: aiokafka keeps the time of the last one to itself."""
+        await super().on_start()
+        coordinator, lease = self._ensure_consumer()._coordinator, cast(KnowsGroup, self.app).lease
+        send_heartbeat = coordinator._do_heartbeat
+
+        async def send_and_tell() -> bool:
+            sent_at_s = time.monotonic()
+            was_taken = bool(await send_heartbeat())
+            if was_taken:
+                lease.renewed(sent_at_s)
+            return was_taken
+
+        coordinator._do_heartbeat = send_and_tell
+
+    async def on_thread_stop(self) -> None:
+        """As Faust does, but for a consumer that would not end by itself."""
+        await QueueServiceThread.on_thread_stop(self)
+        if self._consumer is not None:
+            await stop_consumer(self._consumer)
+
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
         """Faust's consumer, but for the time that a fetch may wait at the broker, which it fixes at 1.5 s: questions
         about offsets queue up behind a waiting fetch, several of them in each rebalance."""
@@ -47,8 +74,10 @@ class _Thread(AIOKafkaConsumerThread):
         return True
 
 
-class KnowsLogEnds(Protocol):
+class KnowsGroup(Protocol):
     """What the consumer asks of its app; see streams.pipeline.analyst_app."""
+
+    lease: GroupLease
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]: ...
 
@@ -63,10 +92,27 @@ class OwnOffsetsConsumer(Consumer):
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    # A recovery that read records ends with the fetcher at work, and two of Faust's steps then lose what it brings.
+    # Only a later record in the partition would show the hole, and there may be none for hours.
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Lets nothing into the streams until Faust resumes their flow, which is next: it empties their queues then."""
+        self.app.flow_control.suspend()
+        super().resume_partitions(tps)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Also to the begin where nothing is committed yet, which aiokafka leaves out: while every partition is paused,
+        a fetch under way takes from all of them, and Faust drops it."""
+        committed: Mapping[TP, int] = await super().seek_to_committed()
+        at_begin = [tp for tp, offset in committed.items() if not offset and not self._is_changelog_tp(ensure_TP(tp))]
+        for tp, begin in (await self.earliest_offsets(*at_begin)).items():
+            await self._seek(ensure_TP(tp), begin)
+        return committed
+
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Where the changelogs end, by the log reader: recovery must not stop before the last batch, as Faust's own
         question would on Tansu (see LogReader.ends)."""
-        return await cast(KnowsLogEnds, self.app).log_ends(partitions)
+        return await cast(KnowsGroup, self.app).log_ends(partitions)
 
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> Collection[TP]:
         """The partitions whose offsets the broker has taken; those that are not assigned here are left out."""

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NotCoordinatorForGroupError
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import CONSUMER_GROUP
+from schemas.errors import Retryable
+from schemas.topics import CONSUMER_GROUP, Topic
+from streams.kafka_consumer import stop_consumer
 
 #: How long a look into the log may take before partitions that have not answered are left out.
 LOOK_TIMEOUT_S = 5.0
@@ -44,7 +46,7 @@ _NOTHING = _Look(None, 0)
 
 
 class LogReader:
-    """Every method raises aiokafka.errors.KafkaError when the broker does not answer."""
+    """Every method but `check` raises aiokafka.errors.KafkaError when the broker does not answer."""
 
     def __init__(self, client_options: Mapping[str, Any]) -> None:
         self._client_options = client_options
@@ -68,16 +70,27 @@ class LogReader:
             await consumer.start()
         except BaseException:
             await admin.close()
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise
         self._admin, self._consumer = admin, consumer
 
     async def stop(self) -> None:
         """Disconnects."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
         if self._admin is not None:
             await self._admin.close()
+
+    async def check(self) -> None:
+        """A health check: passes when the broker answers now and has the topic. Raises Retryable otherwise."""
+        if self._admin is None:
+            raise Retryable("not connected yet")
+        try:
+            counts = await self.partitions([Topic.CONVERSATIONS])
+        except KafkaError as error:
+            raise Retryable("the broker does not answer") from error
+        if not counts.get(Topic.CONVERSATIONS):
+            raise Retryable("the topic conversations is missing: run `grok-insights topics`")
 
     async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """Number of partitions of each topic; 0 where there is no such topic."""

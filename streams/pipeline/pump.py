@@ -60,6 +60,8 @@ class Pump:
         try:
             async for event in stream.noack().events():
                 await self._take(event)
+                if self._assignment.is_halted:
+                    await _until_cancelled()
         except Exception as error:
             self._fail(error)
             raise
@@ -147,6 +149,11 @@ class Pump:
 
     def _is_current(self, key: Key) -> bool:
         return self._assignment.is_open and key[1] == self._generation()
+
+
+async def _until_cancelled() -> None:
+    """A stream that nobody reads fills its buffer, and then Faust fetches nothing more."""
+    await asyncio.Event().wait()
 
 
 def _record_of(event: Event) -> Record:

@@ -10,7 +10,7 @@ from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Unprocessable
 from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome
 from streams.pipeline.attempts import AssignmentOver, IsAlive, until_done
-from streams.pipeline.delivery import Delivery
+from streams.pipeline.delivery import Delivery, LetterHeld
 from streams.pipeline.envelope import Envelope, open_envelope
 from streams.pipeline.home import Rehoming
 from streams.pipeline.record import Record
@@ -46,11 +46,12 @@ class Steps:
     async def handle(self, record: Record, is_alive: IsAlive) -> bool:
         """True when everything about the record is durable; False when its slot must stay open.
 
-        It stays open when the assignment is over, or when the process must end (then `stop` is called).
+        It stays open when the assignment is over, when the record died after the dead-letter limit was reached, or when
+        the process must end (then `stop` is called).
         """
         try:
             await self._take_through(record, is_alive)
-        except AssignmentOver:
+        except (AssignmentOver, LetterHeld):
             return False
         except Fatal as error:
             self._stop(error)

@@ -51,9 +51,10 @@ class Worker:
         self.app: AnalystApp | None = None
         #: Partitions of each input topic, known after start.
         self.partitions = 0
-        #: What ended the worker, if it was not a signal from outside.
+        #: What ended the worker or made it take no more records, if it was not a signal from outside.
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
+        self.halted: Fatal | None = None
 
     async def start(self, app: AnalystApp) -> None:
         """Starts every part, waiting for servers that are not there yet. Raises Fatal for what waiting cannot mend."""
@@ -109,7 +110,7 @@ class Worker:
 
         Not by Faust's own way, a crash: that leaves the group without a last commit and may hang.
         """
-        if self.failure is not None:
+        if self.failed.is_set():
             return
         self.failure = error
         self.failed.set()
@@ -118,6 +119,22 @@ class Worker:
         else:  # a defect's own words may quote what it choked on
             log.error("worker_failed", error=type(error).__name__)
         end_process_within(STOP_WITHIN_S)
+
+    def halt(self, error: Fatal) -> None:
+        """Takes no more records and lives on, not ready: a process that ended would be started again, and halt again.
+
+        What is in work may still end well, and is committed. The process fails with `error` when it is told to stop.
+        """
+        self._assignment.halt()
+        self.halted = error
+        if not self.failed.is_set():
+            self.failure = error
+        log.error("worker_halted", error=error.what, why=error.why, hint=error.hint)
+
+    async def check_not_halted(self) -> None:
+        """A health check. Raises Retryable with what halted the worker and what to do."""
+        if self.halted is not None:
+            raise Retryable(f"{self.halted.what}: {self.halted.why}; {self.halted.hint}")
 
     async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None:
         """A bounded time for work in flight; then the finished runs are committed and every tracker dies."""

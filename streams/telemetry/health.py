@@ -1,11 +1,11 @@
-"""Named checks of dependencies, run together, each with a deadline; the answer is kept for a moment.
+"""Named checks of dependencies, each with a deadline; what is found is kept for a moment.
 
 Liveness never asks here: a process is not to be restarted because something else is down.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -13,9 +13,11 @@ import structlog
 from schemas.errors import InsightsError
 
 OK = "ok"
-CHECK_TIMEOUT_S = 2.0
-#: Probes by many clients become at most one question a second to each dependency.
-FRESH_S = 1.0
+#: With FRESH_S this is how late a report can be, and a dependency that dies, freezes or comes back is to show within
+#: 3 s: what was found just before is told for FRESH_S, and the next question may find nobody for CHECK_TIMEOUT_S.
+CHECK_TIMEOUT_S = 1.5
+#: Probes by many clients become at most two questions a second to each dependency.
+FRESH_S = 0.5
 
 Check = Callable[[], Awaitable[None]]
 _log = structlog.get_logger()
@@ -35,10 +37,6 @@ class Report:
     def failing(self) -> list[str]:
         return [name for name, state in self.checks.items() if state != OK]
 
-    def only(self, names: Iterable[str]) -> "Report":
-        """The same findings for some of the checks."""
-        return Report({name: self.checks[name] for name in names})
-
 
 class Health:
     """Runs the checks. A check passes by returning and fails by raising; only our own errors are quoted."""
@@ -51,38 +49,64 @@ class Health:
         fresh_s: float = FRESH_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._checks = dict(checks)
+        self._checks = {name: _Watched(name, check, timeout_s, fresh_s, clock) for name, check in checks.items()}
+
+    async def report(self, names: Collection[str] | None = None) -> Report:
+        """The findings of the named checks, or of all, at most `fresh_s` seconds old; within `timeout_s` seconds.
+
+        Never raises for a failing check. One that others wait for is not waited for by those who did not name it.
+        """
+        wanted = self._checks if names is None else {name: self._checks[name] for name in names}
+        states = await asyncio.gather(*(watched.state() for watched in wanted.values()))
+        return Report(dict(zip(wanted, states, strict=True)))
+
+
+class _Watched:
+    """One check with its latest finding; whoever asks while it is being asked waits for the same answer."""
+
+    def __init__(self, name: str, check: Check, timeout_s: float, fresh_s: float, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._check = check
         self._timeout_s = timeout_s
         self._fresh_s = fresh_s
         self._clock = clock
-        self._lock = asyncio.Lock()
-        self._report: Report | None = None
-        self._taken_at_s = 0.0
+        self._state = ""
+        self._found_at_s: float | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._given_up: set[asyncio.Task[str]] = set()
 
-    async def report(self) -> Report:
-        """All findings, at most `fresh_s` seconds old. Never raises for a failing check."""
-        async with self._lock:
-            if self._report is None or self._clock() - self._taken_at_s >= self._fresh_s:
-                states = await asyncio.gather(*map(self._state, self._checks.values()))
-                self._keep(Report(dict(zip(self._checks, states, strict=True))))
-            assert self._report is not None
-            return self._report
+    async def state(self) -> str:
+        if self._found_at_s is None or self._clock() - self._found_at_s >= self._fresh_s:
+            if self._asking is None:
+                self._asking = asyncio.create_task(self._ask(), name=f"health-{self._name}")
+            await asyncio.shield(self._asking)
+        return self._state
 
-    def _keep(self, report: Report) -> None:
-        before = self._report.failing if self._report else []
-        if report.failing != before:
-            _log.info("health_changed", failing=report.failing, checks=dict(report.checks))
-        self._report = report
-        self._taken_at_s = self._clock()
+    async def _ask(self) -> None:
+        """A check that is given up is cancelled but not waited for: its end may take what hangs."""
+        answer = asyncio.create_task(_answer(self._check))
+        await asyncio.wait({answer}, timeout=self._timeout_s)
+        if answer.done() and not answer.cancelled():
+            self._keep(answer.result())
+        else:
+            answer.cancel()
+            self._given_up.add(answer)
+            answer.add_done_callback(self._given_up.discard)
+            self._keep(f"no answer within {self._timeout_s:g} s")
+        self._asking = None
 
-    async def _state(self, check: Check) -> str:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await check()
-        except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s"
-        except InsightsError as error:
-            return str(error)
-        except Exception as error:  # a check must never take the probe down; foreign messages may hold secrets
-            return type(error).__name__
-        return OK
+    def _keep(self, state: str) -> None:
+        if state != (self._state or OK):
+            _log.info("health_changed", check=self._name, state=state)
+        self._state = state
+        self._found_at_s = self._clock()
+
+
+async def _answer(check: Check) -> str:
+    try:
+        await check()
+    except InsightsError as error:
+        return str(error)
+    except Exception as error:  # a check must never take the probe down; foreign messages may hold secrets
+        return type(error).__name__
+    return OK

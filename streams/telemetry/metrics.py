@@ -48,6 +48,9 @@ CONVERSATIONS_REHOMED = Counter(
     "conversations_rehomed_total", "Records sent on to the home partition of their text", registry=REGISTRY
 )
 DEAD_LETTERS = Counter("dead_letters_total", "Records set aside, by reason", ("reason",), registry=REGISTRY)
+DEAD_LETTERS_STOPPED = Gauge(
+    "dead_letters_stopped", "1 when so many records died that the worker takes no more", registry=REGISTRY
+)
 LAG_RECORDS = Gauge(
     "conversations_lag_records",
     "Records not yet finished, from the broker's offsets",

@@ -22,8 +22,7 @@ def probe_routes(health: Health, ready_checks: Sequence[str] | None = None) -> l
         return web.json_response({"status": OK}, headers=HEADERS)
 
     async def readyz(_: web.Request) -> web.Response:
-        report = await health.report()
-        return _ready_response(report if ready_checks is None else report.only(ready_checks))
+        return _ready_response(await health.report(ready_checks))
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=exposition(), headers={**HEADERS, "Content-Type": METRICS_CONTENT_TYPE})

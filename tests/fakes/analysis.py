@@ -44,6 +44,10 @@ def a_result(**fields: object) -> ConversationResult:
     return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
 
 
+async def at_once() -> None:
+    """Stands for a lease that is held."""
+
+
 class FakeAnalyser:
     """Answers when its gate is open; raises the given errors first, one a call; remembers what it was asked."""
 

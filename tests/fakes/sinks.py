@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from schemas.dead_letter import DeadLetter
 from schemas.result import ConversationResult
+from streams.pipeline.delivery import LetterHeld
 
 
 class FakeRows:
@@ -45,10 +46,13 @@ class FakeEvents:
 
 
 class FakeLetters:
-    """Keeps every dead letter in order."""
+    """Keeps every dead letter in order; none once `is_held` is set, as after the dead-letter limit."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[DeadLetter, str | None]] = []
+        self.is_held = False
 
     async def send(self, letter: DeadLetter, conversation_id: str | None) -> None:
+        if self.is_held:
+            raise LetterHeld("the dead-letter limit is reached")
         self.sent.append((letter, conversation_id))

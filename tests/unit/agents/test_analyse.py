@@ -1,19 +1,22 @@
 """The recipe: look up, share, ask, keep; no text is paid for twice."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from agents.analyse import Recipe
 from schemas.errors import Retryable
 from schemas.insight import Answer
 from schemas.outcome import Analysed, Cached
-from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
+from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, at_once
 
 TTL = timedelta(days=30)
 
 
-def recipe(analyser: FakeAnalyser, *, days_later: float = 0) -> Recipe:
-    return Recipe(analyser, TTL, lambda: NOON + timedelta(days=days_later))
+def recipe(
+    analyser: FakeAnalyser, *, days_later: float = 0, may_pay: Callable[[], Awaitable[None]] = at_once
+) -> Recipe:
+    return Recipe(analyser, TTL, lambda: NOON + timedelta(days=days_later), may_pay)
 
 
 async def test_a_known_text_is_not_asked_about_again() -> None:
@@ -23,6 +26,21 @@ async def test_a_known_text_is_not_asked_about_again() -> None:
     first = await cook.analyse("text", "key", cache)
     second = await cook.analyse("text", "key", cache)
     assert (type(first), type(second), analyser.asked) == (Analysed, Cached, ["text"])
+
+
+async def test_nobody_is_asked_before_paying_is_allowed() -> None:
+    """A worker that may have lost the partition waits."""
+    analyser, allowed = FakeAnalyser(), asyncio.Event()
+
+    async def may_pay() -> None:
+        await allowed.wait()
+
+    asking = asyncio.create_task(recipe(analyser, may_pay=may_pay).analyse("text", "key", MemoryCache()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert analyser.asked == []
+    allowed.set()
+    assert (type(await asking), analyser.asked) == (Analysed, ["text"])
 
 
 async def test_equal_texts_in_flight_share_one_call() -> None:

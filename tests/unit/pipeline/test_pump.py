@@ -180,6 +180,24 @@ async def test_a_time_stamp_from_nowhere_stops_nobody(rig: Rig) -> None:
     assert [record.received_at for record in rig.handled] == [EPOCH, EPOCH, EPOCH]
 
 
+@pytest.mark.parametrize("rig", [2], indirect=True)
+async def test_a_halted_pump_takes_nothing_more_and_finishes_what_is_in_work(rig: Rig) -> None:
+    """Neither the record that waited for its turn nor later ones, in this assignment or the next; offsets stay."""
+    rig.gate.clear()
+    rig.stream.put(0, 1, 2, 3)
+    await settled(lambda: rig.offsets == [0, 1])
+    rig.assignment.halt()
+    rig.gate.set()
+    await settled(lambda: rig.due() == {FIRST: 2})
+    await rig.assignment.drain(0)
+    rig.assignment.revoke()
+    rig.assignment.reopen()
+    rig.generation = 2
+    rig.stream.put(2, 3, generation=2)
+    await turns()
+    assert (rig.offsets, rig.due(), rig.failures) == ([0, 1], {}, [])
+
+
 async def test_work_that_breaks_off_ends_the_worker(rig: Rig) -> None:
     """Its slot would hold the partition for ever, and nobody would see why."""
 

@@ -16,7 +16,7 @@ from streams.pipeline.delivery import Delivery
 from streams.pipeline.home import Rehoming
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
-from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
+from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, at_once
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
 from tests.unit.pipeline.factories import PARTITIONS, a_record, at_home, home_of, value_of
 
@@ -48,7 +48,7 @@ class Bench:
         self.stops: list[Fatal] = []
         self.cache = MemoryCache()
         self.steps = Steps(
-            Recipe(self.analyser, timedelta(days=1), lambda: NOON),
+            Recipe(self.analyser, timedelta(days=1), lambda: NOON, at_once),
             Delivery(self.rows, self.events, self.letters, "v1", lambda: NOON),
             Rehoming(self.producer, lambda: PARTITIONS),  # type: ignore[arg-type]
             lambda _: self.cache,
@@ -168,6 +168,14 @@ async def test_a_fatal_error_stops_the_worker_and_leaves_the_slot_open() -> None
     bench = Bench(analyser_fails=[fatal])
     assert not await bench.take(at_home())
     assert (bench.stops, bench.letters.sent, bench.rows.rows) == ([fatal], [], {})
+
+
+async def test_a_death_beyond_the_limit_leaves_the_slot_open() -> None:
+    """Neither letter nor row: with the cause mended it may live."""
+    bench = Bench(analyser_fails=[Unprocessable(DeadLetterReason.BAD_ANSWER, "no schema")])
+    bench.letters.is_held = True
+    assert not await bench.take(at_home())
+    assert (bench.letters.sent, bench.rows.rows, bench.ends, bench.stops) == ([], {}, [], [])
 
 
 async def test_nothing_is_finished_once_the_assignment_is_over() -> None:

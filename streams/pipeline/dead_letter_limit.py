@@ -1,0 +1,83 @@
+"""How many records may die before this worker takes no more: a bad deploy must not drain the topic.
+
+Pure. Stopped it stays, until the process ends: only a person can tell whether the cause was mended.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Fatal
+from schemas.topics import Origin
+
+#: So many deaths without a conversation that ended otherwise between them stop the worker. The order is that in which
+#: work ends: a record that cannot be read dies at once, while others wait for the provider. But those soon fill the
+#: worker: with 512 in flight, the default, a row comes only of more than 16 % dead (100 of 612).
+MAX_IN_A_ROW = 100
+LAST_OUTCOMES = 1_000
+#: One more than these 10 % among the last outcomes stop the worker. It is a number, not a share: of few outcomes a few
+#: deaths say nothing. With fewer outcomes seen nothing is waited for, since whatever came, it would be more than 10 %.
+MAX_AMONG_LAST = LAST_OUTCOMES // 10
+
+_HINT = (
+    "look at them with `grok-insights dlq list` and mend the cause, then restart the worker: it goes on where it "
+    "stopped, and `grok-insights dlq replay` takes the dead ones back"
+)
+
+
+class _Death(NamedTuple):
+    origin: Origin
+    reason: DeadLetterReason
+
+
+class DeadLetterLimit:
+    """Counts outcomes in the order in which they are told, and calls `reached` once, with what there is to say.
+
+    A death counts when its letter is about to be sent, and once for each record: its partition may be taken away and
+    given back before the offset is committed, any number of times, and then the record dies again.
+    """
+
+    def __init__(self, reached: Callable[[Fatal], None]) -> None:
+        self._reached = reached
+        self._last: deque[_Death | None] = deque()
+        self._counted: set[Origin] = set()
+        self._in_a_row = 0
+        self.is_reached = False
+
+    def lived(self) -> None:
+        """A conversation ended otherwise than dead."""
+        self._in_a_row = 0
+        self._append(None)
+
+    def admits(self, origin: Origin, reason: DeadLetterReason) -> bool:
+        """Whether the letter of this record may be sent; after the limit was reached only one that was admitted before.
+
+        The letter that reaches the limit is the last one admitted.
+        """
+        if origin in self._counted:
+            return True
+        if self.is_reached:
+            return False
+        self._in_a_row += 1
+        self._counted.add(origin)
+        self._append(_Death(origin, reason))
+        self._judge()
+        return True
+
+    def _append(self, end: _Death | None) -> None:
+        self._last.append(end)
+        if len(self._last) > LAST_OUTCOMES and (oldest := self._last.popleft()) is not None:
+            self._counted.discard(oldest.origin)
+
+    def _judge(self) -> None:
+        if self._in_a_row >= MAX_IN_A_ROW:
+            self._stop(f"{self._in_a_row} in a row")
+        elif len(self._counted) > MAX_AMONG_LAST:
+            self._stop(f"{len(self._counted)} among the last {len(self._last)} outcomes")
+
+    def _stop(self, how_many: str) -> None:
+        self.is_reached = True
+        [(reason, count)] = Counter(end.reason for end in self._last if end is not None).most_common(1)
+        why = f"{how_many}; the most frequent reason is {reason}, {count} times"
+        self._reached(Fatal("too many records became dead letters", why, _HINT))

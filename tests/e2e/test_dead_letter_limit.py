@@ -1,0 +1,159 @@
+"""A topic full of records that die, on real brokers: the worker stops after a hundred letters, and loses nothing."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from schemas.topics import Topic
+from streams.local.kafka import Kafka
+from streams.local.tansu import Tansu
+from streams.pipeline.log_reader import LogReader
+from tests.e2e.producer import produce, texts_with_repeats
+from tests.e2e.service import Process, Service, get, until
+from tests.topic_log import records_of
+
+on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+LIMIT = 100
+
+
+@pytest.fixture
+def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
+        service.run("topics")
+        yield service
+
+
+@pytest.fixture
+async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def count_rows(rows: asyncpg.Connection, count: int) -> None:
+    """Returns when there are at least `count` rows."""
+    async with asyncio.timeout(60):
+        while await rows.fetchval("SELECT count(*) FROM insights") < count:
+            await asyncio.sleep(0.2)
+
+
+async def produce_undecodable(bootstrap_servers: str, count: int) -> None:
+    """Spread over the partitions."""
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=20) as producer:
+        keys = (b"broken-%d" % number for number in range(count))
+        sent = [await producer.send(Topic.CONVERSATIONS, b"not json \xff", key=key) for key in keys]
+        for confirmation in sent:
+            await confirmation
+
+
+def why_halted(worker: Process) -> str | None:
+    """What /readyz says of the dead letters, once that is not "ok"."""
+    status, body = get(f"{worker.url}/readyz")  # type: ignore[attr-defined]
+    state = str(json.loads(body)["checks"]["dead_letters"]) if body else "ok"
+    return f"{status} {state}" if state != "ok" else None
+
+
+async def halted(worker: Process) -> str:
+    return str(await asyncio.to_thread(until, lambda: why_halted(worker), within_s=60, what="the worker halts"))
+
+
+async def committed_in(bootstrap_servers: str, partitions: int) -> dict[int, int]:
+    reader = LogReader({"bootstrap_servers": bootstrap_servers})
+    await reader.start()
+    try:
+        asked = [TopicPartition(Topic.CONVERSATIONS, number) for number in range(partitions)]
+        return {at.partition: offset or 0 for at, offset in (await reader.committed(asked)).items()}
+    finally:
+        await reader.stop()
+
+
+def stop_within_10_s(worker: Process) -> int:
+    worker.process.terminate()
+    return worker.process.wait(10)
+
+
+async def test_a_hundred_letters_and_no_more(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:
+    """Of 3,000 records that cannot be decoded. The process lives, is not ready, says why, and leaves the rest alone."""
+    worker = service.start_worker("worker-1")
+    await produce(broker.bootstrap_servers, texts_with_repeats(500, 0.3, seed=1))
+    await count_rows(rows, 500)
+    await produce_undecodable(broker.bootstrap_servers, 3_000)
+    told = await halted(worker)
+    assert told.startswith("503 too many records became dead letters: 100 in a row")
+    assert "undecodable, 100 times" in told
+    await produce(broker.bootstrap_servers, ["where is my parcel, it is late"] * 20, first=500)
+    url: str = worker.url  # type: ignore[attr-defined]
+    assert get(f"{url}/livez")[0] == 200
+    assert b"dead_letters_stopped 1.0" in get(f"{url}/metrics")[1]
+
+    assert await asyncio.to_thread(stop_within_10_s, worker) == 1
+    log = worker.log.read_text()
+    assert "worker_halted" in log
+    assert "error: too many records became dead letters" in log
+    letters = await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)
+    assert len(letters) == LIMIT
+    assert await rows.fetchval("SELECT count(*) FROM insights") == 500
+    assert await committed_in(broker.bootstrap_servers, 4) == await first_unfinished(broker.bootstrap_servers, letters)
+
+
+async def first_unfinished(bootstrap_servers: str, letters: list[Any]) -> dict[int, int]:
+    """By partition the first record that cannot be decoded and has no letter: here the dead ones die in order."""
+    dead = {(int(dict(at.headers)["dlq.partition"]), int(dict(at.headers)["dlq.offset"])) for at in letters}
+    unfinished: dict[int, int] = {}
+    for record in await records_of(bootstrap_servers, Topic.CONVERSATIONS):
+        if record.value.startswith(b"not json") and (record.partition, record.offset) not in dead:
+            unfinished.setdefault(record.partition, record.offset)
+    return unfinished
+
+
+@on_kafka
+async def test_with_the_cause_mended_the_rest_ends_well(
+    service: Service, broker: Kafka, rows: asyncpg.Connection
+) -> None:
+    """Every answer fails its check: a hundred letters. Then the provider is put right and the worker started anew."""
+    service.start_standin("--fault", "bad_schema=1", "--latency-min-s", "0", "--latency-max-s", "0.2")
+    worker = service.start_worker("worker-1")
+    await produce(broker.bootstrap_servers, texts_with_repeats(1_000, 0, seed=2))
+    assert "bad_answer, 100 times" in await halted(worker)
+    put_right(service)
+    # Those in work are asked about again and may live now; of those that wait, none is taken.
+    assert await asyncio.to_thread(stop_within_10_s, worker) == 1
+    assert len(await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)) == LIMIT
+
+    again = await asyncio.to_thread(service.start_worker, "worker-1")
+    await count_rows(rows, 1_000)
+    await all_finished(broker.bootstrap_servers)
+    outcomes = dict(await rows.fetch("SELECT outcome, count(*) FROM insights GROUP BY outcome"))
+    print(f"rows: {outcomes}")
+    # Cached is what was answered just before the stop and is read again after it.
+    assert sum(outcomes.values()) == 1_000
+    assert set(outcomes) <= {"analysed", "cached", "dead"}
+    assert outcomes.get("dead", 0) <= LIMIT
+    letters = await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)
+    assert len(letters) == LIMIT
+    dead = {row["conversation_id"] for row in await rows.fetch("SELECT * FROM insights WHERE outcome = 'dead'")}
+    assert dead <= {letter.key.decode() for letter in letters}
+    assert again.stop() == 0
+
+
+def put_right(service: Service) -> None:
+    address = f"http://127.0.0.1:{service.standin_port}/control/faults"
+    with urllib.request.urlopen(urllib.request.Request(address, b"{}", method="PUT"), timeout=5) as response:
+        assert response.status == 200
+
+
+async def all_finished(bootstrap_servers: str) -> None:
+    """Returns when the committed offsets have reached the end of the topic."""
+    ends: dict[int, int] = {}
+    for record in await records_of(bootstrap_servers, Topic.CONVERSATIONS):
+        ends[record.partition] = record.offset + 1
+    async with asyncio.timeout(30):
+        while await committed_in(bootstrap_servers, len(ends)) != ends:
+            await asyncio.sleep(0.2)
