@@ -5,7 +5,9 @@ import sys
 import typer
 
 from schemas.errors import Fatal
+from streams.commands.audit import audit
 from streams.commands.demo import demo
+from streams.commands.dlq import dlq
 from streams.commands.gateway import gateway
 from streams.commands.migrate import migrate
 from streams.commands.output import show_error
@@ -24,8 +26,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, up, gateway, worker, migrate, topics, standin, schemas):
+for command in (demo, up, gateway, worker, migrate, topics, audit, standin, schemas):
     cli.command()(command)
+cli.add_typer(dlq)
 
 
 @cli.callback(invoke_without_command=True)

@@ -1,0 +1,152 @@
+"""Books: how many records ended how, per partition and in all, and which did not. Pure; bounded, whatever is wrong."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from schemas.errors import Fatal
+from schemas.topics import INPUT_TOPICS, Origin
+from streams.audit.entries import name_of
+
+#: Where what is invented claims to come from when there is no such partition.
+ELSEWHERE = ("elsewhere", -1)
+_INPUT_ORDER = tuple(INPUT_TOPICS)
+
+
+class End(StrEnum):
+    """Where a record stands; every record that the topics hold has exactly one of these."""
+
+    PENDING = "pending"  # not yet due: the group has not committed it
+    ANALYSED = "analysed"
+    CACHED = "cached"
+    FILTERED = "filtered"
+    DEAD = "dead"
+    REPEATED = "repeated"  # it ended, and its id's row tells of another record of that id
+    MISSING = "missing"  # committed, yet it left no end behind
+    INCOMPLETE = "incomplete"  # a row without its event, or a dead one without its letter
+    CONTRADICTORY = "contradictory"  # two ends
+
+
+#: What is wrong, the worst first; INVENTED is no end of a record, for there is none.
+INVENTED = "invented"
+WRONG = (End.MISSING.value, End.CONTRADICTORY.value, End.INCOMPLETE.value, INVENTED)
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong; `tenant` and `id` are None where no id can be read."""
+
+    what: str
+    tenant: str | None
+    id: str | None
+    place: Origin
+    why: str
+
+
+@dataclass(slots=True)
+class Line:
+    """One partition's counts; `read` is what the log holds, `ends` is how it was judged."""
+
+    read: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    invented: int = 0
+
+    @property
+    def adds_up(self) -> bool:
+        return self.read == self.ends.total()
+
+
+class Books:
+    """Filled by the reading (`read_*`) and by the judge; at most `show` faults of each sort are kept.
+
+    `strict` makes what is still pending a fault.
+    """
+
+    def __init__(self, show: int, *, strict: bool = False) -> None:
+        self._show = show
+        self._kept: dict[str, list[Fault]] = {}
+        self.strict = strict
+        self.lines: dict[tuple[str, int], Line] = {}
+        #: Of the records: distinct ids, further records of an id, and those in which no id can be read.
+        self.ids: Counter[str] = Counter(distinct=0, repeats=0, nameless=0)
+        self.rows: Counter[str] = Counter(read=0, of_records=0, beyond_retention=0, later=0, invented=0)
+        #: `repeated` ones are what a crash between delivery and commit leaves behind: counted, and no fault.
+        self.copies: Counter[str] = Counter(read=0, repeated=0)
+        self.letters: Counter[str] = Counter(read=0, repeated=0, overtaken=0)
+        self.events: Counter[str] = Counter(read=0, repeated=0)
+        self.replayed = 0
+        self.beyond_retention = 0
+        self.unchecked = 0
+
+    def line(self, topic: str, partition: int) -> Line:
+        """The partition's line, new where there was none."""
+        return self.lines.setdefault((topic, partition), Line())
+
+    def ended(self, key: bytes, place: Origin, end: End, why: str) -> None:
+        """One record was judged."""
+        self.line(place.topic, place.partition).ends[end] += 1
+        if end in WRONG or (self.strict and end is End.PENDING):
+            self._keep(end.value, key, place, why)
+
+    def invented(self, key: bytes, place: Origin, why: str, *, is_partition_known: bool) -> None:
+        """A row, letter, copy or event of no record."""
+        self.line(*((place.topic, place.partition) if is_partition_known else ELSEWHERE)).invented += 1
+        self._keep(INVENTED, key, place, why)
+
+    def _keep(self, what: str, key: bytes, place: Origin, why: str) -> None:
+        kept = self._kept.setdefault(what, [])
+        if len(kept) < self._show:
+            tenant, conversation_id = name_of(key) or (None, None)
+            kept.append(Fault(what, tenant, conversation_id, place, why))
+
+    @property
+    def in_order(self) -> list[tuple[tuple[str, int], Line]]:
+        """Lines as they are shown: the conversations by partition, then what came by other ways."""
+        return sorted(self.lines.items(), key=lambda item: (_rank(item[0][0]), item[0]))
+
+    @property
+    def total(self) -> Line:
+        """All lines in one."""
+        total = Line()
+        for line in self.lines.values():
+            total.read += line.read
+            total.ends.update(line.ends)
+            total.invented += line.invented
+        return total
+
+    @property
+    def wrong(self) -> dict[str, int]:
+        """How often each fault was met, the worst first; nothing for a sort that was not."""
+        total = self.total
+        counts = {what: total.ends[what] for what in WRONG} | {INVENTED: total.invented}
+        if self.strict:
+            counts[End.PENDING.value] = total.ends[End.PENDING]
+        return {what: count for what, count in counts.items() if count}
+
+    @property
+    def balance(self) -> bool:
+        """True when nothing at all is wrong."""
+        return not self.wrong
+
+    @property
+    def faults(self) -> list[Fault]:
+        """At most `show`, the worst sort first."""
+        return [fault for what in (*WRONG, End.PENDING.value) for fault in self._kept.get(what, [])][: self._show]
+
+    def check(self) -> None:
+        """Raises Fatal when the audit's own sums do not add up, for then it proves nothing."""
+        total = self.total
+        sums = {
+            "records by partition": all(line.adds_up for line in self.lines.values()),
+            "records by id": total.read == self.ids["distinct"] + self.ids["repeats"] + self.ids["nameless"],
+            "rows": self.rows["read"] == sum(self.rows.values()) - self.rows["read"],
+        }
+        broken = [name for name, holds in sums.items() if not holds]
+        if broken:
+            raise Fatal(
+                "the audit's own sums do not add up", ", ".join(broken), "please report it: this is a defect of ours"
+            )
+
+
+def _rank(topic: str) -> int:
+    return _INPUT_ORDER.index(topic) if topic in _INPUT_ORDER else len(_INPUT_ORDER)

@@ -1,0 +1,54 @@
+"""`grok-insights audit`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from schemas.settings_file import load_settings
+from streams.audit.progress import display_on_stderr
+from streams.audit.report import document, print_report
+from streams.audit.runner import run_audit
+from streams.commands.output import print_json, run
+from streams.kafka_client import client_options
+from streams.telemetry.log import configure_logging
+
+
+def audit(
+    show: Annotated[int, typer.Option(min=0, max=10_000, help="Name at most so many ids that are wrong.")] = 20,
+    strict: Annotated[bool, typer.Option("--strict", help="Count what is still pending as wrong.")] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Wait first, at most so many seconds, until nothing is pending.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+) -> None:
+    """Read the topics and the rows, and say whether the books balance: every record one end, nothing invented.
+
+    A record is due once the workers have committed it; it then has a row
+    with its event, or a dead letter. Names the ids that are wrong, and where
+    they stand, never a text. Workers may run meanwhile. Takes a temporary
+    file of about 1 GB for a million records, under TMPDIR.
+
+    Exit code 0 when the books balance, 1 when not. Settings: KAFKA_*,
+    DATABASE_URL.
+    """
+    settings = load_settings("kafka_bootstrap_servers", "database_url")
+    assert settings.database_url is not None, "load_settings saw to it"
+    configure_logging("critical")
+    with display_on_stderr() as display:
+        books = run(
+            run_audit(
+                client_options(settings),
+                settings.database_url.get_secret_value(),
+                display,
+                show=show,
+                strict=strict,
+                wait_s=wait,
+            )
+        )
+    if as_json:
+        print_json(document(books))
+    else:
+        print_report(books, Console())
+    if not books.balance:
+        raise typer.Exit(1)

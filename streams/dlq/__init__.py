@@ -1,0 +1,1 @@
+"""Dead letters as people work with them: found, shown, and sent back into the stream."""

@@ -1,0 +1,135 @@
+"""Letter: a dead letter as it stands in the topic `conversations.dlq`, and the record that a replay makes of it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from aiokafka.structs import ConsumerRecord
+
+from schemas.topics import Header, Origin
+from streams.pipeline.record import Headers, read_record
+from streams.sinks.dead_letters import TRUNCATED
+
+#: Names the letter that a record in `conversations` was made of. Nothing acts on it: it is there for whoever looks.
+REPLAY_LETTER = "replay.letter"
+_OURS = "dlq."
+_LETTER_ID = re.compile(r"(\d{1,9}):(\d{1,18})")
+
+
+class LetterId(NamedTuple):
+    """A letter's place in the topic, written partition:offset."""
+
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+
+def parse_letter_id(text: str) -> LetterId | None:
+    """None where the text is no partition:offset."""
+    found = _LETTER_ID.fullmatch(text)
+    return LetterId(int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """`key` is the conversation's id where one could be read, else the original key; `headers` are the original ones.
+
+    `origin` is None for a record that somebody else put into the topic: it is shown, but there is nothing to replay.
+    """
+
+    id: LetterId
+    written_ms: int
+    reason: str
+    detail: str
+    origin: Origin | None
+    at: datetime
+    key: bytes | None
+    original_key: bytes | None
+    value: bytes | None
+    headers: Headers
+    truncated_from_bytes: int | None
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the value as it stands in the letter."""
+        return len(self.value or b"")
+
+
+def read_letter(record: ConsumerRecord) -> Letter:
+    """Takes any record: what is missing or broken in it is left empty."""
+    given = dict(record.headers)
+    key = record.key
+    return Letter(
+        id=LetterId(record.partition, record.offset),
+        written_ms=record.timestamp,
+        reason=_text(given, "dlq.reason") or "unknown",
+        detail=_text(given, "dlq.detail"),
+        origin=_origin(given),
+        at=_at(given, record.timestamp),
+        key=key,
+        original_key=given.get("dlq.key"),
+        value=record.value,
+        headers=[(name, value) for name, value in record.headers if not name.startswith(_OURS)],
+        truncated_from_bytes=_number(given, TRUNCATED),
+    )
+
+
+class Outgoing(NamedTuple):
+    """What a replay sends to `conversations`."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def outgoing(letter: Letter, value: bytes | None) -> Outgoing:
+    """The original record: its key, `value` (the whole one) and its headers, plus the letter's name.
+
+    The time of receipt is stated in `ce_time`, as on the way home: the conversation must not become newer by a replay,
+    for the newest one wins. Where the original stated none, that is the time at which the letter was written: the
+    original record's own time stamp is not in the letter.
+    """
+    assert letter.origin is not None, "only our own letters are replayed"
+    received = read_record(
+        letter.origin, key=None, value=None, headers=letter.headers, timestamp_s=letter.at.timestamp()
+    ).received_at
+    headers = [(name, content) for name, content in letter.headers if name not in (Header.TIME, REPLAY_LETTER)]
+    headers += [(Header.TIME, received.isoformat().encode()), (REPLAY_LETTER, str(letter.id).encode())]
+    # A record of neither key nor value cannot be produced.
+    is_nothing = letter.original_key is None and value is None
+    return Outgoing(letter.original_key, b"" if is_nothing else value, headers)
+
+
+def _text(headers: Mapping[str, bytes | None], name: str) -> str:
+    return (headers.get(name) or b"").decode(errors="replace")
+
+
+def _number(headers: Mapping[str, bytes | None], name: str) -> int | None:
+    text = _text(headers, name)
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def _origin(headers: Mapping[str, bytes | None]) -> Origin | None:
+    topic, partition, offset = (
+        _text(headers, "dlq.topic"),
+        _number(headers, "dlq.partition"),
+        _number(headers, "dlq.offset"),
+    )
+    if not topic or partition is None or offset is None:
+        return None
+    return Origin(topic, partition, offset)
+
+
+def _at(headers: Mapping[str, bytes | None], timestamp_ms: int) -> datetime:
+    """When the record died; of a foreign one, when it was written."""
+    try:
+        at = datetime.fromisoformat(_text(headers, "dlq.at"))
+    except ValueError:
+        return read_record(
+            Origin("", 0, 0), key=None, value=None, headers=None, timestamp_s=timestamp_ms / 1000
+        ).received_at
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

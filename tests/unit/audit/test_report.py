@@ -1,0 +1,90 @@
+"""What an audit tells, for a person and for a program; and what it shows meanwhile."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from schemas.errors import Fatal
+from schemas.topics import Origin
+from streams.audit.books import Books, End
+from streams.audit.entries import conversation_key
+from streams.audit.progress import LINE_EVERY_S, PlainDisplay
+from streams.audit.report import document, print_report, verdict
+
+PLACE = Origin("conversations", 3, 42)
+
+
+def books_with(end: End, why: str = "", conversation_id: str = "c1") -> Books:
+    books = Books(show=20)
+    books.line("conversations", 3).read += 1
+    books.ids["distinct"] += 1
+    books.ended(conversation_key("acme", conversation_id), PLACE, end, why)
+    books.check()
+    return books
+
+
+def printed(books: Books, *, is_terminal: bool = False) -> str:
+    stream = io.StringIO()
+    print_report(books, Console(file=stream, force_terminal=is_terminal, width=120, color_system=None))
+    return stream.getvalue()
+
+
+def test_a_balance_is_told_in_the_last_line() -> None:
+    """With what is pending, for that is not yet proven."""
+    assert printed(books_with(End.ANALYSED)).splitlines()[-1] == "the books balance"
+    assert verdict(books_with(End.PENDING)) == "the books balance; pending: 1"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_fault_names_id_place_and_reason(is_terminal: bool) -> None:
+    """On a terminal as in a pipe."""
+    out = printed(books_with(End.MISSING, "neither row nor letter"), is_terminal=is_terminal)
+    [line] = [line for line in out.splitlines() if "c1" in line]
+    assert all(part in line for part in ("missing", "acme:c1", "conversations/3/42", "neither row nor letter"))
+    assert out.splitlines()[-1].strip() == "the books do not balance: 1 missing"
+
+
+def test_lines_in_a_pipe_have_one_cell_for_each_column() -> None:
+    """For `cut`."""
+    head, line, total, *_ = [line.split("\t") for line in printed(books_with(End.DEAD)).splitlines()]
+    assert len(head) == len(line) == len(total)
+    assert dict(zip(head, line, strict=True))["dead"] == "1"
+    assert line[0] == "conversations/3"
+
+
+def test_an_id_that_a_terminal_would_obey_is_shown_escaped() -> None:
+    """A row may have been written by anyone."""
+    out = printed(books_with(End.MISSING, "x", "a\x1b[2Jb"))
+    assert "\x1b" not in out
+    assert "a\\x1b[2Jb" in out
+
+
+def test_the_document_holds_every_count() -> None:
+    """And the faults, by what they are."""
+    told = document(books_with(End.INCOMPLETE, "no event"))
+    assert (told["balanced"], told["wrong"], told["total"]["incomplete"]) == (False, {"incomplete": 1}, 1)
+    assert told["partitions"] == [{"topic": "conversations", "partition": 3, **told["total"]}]
+    [fault] = told["faults"]
+    assert (fault["tenant"], fault["id"], fault["offset"]) == ("acme", "c1", 42)
+
+
+def test_an_audit_whose_own_sums_differ_proves_nothing() -> None:
+    """A record that was read and not judged, or judged twice."""
+    books = books_with(End.ANALYSED)
+    books.line("conversations", 3).read += 1
+    with pytest.raises(Fatal, match="do not add up"):
+        books.check()
+
+
+def test_progress_elsewhere_than_on_a_terminal_is_a_line_at_times() -> None:
+    """And one at the end of each step."""
+    stream, now = io.StringIO(), [0.0]
+    display = PlainDisplay(stream, lambda: now[0])
+    display.begin("rows", 100)
+    display.advance(10)
+    now[0] = LINE_EVERY_S
+    display.advance(10)
+    display.advance(10)
+    display.done()
+    assert stream.getvalue().splitlines() == ["rows 20 of 100", "rows 30"]
