@@ -1,11 +1,8 @@
-"""One partition's offsets: what may be committed is the end of the unbroken finished run, and nothing else."""
+"""One partition's offsets by examples; tests/unit/pipeline/test_tracker_model.py has every order of events."""
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams.pipeline.offsets import Slot, Tracker, Verdict
+from streams.pipeline.offsets import Tracker, Verdict
 
 
 def test_offset_is_held_until_earlier_record_finishes() -> None:
@@ -70,61 +67,3 @@ def test_the_oldest_open_record_is_the_one_that_holds_the_offset() -> None:
     assert tracker.oldest_open_timestamp_s == 10.0
     tracker.finish(first)
     assert tracker.oldest_open_timestamp_s == 20.0
-
-
-class OffsetsMachine(RuleBasedStateMachine):
-    """Any order of reading, finishing, committing and revoking, against a plain set of finished offsets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tracker = Tracker(expected=0)
-        self.open: list[Slot] = []
-        self.read: list[int] = []
-        self.finished: set[int] = set()
-
-    @rule(hole=st.integers(0, 3))
-    @precondition(lambda self: not self.tracker.dead)
-    def read_next(self, hole: int) -> None:
-        offset = self.tracker.expected + hole
-        if hole:
-            assert self.tracker.judge(offset) is Verdict.JUMP
-            self.tracker.confirm_hole(offset)
-        self.open.append(self.tracker.admit(offset, float(offset)))
-        self.read.append(offset)
-
-    @rule(choice=st.randoms(use_true_random=False))
-    @precondition(lambda self: self.open)
-    def finish_any(self, choice: object) -> None:
-        slot = self.open.pop(choice.randrange(len(self.open)))  # type: ignore[attr-defined]
-        self.tracker.finish(slot)
-        if not self.tracker.dead:
-            self.finished.add(slot.offset)
-
-    @rule(is_taken=st.booleans())
-    def commit(self, is_taken: bool) -> None:
-        due = self.tracker.due()
-        if due is not None and is_taken:
-            self.tracker.committed = due
-
-    @rule()
-    @precondition(lambda self: len(self.read) > 20)
-    def revoke(self) -> None:
-        self.tracker.revoke()
-
-    @invariant()
-    def due_is_the_end_of_the_unbroken_run(self) -> None:
-        run = []
-        for offset in self.read:
-            if offset not in self.finished:
-                break
-            run.append(offset)
-        if self.tracker.dead:
-            assert self.tracker.due() is None
-        else:
-            assert self.tracker.committable == (run[-1] + 1 if run else None)
-
-
-TestOffsetsModel = OffsetsMachine.TestCase
-TestOffsetsModel.settings = settings(
-    max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)

@@ -1,0 +1,99 @@
+"""What is durable of a run, read from the broker and the database: the same questions at the crash and at the end."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import ConsumerRecord
+
+from schemas.topics import Topic
+from tests.crash.names import Names
+from tests.crash.workload import PARTITIONS
+
+READ_WITHIN_S = 60
+Place = tuple[str, int, int]  # topic, partition, offset
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Records by topic as the service names it, rows by conversation id, committed offsets by input topic."""
+
+    records: Mapping[str, list[ConsumerRecord]]
+    changelog: list[ConsumerRecord]
+    rows: Mapping[str, asyncpg.Record]
+    committed: Mapping[TopicPartition, int]
+
+    @property
+    def letters(self) -> Mapping[Place, list[ConsumerRecord]]:
+        """Dead letters by where the record stood first."""
+        return _by_place(self.records[Topic.DEAD_LETTERS], "dlq")
+
+    @property
+    def rehomed(self) -> Mapping[Place, list[ConsumerRecord]]:
+        """Records that were sent home, by where they stood first."""
+        return _by_place(self.records[Topic.REHOMED], "rehomed")
+
+    @property
+    def events(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Payloads by the id of the event, which all copies of one event share."""
+        found = defaultdict(list)
+        for record in self.records[Topic.INSIGHTS]:
+            found[dict(record.headers)["ce_id"].decode()].append(json.loads(record.value))
+        return found
+
+
+async def gather(names: Names, bootstrap_servers: str, admin: AIOKafkaAdminClient, database_url: str) -> Evidence:
+    """Everything that stands there now."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch("SELECT * FROM insights WHERE conversation_id LIKE $1", f"{names.run}-%")
+    finally:
+        await connection.close()
+    committed = await committed_offsets(names, admin)
+    topics = {names.topic(topic): str(topic) for topic in Topic} | {names.changelog: "changelog"}
+    records: dict[str, list[ConsumerRecord]] = {name: [] for name in topics.values()}
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer, asyncio.timeout(READ_WITHIN_S):
+        for record in await _read(consumer, [TopicPartition(t, n) for t in topics for n in range(PARTITIONS)]):
+            records[topics[record.topic]].append(record)
+    by_id = {row["conversation_id"]: row for row in rows}
+    assert len(by_id) == len(rows), "two rows of one conversation"
+    return Evidence(records, records.pop("changelog"), by_id, committed)
+
+
+async def committed_offsets(names: Names, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
+    """Of the input topics; 0 where nothing is committed yet."""
+    found = await admin.list_consumer_group_offsets(names.group)
+    partitions = [
+        TopicPartition(names.topic(topic), number)
+        for topic in (Topic.CONVERSATIONS, Topic.REHOMED)
+        for number in range(PARTITIONS)
+    ]
+    return {at: max(0, found[at].offset) if at in found else 0 for at in partitions}
+
+
+async def _read(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> list[ConsumerRecord]:
+    """All records up to the ends of now."""
+    ends = await consumer.end_offsets(partitions)
+    consumer.assign(partitions)
+    for partition in partitions:
+        consumer.seek(partition, 0)
+    found: list[ConsumerRecord] = []
+    while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+        for batch in (await consumer.getmany(timeout_ms=100)).values():
+            found += batch
+    return found
+
+
+def _by_place(records: list[ConsumerRecord], prefix: str) -> Mapping[Place, list[ConsumerRecord]]:
+    found = defaultdict(list)
+    for record in records:
+        said = {name: value.decode() for name, value in record.headers if name.startswith(prefix)}
+        place = (said[f"{prefix}.topic"], int(said[f"{prefix}.partition"]), int(said[f"{prefix}.offset"]))
+        found[place].append(record)
+    return found
