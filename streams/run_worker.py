@@ -15,7 +15,11 @@ log = structlog.get_logger()
 
 
 async def run_worker(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT; a second signal ends the process at once. Raises what ended the worker otherwise."""
+    """Until SIGTERM or SIGINT, then returns, within 10 s: calls that hang are given up, and their records are not
+    committed. A second signal ends the process at once. Raises what ended the worker otherwise.
+
+    Should the stop itself hang, the process ends with 1; see streams.pipeline.deadline.
+    """
     app = build_worker(settings)
     try:
         await _run_until_ended(app)

@@ -18,13 +18,15 @@ from streams.gateway.publisher import KafkaPublisher
 from streams.gateway.reader import PostgresReader, open_pool
 from streams.gateway.server import BROKER, DATABASE, LAG, build_application
 from streams.kafka_client import client_options
+from streams.pipeline.deadline import end_process_within
 from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.health import Health
 from streams.telemetry.lag_view import LagSource, LagView
 from streams.telemetry.server import listen
 
-#: Requests under way get this long to finish; with all that follows the process ends within 10 s.
-DRAIN_TIMEOUT_S = 7.0
+#: Requests under way get this long to finish; with a broker that is frozen, all that follows takes 3 s more.
+DRAIN_TIMEOUT_S = 5.0
+STOP_WITHIN_S = 9.5
 #: aiohttp waits twice as long: for answers being written, then for handlers that were cancelled.
 CLOSE_TIMEOUT_S = 0.5
 POOL_CLOSE_TIMEOUT_S = 1.0
@@ -40,7 +42,8 @@ _log = structlog.get_logger()
 
 
 async def run_gateway(settings: Settings, lag: LagSource) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what is under way; a second signal ends the process at once.
+    """Serves until SIGTERM or SIGINT, then finishes what is under way, within 10 s; a second signal ends the process at
+    once. Should the stop itself hang, the process ends with 1; see streams.pipeline.deadline.
 
     Broker and Postgres may be down at the start. Raises Fatal when a setting is missing or the port is taken.
     """
@@ -48,6 +51,7 @@ async def run_gateway(settings: Settings, lag: LagSource) -> None:
         told = asyncio.Event()
         set_at_first_stop_signal(told)
         await told.wait()
+        end_process_within(STOP_WITHIN_S)
         _log.info("gateway_stopping")
     _log.info("gateway_stopped")
 

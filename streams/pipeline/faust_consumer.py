@@ -1,5 +1,6 @@
 """Faust's consumer with its own positions out of the way and commit errors survived (infra/adr/0002)."""
 
+import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, cast
@@ -17,6 +18,8 @@ from streams.kafka_consumer import stop_consumer
 from streams.pipeline.lease import GroupLease
 
 FETCH_MAX_WAIT_MS = 200
+#: Brokers that do not answer are told nothing: the group gives us up by itself, after the session timeout.
+LEAVE_WITHIN_S = 1.0
 
 log = structlog.get_logger()
 
@@ -51,10 +54,14 @@ class _Thread(AIOKafkaConsumerThread):
         coordinator._do_heartbeat = send_and_tell
 
     async def on_thread_stop(self) -> None:
-        """As Faust does, but for a consumer that would not end by itself."""
+        """As Faust does, but for a consumer that would not end by itself, or waits half a minute for its broker."""
         await QueueServiceThread.on_thread_stop(self)
         if self._consumer is not None:
-            await stop_consumer(self._consumer)
+            try:
+                async with asyncio.timeout(LEAVE_WITHIN_S):
+                    await stop_consumer(self._consumer)
+            except TimeoutError:
+                log.warning("group_not_left")
 
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
         """Faust's consumer, but for the time that a fetch may wait at the broker, which it fixes at 1.5 s: questions

@@ -25,7 +25,9 @@ from streams.pipeline.shards import discard_shards_ahead
 #: What work in flight gets when its partition is taken away. Calls to Grok take 2 to 5 s, and one that is given up may
 #: be paid for twice; with KEEP_S and the last commit it stays below the rebalance timeout.
 DRAIN_S = 6.0
-STOP_WITHIN_S = 9.0
+#: What a broker that does not answer gets for the last commit; without it the records are read again.
+LAST_COMMIT_S = 1.0
+STOP_WITHIN_S = 9.5
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
 
 log = structlog.get_logger()
@@ -146,7 +148,14 @@ class Worker:
         self._assignment.revoke()
         consumer._unacked_messages.clear()
         if due:
-            await consumer.commit_offsets({tp: offset for tp, (_, offset) in due.items()})
+            await self._last_commit(consumer, {tp: offset for tp, (_, offset) in due.items()})
+
+    async def _last_commit(self, consumer: OwnOffsetsConsumer, offsets: Mapping[TP, int]) -> None:
+        try:
+            async with asyncio.timeout(LAST_COMMIT_S):
+                await consumer.commit_offsets(offsets)
+        except TimeoutError:
+            log.warning("last_commit_not_answered", partitions=len(offsets))
 
     async def _commit(self, offsets: Mapping[TP, int]) -> Collection[TP]:
         assert self.app is not None

@@ -1,0 +1,46 @@
+"""What a failed statement means for the rows in it, by the server's SQLSTATE. Pure."""
+
+from enum import Enum, auto
+
+import asyncpg
+
+#: Classes of SQLSTATE that say something of the values: data, constraints, WITH CHECK OPTION, limits such as a row that
+#: is too big, and what a trigger raises by itself.
+_ROW_CLASSES = ("22", "23", "44", "54", "P0")
+_SCHEMA_CLASS = "42"
+_CONFLICTS = ("40001", "40P01")
+#: Cancelled by a time limit of the server, or a lock not had: one row of the batch may be what it waits for.
+_TOO_SLOW = ("57014", "55P03")
+
+
+class SqlFailure(Enum):
+    """What to do with the rows of the statement."""
+
+    CONFLICT = auto()  # with another session, which is through now: again at once
+    TOO_SLOW = auto()  # again, in halves, so that a row that somebody holds does not hold its neighbours
+    PASSING = auto()  # again, on a new connection: this one may be broken, or lead to a server that only reads
+    SCHEMA = auto()  # no such table or column, no right to write: somebody has to act
+    ROW = auto()  # some row of it is refused, and will be
+
+
+def judged(error: Exception) -> SqlFailure:
+    """Errors that nobody foresaw count as some row's own: then they cost that row, and not its neighbours."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _judged_by_state(error.sqlstate or "")
+    if isinstance(error, TimeoutError):
+        return SqlFailure.TOO_SLOW
+    # InternalClientError is what asyncpg raises when a connection is cut just as the statement is sent ("another
+    # operation is in progress").
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return SqlFailure.PASSING
+    return SqlFailure.ROW
+
+
+def _judged_by_state(state: str) -> SqlFailure:
+    if state in _CONFLICTS:
+        return SqlFailure.CONFLICT
+    if state in _TOO_SLOW:
+        return SqlFailure.TOO_SLOW
+    if state.startswith(_SCHEMA_CLASS):
+        return SqlFailure.SCHEMA
+    return SqlFailure.ROW if state.startswith(_ROW_CLASSES) else SqlFailure.PASSING

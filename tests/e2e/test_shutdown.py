@@ -1,0 +1,227 @@
+"""What is told to stop ends in time whatever hangs: workers with exact offsets, the gateway with no 202 too many."""
+
+import asyncio
+import json
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from agents.text import text_key
+from schemas.topics import Topic
+from streams.local.kafka import Kafka
+from streams.local.log_sink import LogSink
+from streams.local.postgres import Postgres
+from streams.local.tansu import Tansu
+from streams.migrations import migrate_database
+from streams.pipeline.home import home_partition
+from streams.pipeline.log_reader import LogReader
+from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
+from tests.e2e.service import Process, Service, until
+from tests.topic_log import records_of
+
+PARTITIONS = 4
+IN_FLIGHT = 304
+#: In each partition so many come before the first record that hangs, and as many after it.
+GOOD = 10
+WITHIN_S = 10.0
+HANGS = "hanging"
+
+
+@pytest.fixture
+def postgres_of_its_own(tmp_path: Path) -> Iterator[Postgres]:
+    with closing(LogSink(tmp_path / "postgres.log")) as log:
+        server = Postgres(tmp_path, log)
+        server.start()
+        migrate_database(server.url)
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def service(broker: Tansu | Kafka, postgres_of_its_own: Postgres, tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, broker.bootstrap_servers, postgres_of_its_own.url, LOG_LEVEL="info") as service:
+        service.run("topics")
+        service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
+        yield service
+
+
+class Lots:
+    """Conversations in their texts' home partitions: some that are answered at once, and some that hang."""
+
+    def __init__(self, service: Service, broker: Kafka, url: str) -> None:
+        self._service = service
+        self._broker = broker
+        self._url = url
+        self._produced = 0
+        #: The end of the unbroken finished run in each partition: where the first hanging record stands.
+        self.finished: dict[TopicPartition, int] = {}
+        self._ends = dict.fromkeys(range(PARTITIONS), 0)
+
+    async def produce(self, hanging: int) -> None:
+        """Returns when all but the hanging ones are done, and those are in flight."""
+        self._put({"markers": [{"text": HANGS, "kind": "hang"}], "hang_s": 3600})
+        words = ["good"] * GOOD + [HANGS] + ["good"] * GOOD + [HANGS] * (hanging // PARTITIONS - 1)
+        for partition, end in self._ends.items():
+            self.finished[TopicPartition(Topic.CONVERSATIONS, partition)] = end + GOOD
+        await self._send(words)
+        await self.rows(self._produced - hanging)
+        await asyncio.to_thread(
+            until, lambda: self.stats()["hanging"] == hanging, within_s=30, what="the calls are in flight"
+        )
+
+    async def produce_while_nothing_is_stored(self, count: int) -> None:
+        """Returns when their calls are answered."""
+        answered = self.stats()["answered"]
+        await self._send(["good"] * (count // PARTITIONS))
+        await asyncio.to_thread(
+            until, lambda: self.stats()["answered"] == answered + count, within_s=30, what="the calls are answered"
+        )
+
+    async def _send(self, words: Sequence[str]) -> None:
+        """To each partition."""
+        async with AIOKafkaProducer(bootstrap_servers=self._broker.bootstrap_servers, acks="all") as producer:
+            for partition in self._ends:
+                for word in words:
+                    await producer.send(Topic.CONVERSATIONS, self._conversation(word, partition), partition=partition)
+                self._ends[partition] += len(words)
+            await producer.flush()
+
+    def _conversation(self, word: str, partition: int) -> bytes:
+        texts = (f"where is my {word} parcel {self._produced} {n}" for n in range(1_000))
+        text = next(text for text in texts if home_partition(text_key("default", text), PARTITIONS) == partition)
+        self._produced += 1
+        return json.dumps({"id": f"conv-{self._produced}", "text": text}).encode()
+
+    def release(self) -> None:
+        """All calls are answered, also those under way."""
+        self._put({})
+
+    def _put(self, plan: object) -> None:
+        url = f"http://127.0.0.1:{self._service.standin_port}/control/faults"
+        request = urllib.request.Request(url, json.dumps(plan).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=20):  # noqa: S310  loopback
+            pass
+
+    def stats(self) -> dict[str, int]:
+        found: dict[str, int] = until(lambda: self._service.standin("control/stats"), within_s=20, what="stand-in")
+        return found
+
+    async def rows(self, count: int) -> None:
+        """Returns when there are so many, none of them dead."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            async with asyncio.timeout(60):
+                while await connection.fetchval("SELECT count(*) FROM insights WHERE outcome <> 'dead'") < count:
+                    await asyncio.sleep(0.1)
+        finally:
+            await connection.close()
+
+    async def committed(self) -> dict[TopicPartition, int | None]:
+        reader = LogReader({"bootstrap_servers": self._broker.bootstrap_servers})
+        await reader.start()
+        try:
+            return await reader.committed(self.finished)
+        finally:
+            await reader.stop()
+
+    async def settle(self, name: str) -> Process:
+        """Another worker finishes everything: a row for each, and no call twice but for those that were cut off."""
+        self.release()
+        worker = await asyncio.to_thread(self._service.start_worker, name)
+        await self.rows(self._produced)
+        stats = self.stats()
+        print(f"{name}: calls={stats['calls']} distinct={stats['distinct_texts']} cut_off={stats['cut_off']}")
+        assert stats["distinct_texts"] == self._produced
+        assert stats["calls"] <= stats["distinct_texts"] + stats["cut_off"]
+        return worker
+
+
+@pytest.fixture
+def lots(service: Service, broker: Kafka, postgres_of_its_own: Postgres) -> Lots:
+    return Lots(service, broker, postgres_of_its_own.url)
+
+
+async def stopped(worker: Process, what: str) -> None:
+    """With 0, in time."""
+    since_s = time.monotonic()
+    worker.process.send_signal(signal.SIGTERM)
+    code = await asyncio.to_thread(worker.process.wait, 20)
+    took_s = time.monotonic() - since_s
+    print(f"{what}: exit code {code} after {took_s:.1f} s")
+    assert (code, took_s < WITHIN_S) == (0, True)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_workers_stop_in_time_and_exactly(
+    service: Service, lots: Lots, broker: Kafka, postgres_of_its_own: Postgres
+) -> None:
+    """One with Grok hanging and Postgres gone, 152 in flight for each; one with 304 calls and Kafka frozen; and one is
+    told twice, for whoever cannot wait."""
+    worker = await asyncio.to_thread(service.start_worker, "first")
+    await lots.produce(hanging=IN_FLIGHT // 2)
+    assert postgres_of_its_own.pid is not None
+    await asyncio.to_thread(kill_tree, postgres_of_its_own.pid)
+    await lots.produce_while_nothing_is_stored(IN_FLIGHT // 2)
+    await stopped(worker, "Grok hangs, Postgres is gone")
+    assert await lots.committed() == lots.finished
+    await asyncio.to_thread(postgres_of_its_own.launch)
+    await asyncio.to_thread(postgres_of_its_own.await_ready)
+
+    worker = await lots.settle("second")
+    await lots.produce(hanging=IN_FLIGHT)
+    assert broker.pid is not None
+    await asyncio.to_thread(stop_tree, broker.pid)
+    try:
+        await stopped(worker, "Kafka is frozen")
+    finally:
+        await asyncio.to_thread(continue_tree, broker.pid)
+    assert await lots.committed() == lots.finished
+
+    worker = await lots.settle("third")
+    await lots.produce(hanging=IN_FLIGHT)
+    worker.process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(
+        until, lambda: "worker_stopping" in worker.log.read_text(), within_s=10, what="the first one is heard"
+    )
+    worker.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.process.wait, 5) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+async def test_a_gateway_before_a_frozen_broker_stops_in_time(service: Service, broker: Tansu) -> None:
+    """Conversations under way are accepted or not; those that were answered with 202 are in the topic."""
+    await asyncio.to_thread(service.start_gateway)
+    assert broker.pid is not None
+    url = f"{service.gateway_url}/api/v1/conversations"
+    accepted: list[int] = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def post(number: int) -> None:
+            async with session.post(url, json={"id": f"conv-{number}", "text": "where is my parcel"}) as response:
+                if response.status == 202:
+                    accepted.append(number)
+
+        await asyncio.gather(*map(post, range(20)))
+        await asyncio.to_thread(stop_tree, broker.pid)
+        try:
+            under_way = [asyncio.ensure_future(post(number)) for number in range(20, 20 + IN_FLIGHT)]
+            for _ in range(3):  # what came before is read by the time that these are answered
+                async with session.get(f"{service.gateway_url}/livez") as response:
+                    assert response.status == 200
+            await stopped(service.processes[-1], "the gateway, its broker frozen")
+        finally:
+            await asyncio.to_thread(continue_tree, broker.pid)
+        await asyncio.gather(*under_way, return_exceptions=True)
+    stored = await records_of(broker.bootstrap_servers, Topic.CONVERSATIONS)
+    print(f"{len(accepted)} accepted, {len(stored)} stored")
+    assert set(range(20)) <= set(accepted)
+    assert {f"conv-{number}" for number in accepted} <= {json.loads(record.value)["id"] for record in stored}

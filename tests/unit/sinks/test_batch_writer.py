@@ -1,0 +1,107 @@
+"""A writer's patience and care, on a server that is made to fail; the real one's is in tests/contracts."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import asyncpg
+import pytest
+
+from agents.guards.backoff import Backoff
+from schemas.errors import Fatal
+from streams.sinks import batch_writer
+from streams.sinks.batch_writer import BatchWriter, Write
+from streams.sinks.rows import Row
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The back-off has tests of its own."""
+    monkeypatch.setattr(batch_writer, "OUTAGE_BACKOFF", Backoff(base_s=1e-6, cap_s=1e-6))
+
+
+class Connection:
+    """Can be dropped, no more."""
+
+    is_dropped = False
+
+    def is_closed(self) -> bool:
+        return self.is_dropped
+
+    def terminate(self) -> None:
+        self.is_dropped = True
+
+
+class Server:
+    """Refuses `bad` rows with that error; raises the given errors first, one a statement."""
+
+    def __init__(self, failures: Sequence[Exception] = (), bad: dict[int, Exception] | None = None) -> None:
+        self.failures = list(failures)
+        self.bad = bad or {}
+        self.connections: list[Connection] = []
+        self.statements: list[list[int]] = []
+        self.stored: set[int] = set()
+        self.writer = BatchWriter(self.connect, self.store)
+
+    async def connect(self) -> asyncpg.Connection:
+        self.connections.append(Connection())
+        return cast(asyncpg.Connection, self.connections[-1])
+
+    async def store(self, connection: asyncpg.Connection, rows: list[Row]) -> None:
+        assert not connection.is_closed()
+        self.statements.append([number for (number,) in rows])
+        await asyncio.sleep(0)
+        if self.failures:
+            raise self.failures.pop(0)
+        for number in self.statements[-1]:
+            if number in self.bad:
+                raise self.bad[number]
+        self.stored.update(self.statements[-1])
+
+
+def a_batch(size: int) -> list[Write]:
+    return [Write((number,), asyncio.get_running_loop().create_future()) for number in range(size)]
+
+
+async def test_an_outage_costs_nobody_anything() -> None:
+    """However long it is; each attempt has a new connection, for the last one may be dead without a sign."""
+    server, batch = Server([ConnectionResetError()] * 100), a_batch(3)
+    await server.writer.settle(batch)
+    assert [write.done.result() for write in batch] == [None] * 3
+    assert len(server.connections) == 101
+    assert [connection.is_dropped for connection in server.connections] == [True] * 100 + [False]
+
+
+async def test_a_conflict_keeps_its_connection() -> None:
+    """The server is well: all rows go again, together."""
+    server = Server([asyncpg.DeadlockDetectedError(), asyncpg.SerializationError()])
+    await server.writer.settle(a_batch(3))
+    assert (server.statements, len(server.connections)) == ([[0, 1, 2]] * 3, 1)
+
+
+async def test_a_defect_hits_only_the_row_that_has_it() -> None:
+    """Also one that nobody foresaw: the others are stored."""
+    defect = ZeroDivisionError()
+    server, batch = Server(bad={5: defect}), a_batch(16)
+    await server.writer.settle(batch)
+    assert server.stored == set(range(16)) - {5}
+    assert batch[5].done.exception() is defect
+
+
+async def test_tables_that_are_not_there_are_told_to_all_at_once() -> None:
+    """Looking for a bad row would be in vain."""
+    server, batch = Server([asyncpg.UndefinedTableError()]), a_batch(16)
+    await server.writer.settle(batch)
+    assert {type(write.done.exception()) for write in batch} == {Fatal}
+    assert len(server.statements) == 1
+
+
+async def test_a_row_that_is_always_too_slow_is_left_alone_with_it() -> None:
+    """Its neighbours are stored by statements of their own, and it is tried until nobody waits for it."""
+    server, batch = Server(bad={5: TimeoutError()}), a_batch(16)
+    settling = asyncio.ensure_future(server.writer.settle(batch))
+    await asyncio.wait([write.done for write in batch if write.row != (5,)])
+    assert not batch[5].done.done()
+    batch[5].done.cancel()
+    await settling
+    assert server.stored == set(range(16)) - {5}
