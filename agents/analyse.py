@@ -16,6 +16,8 @@ from schemas.outcome import Analysed, Cached
 KEEP_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
 #: How long a call that nobody waits for any more may take to keep its answer: a broker that is down holds nobody up.
 KEEP_S = 1.0
+#: Answers that could not be kept are remembered up to so many; each is about a kilobyte.
+MAX_UNKEPT = 10_000
 
 
 class Recipe:
@@ -34,6 +36,8 @@ class Recipe:
         self._now = now
         self._may_pay = may_pay
         self._flights: SingleFlight[str, Answer] = SingleFlight()
+        #: Paid for and not kept yet, the oldest first.
+        self._unkept: dict[str, Answer] = {}
 
     @property
     def version(self) -> str:
@@ -53,9 +57,12 @@ class Recipe:
         return Analysed(answer) if led else Cached(answer)
 
     async def _ask(self, text: str, key: str, cache: AnswerCache) -> Answer:
-        await self._may_pay()
-        answer = await self._analyser.analyse(text)
-        keeping = asyncio.ensure_future(_keep(cache, key, answer))
+        answer = self._unkept.get(key)
+        if answer is None:
+            await self._may_pay()
+            answer = await self._analyser.analyse(text)
+            self._remember(key, answer)
+        keeping = asyncio.ensure_future(self._keep(cache, key, answer))
         try:
             await asyncio.shield(keeping)
         except asyncio.CancelledError:
@@ -65,19 +72,27 @@ class Recipe:
             raise
         return answer
 
+    async def _keep(self, cache: AnswerCache, key: str, answer: Answer) -> None:
+        """Until it is kept: asking anew because keeping failed would pay for the text again."""
+        attempt = 0
+        while True:
+            try:
+                await cache.put(key, answer)
+            except Retryable as error:
+                least_s = error.retry_after_s or 0.0
+            else:
+                self._unkept.pop(key, None)
+                return
+            await asyncio.sleep(least_s + KEEP_BACKOFF.delay_s(attempt, random.random))
+            attempt += 1
+
+    def _remember(self, key: str, answer: Answer) -> None:
+        """While brokers are down, a partition may be taken away and come back: the answer is still here then."""
+        self._unkept[key] = answer
+        if len(self._unkept) > MAX_UNKEPT:
+            del self._unkept[next(iter(self._unkept))]
+
     def _fresh(self, answer: Answer | None) -> Answer | None:
         if answer is None or self._now() - answer.analysed_at > self._cache_ttl:
             return None
         return answer
-
-
-async def _keep(cache: AnswerCache, key: str, answer: Answer) -> None:
-    """Until it is kept: asking anew because keeping failed would pay for the text again."""
-    attempt = 0
-    while True:
-        try:
-            return await cache.put(key, answer)
-        except Retryable as error:
-            least_s = error.retry_after_s or 0.0
-        await asyncio.sleep(least_s + KEEP_BACKOFF.delay_s(attempt, random.random))
-        attempt += 1

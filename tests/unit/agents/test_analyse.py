@@ -97,6 +97,24 @@ async def test_an_answer_that_came_is_kept_even_if_nobody_waits_any_more() -> No
     assert cache.get("key:v1") is not None
 
 
+async def test_an_answer_that_could_not_be_kept_is_not_asked_for_again() -> None:
+    """The brokers were down for longer than a partition that is taken away may wait; the text comes back here."""
+
+    class DeadCache(MemoryCache):
+        async def put(self, key: str, answer: Answer) -> None:
+            keeps.set()
+            raise Retryable("no broker answers", retry_after_s=60)
+
+    keeps, analyser, cache = asyncio.Event(), FakeAnalyser(), MemoryCache()
+    cook = recipe(analyser)
+    asking = asyncio.create_task(cook.analyse("text", "key", DeadCache()))
+    await keeps.wait()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert isinstance(await cook.analyse("text", "key", cache), Analysed)
+    assert (analyser.asked, list(cache.answers)) == (["text"], ["key:v1"])
+
+
 async def test_keeping_is_tried_again_and_the_call_is_not() -> None:
     """The answer is paid for; asking anew because the changelog did not answer would pay for it again."""
 
