@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format schemas lock clean
+.PHONY: help demo up test chaos check format schemas lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -19,6 +19,11 @@ up: $(STAMP) ## Run the local stack in the foreground; Ctrl-C stops it
 
 test: $(STAMP) ## Run all tests that CI runs
 	@$(BIN)/python -m pytest $(ARGS)
+
+ROUNDS ?= 3
+
+chaos: $(STAMP) ## Hurt the whole service at random, ROUNDS=n times, and judge what became of every conversation
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
 check: $(STAMP) ## Lint, types, import layers, generated files
 	@$(BIN)/ruff check .

@@ -44,6 +44,11 @@ class FaultPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hang_s: Seconds = 120
     slow_body_s: Seconds = 2
 
+    def hangs(self, text: str) -> bool:
+        """Whether a marker lets the text hang, or any call may hang by its rate."""
+        marked = any(marker.kind is FaultKind.HANG and marker.text in text for marker in self.markers)
+        return marked or self.rates.get(FaultKind.HANG, 0) > 0
+
     def __post_init__(self) -> None:
         if sum(self.rates.values()) > 1 + 1e-9:
             raise ValueError("the rates add up to more than 1")

@@ -99,7 +99,7 @@ class _Standin:
         return response
 
     async def _response(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
-        plan, replaced = self._faults.plan, self._replaced
+        plan = self._faults.plan
         call.fault = fault = self._faults.choose(question.text)
         if fault is not None:
             self._stats.faulted(fault)
@@ -111,7 +111,7 @@ class _Standin:
         await self._latency()
         match fault:
             case FaultKind.HANG:
-                await self._hang(plan.hang_s, replaced)
+                await self._hang(question.text, plan.hang_s)
             case FaultKind.RESET_MID_BODY:
                 return await replies.stream(request, completion, pieces=2, stop_after=1, pause_s=0)
             case FaultKind.SLOW_BODY:
@@ -122,10 +122,12 @@ class _Standin:
     async def _latency(self) -> None:
         await asyncio.sleep(self._random.uniform(self._config.latency_min_s, self._config.latency_max_s))
 
-    async def _hang(self, hang_s: float, replaced: asyncio.Event) -> None:
+    async def _hang(self, text: str, hang_s: float) -> None:
+        """Until the time is over, or another plan is put by which this text does not hang."""
         with self._stats.hanging(), suppress(TimeoutError):
             async with asyncio.timeout(hang_s):
-                await replaced.wait()
+                while self._faults.plan.hangs(text):
+                    await self._replaced.wait()
 
     async def put_faults(self, request: web.Request) -> web.Response:
         try:

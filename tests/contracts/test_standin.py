@@ -78,6 +78,19 @@ async def test_the_journal_says_answered_exactly_when_a_whole_200_was_read(
     assert entry["began_s"] <= entry["ended_s"]
 
 
+async def test_what_hangs_goes_on_hanging_while_the_plan_says_so(standin: Standin) -> None:
+    """A plan with other trouble lets no marked text go."""
+    marker = Marker("marked", FaultKind.HANG)
+    await standin.put(FaultPlan(markers=(marker,), hang_s=3600))
+    asked = asyncio.create_task(standin.ask("a marked text"))
+    await standin.until(hanging=1)
+    await standin.put(FaultPlan(rates={FaultKind.HTTP_500: 1}, markers=(marker,), hang_s=3600))
+    assert (await standin.stats())["hanging"] == 1
+    await standin.put(FaultPlan())
+    async with asyncio.timeout(DEADLINE_S):
+        assert await asked == 200
+
+
 async def test_what_hangs_is_let_go_by_another_plan(standin: Standin) -> None:
     """With a good answer, also while it hangs for an hour; a new plan's calls hang anew."""
     hanging = FaultPlan(rates={FaultKind.HANG: 1}, hang_s=3600)

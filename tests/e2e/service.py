@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from streams.local import guard
 from streams.local.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -56,21 +57,27 @@ class Process:
         environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "streams", *arguments] if is_own else list(arguments)
-            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        guard.OURS.watch(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL: nothing is put in order."""
         self.process.kill()
         self.process.wait()
+        guard.OURS.release(self.process.pid)
 
     def stop(self) -> int:
         """SIGTERM, then the exit code; a process that does not end within 15 s is killed, and the code is -9."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(15)
+            code = self.process.wait(15)
         except subprocess.TimeoutExpired:
             self.kill()
             return -signal.SIGKILL
+        guard.OURS.release(self.process.pid)
+        return code
 
 
 class Service:
@@ -86,14 +93,14 @@ class Service:
         }
         self.processes: list[Process] = []
         self.standin_port = 0
+        self.gateway_url = ""
 
     def __enter__(self) -> "Service":
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.processes):
-            if process.process.poll() is None:
-                process.kill()
+            process.kill()
 
     def run(self, *arguments: str) -> None:
         """A command that ends by itself, with 0."""
@@ -101,6 +108,12 @@ class Service:
 
     def start(self, name: str, *arguments: str, **settings: str) -> Process:
         process = Process(self.folder, name, arguments, {**self.settings, **settings})
+        self.processes.append(process)
+        return process
+
+    def start_command(self, name: str, command: Iterable[str], **settings: str) -> Process:
+        """A whole command, with the common settings."""
+        process = Process(self.folder, name, command, {**self.settings, **settings}, is_own=False)
         self.processes.append(process)
         return process
 
@@ -124,6 +137,13 @@ class Service:
         """What the stand-in answers to GET, None when it does not."""
         status, body = get(f"http://127.0.0.1:{self.standin_port}/{path}")
         return json.loads(body) if status == 200 else None
+
+    def start_gateway(self) -> None:
+        """Returns when it is ready; `gateway_url` is its address."""
+        port = free_port()
+        self.gateway_url = f"http://127.0.0.1:{port}"
+        self.start("gateway", "gateway", GATEWAY_PORT=str(port))
+        until(lambda: get(f"{self.gateway_url}/readyz")[0] == 200, within_s=30, what="the gateway is ready")
 
     def start_worker(self, name: str) -> Process:
         """Returns when the worker has joined and its table is restored."""

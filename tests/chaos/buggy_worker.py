@@ -1,0 +1,23 @@
+"""`python -m tests.chaos.buggy_worker BUG`: what `grok-insights worker` runs, with one bug planted into it."""
+
+import sys
+
+from streams import cli
+from tests.chaos.planted_bugs import BUGS, HARMLESS
+
+PATCHES = {**{bug.name: bug.patch for bug in BUGS.values()}, **HARMLESS}
+
+
+def main(arguments: list[str]) -> None:
+    """Exit codes are those of `grok-insights worker`; 2, with the list of bugs, for a name that is not one of them."""
+    if len(arguments) != 1 or arguments[0] not in PATCHES:
+        sys.stderr.write("usage: python -m tests.chaos.buggy_worker BUG, where BUG is one of\n")
+        sys.stderr.writelines(f"  {name}: {patch.__doc__}\n" for name, patch in PATCHES.items())
+        sys.exit(2)
+    PATCHES[arguments[0]]()
+    sys.argv = ["grok-insights", "worker"]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

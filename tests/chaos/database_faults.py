@@ -1,0 +1,103 @@
+"""What goes wrong with a database: it dies, stands still, drops its connections, or takes its time to commit."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from streams.local.postgres import Postgres
+from tests.chaos.process_tree import continue_tree, is_stopped, kill_tree, stop_tree
+
+_TIMEOUT_S = 5.0
+_CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+# For each statement, in its own transaction: whoever writes waits before it can commit.
+_SLOWNESS = """
+CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM pg_sleep({seconds:f}); RETURN NULL; END $$
+"""
+# The trigger stays: taking it away would have to wait for writers, and the slow ones are what is to end.
+_TRIGGER = """
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'take_time') THEN
+        CREATE TRIGGER take_time AFTER INSERT OR UPDATE ON insights
+            FOR EACH STATEMENT EXECUTE FUNCTION take_time();
+    END IF;
+END $$
+"""
+#: The server is away, frozen, just starting or just ending.
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class DatabaseFaults:
+    """Faults of one local server. Every call may be repeated, and none fails because the server is away.
+
+    `database_url` is the database of the connections and the table; without it, the server's own one.
+    """
+
+    def __init__(self, postgres: Postgres, database_url: str | None = None) -> None:
+        self._postgres = postgres
+        self._url = database_url or postgres.url
+
+    @property
+    def is_alive(self) -> bool:
+        """The server's process is there, frozen or not."""
+        return self._postgres.is_running
+
+    @property
+    def is_frozen(self) -> bool:
+        """Every process of the server is stopped."""
+        return self._postgres.pid is not None and self.is_alive and is_stopped(self._postgres.pid)
+
+    def kill(self) -> None:
+        """SIGKILL for every process of the server at one moment; returns when it is dead. Blocks."""
+        if self._postgres.pid is not None and self.is_alive:
+            kill_tree(self._postgres.pid)
+            self._postgres.stop()
+
+    def restart(self) -> None:
+        """Starts a dead server again; returns when it takes logins, after its recovery. Blocks."""
+        if not self.is_alive:
+            self._postgres.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP for every process of the server; returns when none runs. Its connections stay open."""
+        if self._postgres.pid is not None and self.is_alive:
+            stop_tree(self._postgres.pid)
+
+    def thaw(self) -> None:
+        """SIGCONT for every process of the server."""
+        if self._postgres.pid is not None and self.is_alive:
+            continue_tree(self._postgres.pid)
+
+    async def cut_connections(self) -> bool:
+        """Ends all connections to the database but the one that says so. Whether the server did it."""
+        return await self._did(_CUT)
+
+    async def slow_commits(self, seconds: float) -> bool:
+        """From now on each statement that writes insights takes so much longer. Whether the server did it."""
+        return await self._did(_SLOWNESS.format(seconds=seconds), _TRIGGER)
+
+    async def normal_commits(self) -> bool:
+        """Ends slow_commits, but for statements that wait already. Whether the server did it."""
+        return await self._did(_SLOWNESS.format(seconds=0))
+
+    async def _did(self, *statements: str) -> bool:
+        try:
+            async with self._connection() as connection:
+                for statement in statements:
+                    await connection.execute(statement, timeout=_TIMEOUT_S)
+        except _AWAY:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self._url, timeout=_TIMEOUT_S)
+        try:
+            yield connection
+        finally:
+            # A frozen server does not say goodbye.
+            connection.terminate()

@@ -1,0 +1,182 @@
+"""Workers that are killed, frozen and stopped on purpose, and started again; what happened is noted for the judge."""
+
+import asyncio
+import hashlib
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from tests.chaos.payments import Death
+from tests.chaos.verdict import Verdict
+from tests.e2e.service import Process, Service, get
+
+WORKERS_MIN, WORKERS_MAX = 2, 4
+#: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
+_FREEZE_S = (13.0, 19.0)
+#: The promise is 10 s; the machine may be busy.
+_STOP_WITHIN_S = 12.0
+#: The files of RocksDB that a broken disk would be noticed by.
+_TORN = ("*.sst", "MANIFEST*", "*.log")
+
+
+class Member:
+    """One worker's place: its folder and key stay the same over many lives."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.data_dir = folder / "data" / name
+        self.api_key = f"key-of-{name}"
+        self.caller = hashlib.sha256(self.api_key.encode()).hexdigest()[:8]
+        self.process: Process | None = None
+        self.port = 0
+        self.is_frozen = False
+        #: Whether it is to be running: nobody killed or stopped it on purpose.
+        self.is_wanted = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Its process is there, frozen or not."""
+        return self.process is not None and self.process.process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether it has joined and its table is restored."""
+        return get(f"http://127.0.0.1:{self.port}/readyz")[0] == 200
+
+
+class Fleet:
+    """`bug` is planted into every worker; `in_flight` tells the calls that each caller has under way."""
+
+    def __init__(self, service: Service, in_flight: Callable[[], dict[str, int]], bug: str | None = None) -> None:
+        self._service = service
+        self._in_flight = in_flight
+        self._bug = bug
+        self.members = [Member(f"worker-{number}", service.folder) for number in range(WORKERS_MAX)]
+        self.deaths: list[Death] = []
+        #: From when to when a worker was frozen.
+        self.freezes: list[tuple[float, float]] = []
+        self.happened: Counter[str] = Counter()
+        #: What a worker must not do.
+        self.violations: list[tuple[str, str]] = []
+        #: Calls that a worker had under way when it was killed, one figure a kill.
+        self.in_flight_at_kills: list[int] = []
+
+    @property
+    def living(self) -> list[Member]:
+        """Those that run."""
+        return [member for member in self.members if member.is_alive and not member.is_frozen]
+
+    def start(self, member: Member) -> None:
+        """Does not wait until it is ready: that may well be never, under faults."""
+        if member.is_alive:
+            return
+        member.port = self._service.free_port()
+        member.is_wanted = True
+        member.process = self._service.start_command(
+            member.name,
+            [sys.executable, "-m", *(["tests.chaos.buggy_worker", self._bug] if self._bug else ["streams", "worker"])],
+            WORKER_METRICS_PORT=str(member.port),
+            DATA_DIR=str(member.data_dir),
+            XAI_API_KEY=member.api_key,
+        )
+
+    async def pick(self, source: random.Random) -> Member:
+        """One of the living, rather one that works: killing those that have just been started proves little."""
+        self.fill_up(1)
+        in_flight = await asyncio.to_thread(self._in_flight)
+        busy = [member for member in self.living if in_flight.get(member.caller)]
+        return source.choice(busy or self.living)
+
+    async def kill(self, member: Member) -> None:
+        """SIGKILL; it stays dead until somebody starts it."""
+        in_flight = await asyncio.to_thread(self._in_flight)
+        member.is_wanted = False
+        process = self._process_of(member)
+        if member.is_alive:
+            process.kill()
+            self.in_flight_at_kills.append(in_flight.get(member.caller, 0))
+            self.deaths.append(Death(member.caller, time.time(), "killed"))
+            self.happened["workers_killed"] += 1
+
+    async def freeze(self, member: Member, source: random.Random) -> None:
+        """SIGSTOP until the group has given its partitions away, then SIGCONT: its late work must do no harm."""
+        process = self._process_of(member).process
+        member.is_frozen = True
+        process.send_signal(signal.SIGSTOP)
+        frozen_s = time.time()
+        self.deaths.append(Death(member.caller, frozen_s, "frozen"))
+        self.happened["workers_frozen"] += 1
+        try:
+            await asyncio.sleep(source.uniform(*_FREEZE_S))
+        finally:
+            self.freezes.append((frozen_s, time.time()))
+            member.is_frozen = False
+            process.send_signal(signal.SIGCONT)
+
+    async def stop(self, member: Member) -> None:
+        """SIGTERM; one that does not end is killed."""
+        process, member.is_wanted, began_s = self._process_of(member), False, time.monotonic()
+        await asyncio.to_thread(process.stop)
+        took_s = time.monotonic() - began_s
+        self.deaths.append(Death(member.caller, time.time(), "stopped"))
+        self.happened["workers_stopped"] += 1
+        if took_s > _STOP_WITHIN_S:
+            self.violations.append(("stops_too_slow", f"{member.name} after {took_s:.1f} s"))
+
+    def given_up(self) -> None:
+        """Brokers that were frozen for longer than the session go on, and give every worker up."""
+        now_s = time.time()
+        self.deaths += [Death(member.caller, now_s, "given_up") for member in self.members if member.is_alive]
+
+    def lose_tables(self, member: Member) -> None:
+        """The RocksDB folder of a dead worker is gone."""
+        shutil.rmtree(member.data_dir / "tables", ignore_errors=True)
+
+    def tear_table(self, member: Member, source: random.Random) -> None:
+        """One file of a dead worker's RocksDB is cut in half."""
+        files = sorted(file for pattern in _TORN for file in member.data_dir.rglob(pattern) if file.stat().st_size > 1)
+        if files:
+            file = source.choice(files)
+            with file.open("r+b") as torn:
+                torn.truncate(file.stat().st_size // 2)
+            self.happened["tables_torn"] += 1
+
+    async def supervise(self) -> NoReturn:
+        """Starts again who ended by itself, as any supervisor would; until cancelled."""
+        while True:
+            await asyncio.sleep(0.5)
+            for member in self.members:
+                if member.is_wanted and not member.is_alive:
+                    code = self._process_of(member).process.returncode
+                    self.violations.append(("ended_by_itself", f"{member.name} with {code}"))
+                    self.start(member)
+
+    def fill_up(self, at_least: int) -> None:
+        """Starts absent ones until there are enough."""
+        absent = [member for member in self.members if not member.is_alive]
+        for member in absent[: max(0, at_least - len(self.living))]:
+            self.start(member)
+
+    async def ready(self, within_s: float) -> bool:
+        """Whether every living worker got ready in time."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not all([await asyncio.to_thread(member.is_ready) for member in self.living]):
+                    await asyncio.sleep(0.3)
+        except TimeoutError:
+            return False
+        return True
+
+    def tell(self, verdict: Verdict) -> None:
+        """Adds what workers did wrong."""
+        for violation, example in self.violations:
+            verdict.violation(violation, example)
+
+    def _process_of(self, member: Member) -> Process:
+        assert member.process is not None, f"{member.name} was never started"
+        return member.process

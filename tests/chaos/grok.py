@@ -1,0 +1,65 @@
+"""The stand-in for Grok, told over HTTP what to do wrong."""
+
+import asyncio
+import json
+import random
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from tests.chaos.oracle import HANG_MARKER, REFUSED_MARKER
+
+_TIMEOUT_S = 30
+_TROUBLE_S = (5.0, 10.0)
+_REFUSED = {"text": REFUSED_MARKER, "kind": "violation_403"}
+_HANGS = {"text": HANG_MARKER, "kind": "hang"}
+#: Troubles by the name of their fault, as shares of calls.
+TROUBLES: Mapping[str, Mapping[str, float]] = {
+    "grok_errors": {"http_500": 0.1, "http_429": 0.1},
+    "grok_resets": {"reset": 0.08, "reset_mid_body": 0.08},
+    "grok_slow": {"slow_body": 0.3},
+    "grok_bad": {"bad_schema": 0.05, "bad_json": 0.02},
+}
+
+
+class Grok:
+    """Marked texts hang, whatever else is wrong, until `release`."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._holds = True
+
+    def hold(self) -> None:
+        """From now on marked texts hang; all else goes well."""
+        self._holds = True
+        self._put({})
+
+    def release(self) -> None:
+        """Whatever hangs is answered, and all goes well."""
+        self._holds = False
+        self._put({})
+
+    async def trouble(self, name: str, source: random.Random) -> None:
+        """For some seconds."""
+        await asyncio.to_thread(self._put, TROUBLES[name])
+        try:
+            await asyncio.sleep(source.uniform(*_TROUBLE_S))
+        finally:
+            await asyncio.to_thread(self._put, {})
+
+    def stats(self) -> dict[str, Any]:
+        """The stand-in's own figures."""
+        with urllib.request.urlopen(f"{self._address}/control/stats", timeout=_TIMEOUT_S) as response:  # noqa: S310
+            return dict(json.load(response))
+
+    def in_flight_by_caller(self) -> dict[str, int]:
+        """The calls that each worker has under way."""
+        return dict(self.stats()["in_flight_by_caller"])
+
+    def _put(self, rates: Mapping[str, float]) -> None:
+        markers = [_REFUSED, _HANGS] if self._holds else [_REFUSED]
+        plan = {"rates": rates, "markers": markers, "hang_s": 3600, "slow_body_s": 1}
+        address = f"{self._address}/control/faults"
+        request = urllib.request.Request(address, json.dumps(plan).encode(), method="PUT")  # noqa: S310  loopback
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):  # noqa: S310
+            pass

@@ -1,0 +1,108 @@
+"""Faults of what the workers depend on: Grok, Postgres and the brokers. Each ends with everything as it was."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from tests.chaos.cluster import NODES, Cluster
+from tests.chaos.database_faults import DatabaseFaults
+from tests.chaos.grok import TROUBLES, Grok
+from tests.chaos.payments import Outage
+from tests.chaos.schedule import Fault
+
+_KAFKA_FROZEN_S = 30.0
+#: Leaders are elected anew and clients find them, after a broker died or all of them went on.
+_ELECTIONS_S = 20.0
+_NORMAL_AGAIN_WITHIN_S = 60.0
+
+
+class Infrastructure:
+    """Counts what really happened by its name. `given_up` is told when frozen brokers are about to go on."""
+
+    def __init__(self, cluster: Cluster, database: DatabaseFaults, grok: Grok, given_up: Callable[[], None]) -> None:
+        self._cluster, self._database, self._grok, self._given_up = cluster, database, grok, given_up
+        self.happened: Counter[str] = Counter()
+        self.outages: list[Outage] = []
+
+    @property
+    def by_name(self) -> Mapping[str, Fault]:
+        """For the schedule."""
+        return {
+            "postgres_killed": self._postgres_killed,
+            "postgres_frozen": self._postgres_frozen,
+            "postgres_slow": self._postgres_slow,
+            "postgres_cut": self._postgres_cut,
+            "kafka_frozen": self._kafka_frozen,
+            "broker_killed": self._broker_killed,
+            "broker_restarted": self._broker_restarted,
+            **{name: partial(self._grok_trouble, name) for name in TROUBLES},
+        }
+
+    async def _postgres_killed(self, source: random.Random) -> None:
+        await asyncio.to_thread(self._database.kill)
+        try:
+            await asyncio.sleep(source.uniform(2, 8))
+        finally:
+            await asyncio.to_thread(self._database.restart)
+        self.happened["postgres_killed"] += 1
+
+    async def _postgres_frozen(self, source: random.Random) -> None:
+        await asyncio.to_thread(self._database.freeze)
+        try:
+            await asyncio.sleep(source.uniform(5, 15))
+        finally:
+            await asyncio.to_thread(self._database.thaw)
+        self.happened["postgres_frozen"] += 1
+
+    async def _postgres_slow(self, source: random.Random) -> None:
+        is_slow = await self._database.slow_commits(source.uniform(0.3, 1.5))
+        try:
+            await asyncio.sleep(source.uniform(6, 10))
+        finally:
+            async with asyncio.timeout(_NORMAL_AGAIN_WITHIN_S):
+                while not await self._database.normal_commits():
+                    await asyncio.sleep(0.5)
+        self.happened["postgres_slow"] += is_slow
+
+    async def _postgres_cut(self, source: random.Random) -> None:
+        for _ in range(3):
+            self.happened["postgres_cut"] += await self._database.cut_connections()
+            await asyncio.sleep(source.uniform(0.5, 2))
+
+    async def _kafka_frozen(self, source: random.Random) -> None:
+        began_s = time.time()
+        await asyncio.to_thread(self._cluster.freeze)
+        try:
+            await asyncio.sleep(_KAFKA_FROZEN_S)
+        finally:
+            self._given_up()
+            await asyncio.to_thread(self._cluster.thaw)
+            self._was_away(began_s)
+        self.happened["kafka_frozen"] += 1
+
+    async def _broker_killed(self, source: random.Random) -> None:
+        node, began_s = source.choice(NODES), time.time()
+        await asyncio.to_thread(self._cluster.kill, node)
+        try:
+            await asyncio.sleep(source.uniform(3, 8))
+        finally:
+            await asyncio.to_thread(self._cluster.restart, node)
+            self._was_away(began_s)
+        self.happened["broker_killed"] += 1
+
+    async def _broker_restarted(self, source: random.Random) -> None:
+        node, began_s = source.choice(NODES), time.time()
+        await asyncio.to_thread(self._cluster.terminate, node)
+        await asyncio.to_thread(self._cluster.restart, node)
+        self._was_away(began_s)
+        self.happened["broker_restarted"] += 1
+
+    async def _grok_trouble(self, name: str, source: random.Random) -> None:
+        await self._grok.trouble(name, source)
+        self.happened[name] += 1
+
+    def _was_away(self, began_s: float) -> None:
+        self.outages.append(Outage(began_s, time.time() + _ELECTIONS_S))

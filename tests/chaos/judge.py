@@ -1,0 +1,211 @@
+"""The verdict on a world: what was accepted against what became of it. Pure; runs when the faults are over."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import floor, inf
+from typing import Any
+
+import orjson
+
+from schemas.dead_letter import DeadLetterReason
+from schemas.insight import Insight
+from schemas.topics import DEFAULT_TENANT, Topic
+from tests.chaos.commits import judge_commits, judge_offsets_at_end
+from tests.chaos.evidence import Evidence, Letter, Place
+from tests.chaos.oracle import Case, Kind, Oracle
+from tests.chaos.payments import Cashier, Fates
+from tests.chaos.verdict import Verdict
+
+_ANALYSED = ("analysed", "cached")
+_DEAD_REASON = {Kind.REFUSED: DeadLetterReason.REFUSED, Kind.BROKEN: DeadLetterReason.UNDECODABLE}
+
+
+@dataclass
+class Posted:
+    """Numbers of the cases: confirmed ones are owed an outcome, unconfirmed ones only if they stand in the topic."""
+
+    confirmed: set[int] = field(default_factory=set)
+    unconfirmed: set[int] = field(default_factory=set)
+
+
+def judge(oracle: Oracle, posted: Posted, evidence: Evidence, fates: Fates, *, everything_is_due: bool) -> Verdict:
+    """Everything that is known of the world so far; while texts hang at Grok, they and the last offsets are not due."""
+    verdict = Verdict()
+    books = _Books(oracle, posted, evidence, verdict)
+    books.judge_stored()
+    for case in books.due(everything_is_due):
+        books.judge_case(case)
+    books.judge_strangers()
+    judge_commits(evidence, books.rows_ms(), verdict)
+    if everything_is_due:
+        judge_offsets_at_end(evidence, verdict)
+    kept_s = {case.digest: [at / 1000 for at in evidence.kept.get(case.text_key, ())] for case in books.cases.values()}
+    Cashier(kept_s, books.digests_with_an_answer(), fates, verdict).judge(evidence.calls)
+    verdict.figures["ids"] = len(posted.confirmed)
+    verdict.figures["unconfirmed"] = len(posted.unconfirmed)
+    verdict.figures["redelivered"] = _redelivered(evidence)
+    verdict.figures["rebalances"] = max(0, len(evidence.generations) - 1)
+    verdict.figures.update(Counter(row["outcome"] for row in evidence.rows))
+    return verdict
+
+
+class _Books:
+    """The evidence by case."""
+
+    def __init__(self, oracle: Oracle, posted: Posted, evidence: Evidence, verdict: Verdict) -> None:
+        self._oracle, self._posted, self._evidence, self._verdict = oracle, posted, evidence, verdict
+        #: First place -> the case that stands there, and its value: the gateway writes it in its own way.
+        self._case_at: dict[Place, Case] = {}
+        self._value_at: dict[Place, bytes | None] = {}
+        self.cases: dict[int, Case] = {}
+        self._letters: dict[int, list[Letter]] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._read_inputs()
+        self._bad_answers = Counter(
+            call.text for call in evidence.calls if call.end == "answered" and call.fault in ("bad_schema", "bad_json")
+        )
+
+    def judge_stored(self) -> None:
+        """A confirmation means that the record stands in the topic."""
+        for number in self._posted.confirmed - self.cases.keys():
+            self._verdict.violation("missing", f"{self._oracle.case(number).id} was confirmed and is not in the topic")
+
+    def due(self, hanging_are_due: bool) -> list[Case]:
+        return [case for case in self.cases.values() if hanging_are_due or case.kind is not Kind.HANGS]
+
+    def rows_ms(self) -> dict[Place, float]:
+        """When the row of each record was written that has to have one."""
+        rows_ms = {}
+        for first, case in self._case_at.items():
+            if case.kind is not Kind.BROKEN:
+                row = self._rows.get(case.id)
+                written_at = row["written_at"] if row is not None else None
+                rows_ms[first] = inf if written_at is None else floor(written_at.timestamp() * 1000)
+        return rows_ms
+
+    def digests_with_an_answer(self) -> set[str]:
+        """Texts that somebody must have asked about."""
+        answered = (case for case in self.cases.values() if self._outcome(case) in _ANALYSED)
+        return {case.digest for case in answered}
+
+    def _outcome(self, case: Case) -> str | None:
+        row = self._rows.get(case.id)
+        return None if row is None else str(row["outcome"])
+
+    def judge_case(self, case: Case) -> None:
+        """Its one end: a row with its event, or a letter with its row where an id could be read."""
+        row = self._rows.get(case.id)
+        if case.kind is Kind.BROKEN:
+            self._judge_broken(case)
+            return
+        if row is None:
+            self._verdict.violation("missing", f"{case.id} ({case.kind}) has no row")
+        elif row["outcome"] == "dead":
+            self._judge_dead(case, row)
+        else:
+            self._judge_living(case, row)
+
+    def judge_strangers(self) -> None:
+        """Rows, events and letters that nothing was posted for, and rows that are there twice."""
+        for row in self._evidence.rows:
+            at = Place(row["origin_topic"], row["origin_partition"], row["origin_offset"])
+            case = self._case_at.get(at)
+            if case is None or case.id != row["conversation_id"] or row["tenant"] != DEFAULT_TENANT:
+                self._verdict.violation("invented", f"row {row['conversation_id']} from {at}")
+        for conversation_id, events in self._evidence.events.items():
+            for event in events:
+                case = self._case_at.get(event.first)
+                if case is None or case.id != conversation_id:
+                    self._verdict.violation("invented", f"event {conversation_id} from {event.first}")
+        for place in self._evidence.strange:
+            self._verdict.violation("invented", f"a record at {place} that the service does not write")
+        for first, letters in self._evidence.letters.items():
+            if first not in self._value_at or any(letter.value != self._value_at[first] for letter in letters):
+                self._verdict.violation("invented", f"letter from {first}")
+        for conversation_id, rows in Counter(row["conversation_id"] for row in self._evidence.rows).items():
+            if rows > 1:
+                self._verdict.violation("duplicate_rows", f"{conversation_id} has {rows} rows")
+
+    def _judge_broken(self, case: Case) -> None:
+        if case.id in self._rows or case.id in self._evidence.events:
+            self._verdict.violation("unbalanced", f"{case.id} (broken) has a row or an event")
+        self._judge_letter(case, DeadLetterReason.UNDECODABLE)
+
+    def _judge_letter(self, case: Case, reason: str) -> None:
+        letters = self._letters.get(case.number, [])
+        if not letters:
+            self._verdict.violation("missing", f"{case.id} ({case.kind}) has no letter")
+        if any(letter.reason != reason for letter in letters):
+            self._verdict.violation("corrupted", f"{case.id} died of {letters[0].reason} instead of {reason}")
+
+    def _judge_dead(self, case: Case, row: Mapping[str, Any]) -> None:
+        if case.id in self._evidence.events:
+            self._verdict.violation("unbalanced", f"{case.id} ({case.kind}) died and has an event")
+        unlucky = row["reason"] == DeadLetterReason.BAD_ANSWER and self._bad_answers[case.digest] >= 2
+        expected = DeadLetterReason.BAD_ANSWER if unlucky else _DEAD_REASON.get(case.kind)
+        if expected is None or row["reason"] != expected:
+            self._verdict.violation("unbalanced", f"{case.id} ({case.kind}) died of {row['reason']}")
+        else:
+            self._judge_letter(case, expected)
+
+    def _judge_living(self, case: Case, row: Mapping[str, Any]) -> None:
+        events = self._evidence.events.get(case.id, [])
+        if not events:
+            self._verdict.violation("unbalanced", f"{case.id} has a row and no event")
+        if len({event.event_id for event in events}) > len({event.first for event in events}):
+            self._verdict.violation("corrupted", f"the events of {case.id} cannot be told apart by their ids")
+        # A bad answer may be followed by a good one when the worker died in between.
+        unlucky = self._bad_answers[case.digest] >= 2
+        letters = self._letters.get(case.number, [])
+        if any(not unlucky or letter.reason != DeadLetterReason.BAD_ANSWER for letter in letters):
+            self._verdict.violation("unbalanced", f"{case.id} has a row and a letter")
+        self._verdict.figures["two_ends_after_a_crash"] += bool(letters)
+        allowed = ("filtered",) if case.kind is Kind.FILTERED else _ANALYSED
+        found = [(row["outcome"], row["text_key"], _insight_of_row(row))]
+        found += [(e.result["outcome"], e.result["text_key"], _insight_of(e.result.get("insight"))) for e in events]
+        expected = None if case.kind is Kind.FILTERED else self._oracle.insight(case)
+        for outcome, text_key, insight in found:
+            if outcome not in allowed or text_key != case.text_key or insight != expected:
+                self._verdict.violation("corrupted", f"{case.id} ({case.kind}) ended as {outcome}")
+                return
+
+    def _read_inputs(self) -> None:
+        for (topic, _), entries in self._evidence.inputs.items():
+            if topic != Topic.CONVERSATIONS:
+                continue
+            for entry in entries:
+                number = self._oracle.number_of(_id_of(entry.value))
+                if number is None:
+                    self._verdict.violation("invented", f"a record at {entry.first} that nobody posted")
+                    continue
+                self._value_at[entry.first] = entry.value
+                self.cases[number] = self._case_at[entry.first] = self._oracle.case(number)
+        for first, letters in self._evidence.letters.items():
+            if first in self._case_at:
+                self._letters.setdefault(self._case_at[first].number, []).extend(letters)
+        self._rows = {row["conversation_id"]: row for row in self._evidence.rows}
+
+
+def _id_of(value: bytes | None) -> str:
+    try:
+        return str(orjson.loads(value or b"")["id"])
+    except orjson.JSONDecodeError:
+        return (value or b"").decode().removeprefix("{")  # as the oracle breaks them
+
+
+def _insight_of_row(row: Mapping[str, Any]) -> Insight | None:
+    return _insight_of({name: row[name] for name in Insight.__struct_fields__ if name != "extra"})
+
+
+def _insight_of(fields: Mapping[str, Any] | None) -> Insight | None:
+    if fields is None or fields["sentiment"] is None:
+        return None
+    return Insight(**{**fields, "topics": tuple(fields["topics"])})
+
+
+def _redelivered(evidence: Evidence) -> int:
+    """Records that were seen to be worked on again: whatever they leave behind stands there more than once."""
+    events = sum(len(events) - len({event.first for event in events}) for events in evidence.events.values())
+    copies = sum(len(times) - 1 for times in evidence.copies.values())
+    return events + copies + sum(len(letters) - 1 for letters in evidence.letters.values())

@@ -1,0 +1,128 @@
+"""What is posted: each id is the oracle's, and the content is a function of the id. Pure."""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from agents.text import text_key
+from schemas.insight import Insight
+from schemas.topics import DEFAULT_TENANT
+from streams.standin.answers import Answerer
+
+_WORDS = (
+    *("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken"),
+    *("missing", "twice", "wrong", "great", "thanks", "order", "cancel", "angry", "urgent", "support"),
+)
+_SMALL_TALK = ("Hello!", "thanks", "ok", "Good morning!", "!!!!")
+#: How far back a repeated text was first posted, at most.
+_REPEATS_WITHIN = 400
+HANG_MARKER = "qqhangs"
+REFUSED_MARKER = "qqrefused"
+
+
+class Kind(StrEnum):
+    """How a conversation must end."""
+
+    FRESH = "fresh"  # analysed, or cached where a repeat of it came first
+    REPEAT = "repeat"  # an earlier one's text again
+    FILTERED = "filtered"
+    HANGS = "hangs"  # as fresh, once the stand-in lets go of it
+    REFUSED = "refused"  # dead, with a row
+    BROKEN = "broken"  # dead, without one: its value is not JSON
+
+
+_SHARES = ((Kind.BROKEN, 0.015), (Kind.REFUSED, 0.005), (Kind.HANGS, 0.002), (Kind.FILTERED, 0.03), (Kind.REPEAT, 0.3))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One conversation; `text` is canonical already."""
+
+    number: int
+    id: str
+    kind: Kind
+    text: str
+
+    @property
+    def value(self) -> bytes:
+        """The record's value as a raw producer writes it."""
+        if self.kind is Kind.BROKEN:
+            return b"{" + self.id.encode()
+        return json.dumps({"id": self.id, "text": self.text}).encode()
+
+    @property
+    def text_key(self) -> str:
+        """The key that the service must know the text by."""
+        return text_key(DEFAULT_TENANT, self.text)
+
+    @property
+    def digest(self) -> str:
+        """The name that the stand-in's journal has for the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+class Oracle:
+    """The cases of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._prefix = f"c{seed:08x}-"
+        self._answerer = Answerer()
+        # A world is judged many times over.
+        self.case = lru_cache(maxsize=None)(self._case)
+        self._insight_of = lru_cache(maxsize=None)(self._read_answer)
+
+    def number_of(self, conversation_id: str) -> int | None:
+        """None for an id that is not the oracle's."""
+        prefix, number = conversation_id[: len(self._prefix)], conversation_id[len(self._prefix) :]
+        return int(number) if prefix == self._prefix and number.isdecimal() else None
+
+    def insight(self, case: Case) -> Insight:
+        """What the stand-in says of the text, each time the same."""
+        return self._insight_of(case.text)
+
+    def _read_answer(self, text: str) -> Insight:
+        return _read_insight(self._answerer.completion("", text, "standin", None).body)
+
+    def _case(self, number: int) -> Case:
+        source = random.Random(f"{self.seed}:{number}")
+        kind = _kind(source.random())
+        if kind is Kind.REPEAT:
+            first = self._first_of(number, source)
+            if first is not None:
+                return Case(number, self._id(number), kind, first.text)
+            kind = Kind.FRESH
+        return Case(number, self._id(number), kind, self._text(number, kind, source))
+
+    def _first_of(self, number: int, source: random.Random) -> Case | None:
+        """An earlier fresh one; chosen ones that are not fresh themselves make this one fresh."""
+        earlier = number - source.randint(1, _REPEATS_WITHIN)
+        if earlier < 0 or _kind(random.Random(f"{self.seed}:{earlier}").random()) is not Kind.FRESH:
+            return None
+        return self.case(earlier)
+
+    def _text(self, number: int, kind: Kind, source: random.Random) -> str:
+        if kind is Kind.FILTERED:
+            return source.choice(_SMALL_TALK)
+        words = source.sample(_WORDS, 6)
+        marker = {Kind.HANGS: [HANG_MARKER], Kind.REFUSED: [REFUSED_MARKER]}.get(kind, [])
+        return " ".join([*words, *marker, f"case {self.seed:08x} {number}"])
+
+    def _id(self, number: int) -> str:
+        return f"{self._prefix}{number}"
+
+
+def _kind(drawn: float) -> Kind:
+    for kind, share in _SHARES:
+        drawn -= share
+        if drawn < 0:
+            return kind
+    return Kind.FRESH
+
+
+def _read_insight(completion: bytes) -> Insight:
+    content = json.loads(json.loads(completion)["choices"][0]["message"]["content"])
+    return Insight(**{**content, "topics": tuple(content["topics"])})

@@ -1,0 +1,161 @@
+"""Whether a text was paid for again without a reason: Grok's own journal against what happened to the workers. Pure."""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.chaos.evidence import Call
+from tests.chaos.verdict import Verdict
+
+#: Faults after which the answer arrives all the same.
+_HARMLESS = (None, "slow_body", "no_usage")
+_BAD_ANSWERS = ("bad_schema", "bad_json")
+#: How long an answer may take to the changelog while brokers take writes; the machine may be busy.
+_KEPT_WITHIN_S = 5.0
+#: A worker that has to give partitions away lets go of what hangs some seconds before the rebalance is over.
+_LET_GO_BEFORE_S, _LET_GO_AFTER_S = 20.0, 5.0
+_ASKS_FOR_A_GOOD_ANSWER = 2
+
+
+class Death(NamedTuple):
+    """What took a worker's calls away: killed, frozen (past its session), stopped, ended, or given_up by the group
+    because the brokers were frozen."""
+
+    caller: str
+    at_s: float
+    kind: str
+
+
+class Outage(NamedTuple):
+    """Brokers did not take writes, or not all of them."""
+
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True)
+class Fates:
+    """`moves_s` are the times at which the group had a new generation, in order."""
+
+    deaths: Sequence[Death]
+    outages: Sequence[Outage]
+    moves_s: Sequence[float]
+
+    def is_outage(self, from_s: float, to_s: float) -> bool:
+        """Whether brokers were away at any time in between."""
+        return any(outage.from_s <= to_s and from_s <= outage.to_s for outage in self.outages)
+
+    def moves(self, from_s: float, to_s: float) -> int:
+        """Rebalances in between."""
+        return bisect_right(self.moves_s, to_s) - bisect_left(self.moves_s, from_s)
+
+
+class _Loss(NamedTuple):
+    """A call that was lost with its worker; one of a worker that lives on may not be made again by itself."""
+
+    at_s: float
+    excuses_same_caller: bool
+
+
+class Cashier:
+    """`kept_s` has, for each text's digest, the times at which its answer was written to the changelog; `ended` the
+    digests of all texts that have a row by an answer."""
+
+    def __init__(
+        self, kept_s: Mapping[str, Sequence[float]], ended: Collection[str], fates: Fates, verdict: Verdict
+    ) -> None:
+        self._kept_s, self._ended, self._fates, self._verdict = kept_s, ended, fates, verdict
+        self._deaths: dict[str, list[Death]] = defaultdict(list)
+        for death in sorted(fates.deaths, key=lambda death: death.at_s):
+            self._deaths[death.caller].append(death)
+
+    def judge(self, calls: Iterable[Call]) -> None:
+        """Calls that the stand-in spoiled have to be followed by another; any other text has one call, but for those
+        that were cut off: under way, their answer not kept, when their worker was taken away."""
+        good: dict[str, list[Call]] = defaultdict(list)
+        spoiled: dict[tuple[str, str], list[Call]] = defaultdict(list)
+        for call in sorted(calls, key=lambda call: call.began_s):
+            if _is_good(call):
+                good[call.text].append(call)
+            else:
+                spoiled[call.text, call.fault or ""].append(call)
+        for text, asked in good.items():
+            self._judge_text(text, asked)
+        for (_, fault), asked in spoiled.items():
+            self._judge_spoiled(fault, asked)
+        for text in self._ended - good.keys():
+            self._verdict.violation("unbalanced", f"text {text[:8]} has a row and nobody was asked")
+        figures = self._verdict.figures
+        figures["calls"], figures["distinct_texts"] = sum(map(len, good.values())), len(self._ended)
+        figures["spoiled"] = sum(map(len, spoiled.values()))
+        if figures["calls"] > figures["distinct_texts"] + figures["cut_off"] and not self._verdict.counts["paid_again"]:
+            self._verdict.violation("paid_again", f"{figures['calls']} calls, {figures['cut_off']} of them cut off")
+
+    def _judge_text(self, text: str, asked: Sequence[Call]) -> None:
+        kept_s = self._kept_s.get(text, ())
+        if not kept_s and any(call.end == "answered" for call in asked):
+            self._verdict.violation("paid_again", f"text {text[:8]} was answered and its answer never kept")
+        losses = [self._loss(call, kept_s) for call in asked]
+        self._verdict.figures["cut_off"] += sum(loss is not None for loss in losses)
+        for number, again in enumerate(asked[1:], start=1):
+            for first, loss in zip(asked[:number], losses[:number], strict=True):
+                if not _may_follow(first, loss, again):
+                    self._verdict.violation("paid_again", _story(first, again, kept_s))
+                    break
+
+    def _loss(self, call: Call, kept_s: Sequence[float]) -> _Loss | None:
+        for death in self._deaths.get(call.caller, ()):
+            if death.at_s >= call.began_s and self._is_lost(call, death, kept_s):
+                return _Loss(death.at_s, excuses_same_caller=death.kind != "given_up")
+        return None
+
+    def _is_lost(self, call: Call, death: Death, kept_s: Sequence[float]) -> bool:
+        """A worker that is stopped in order has the time to end its calls, as long as it can keep their answers."""
+        if any(call.began_s <= kept <= death.at_s for kept in kept_s):
+            return False
+        could_not_keep = self._fates.is_outage(call.ended_s, death.at_s)
+        if death.kind == "stopped":
+            return could_not_keep
+        return could_not_keep or death.at_s <= call.ended_s + _KEPT_WITHIN_S
+
+    def _judge_spoiled(self, fault: str, asked: Sequence[Call]) -> None:
+        """What hangs is let go only with the partition; a bad answer is asked for once more."""
+        for call in asked:
+            if fault == "hang" and not self._had_to_let_go(call):
+                self._verdict.violation("paid_again", f"text {call.text[:8]} was given up after {_took_s(call):.0f} s")
+        # The record may have been begun anew at each of these, and its copy sent home twice.
+        attempts = 2 + self._fates.moves(asked[0].began_s, asked[-1].ended_s)
+        attempts += len([death for death in self._fates.deaths if asked[0].began_s <= death.at_s <= asked[-1].ended_s])
+        if fault in _BAD_ANSWERS and len(asked) > _ASKS_FOR_A_GOOD_ANSWER * attempts:
+            self._verdict.violation("paid_again", f"text {asked[0].text[:8]} was asked {len(asked)} times ({fault})")
+
+    def _had_to_let_go(self, call: Call) -> bool:
+        if self._fates.moves(call.ended_s - _LET_GO_AFTER_S, call.ended_s + _LET_GO_BEFORE_S):
+            return True
+        near = (call.ended_s - _LET_GO_BEFORE_S, call.ended_s + _LET_GO_BEFORE_S)
+        return any(near[0] <= death.at_s <= near[1] for death in self._deaths.get(call.caller, ()))
+
+
+def _is_good(call: Call) -> bool:
+    """It was answered well, or would have been."""
+    return call.fault in _HARMLESS or (call.fault == "hang" and call.end == "answered")
+
+
+def _may_follow(first: Call, loss: _Loss | None, again: Call) -> bool:
+    if loss is None or loss.at_s > again.began_s:
+        return False
+    return loss.excuses_same_caller or first.caller != again.caller
+
+
+def _took_s(call: Call) -> float:
+    return call.ended_s - call.began_s
+
+
+def _story(first: Call, again: Call, kept_s: Sequence[float]) -> str:
+    kept = ", ".join(f"{at - first.began_s:+.2f}" for at in kept_s)
+    return (
+        f"text {first.text[:8]} by {first.caller} at {first.began_s:.2f} ({first.end} after {_took_s(first):.2f} s, "
+        f"kept {kept}) and {again.began_s - first.began_s:.2f} s later by {again.caller} ({again.end})"
+    )

@@ -1,0 +1,72 @@
+"""Bugs that the judge must notice: each is one mistake of a careless developer, planted into a worker by one patch.
+
+They prove the harness and nothing else; `python -m tests.chaos.buggy_worker BUG` runs a worker with one of them.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.chaos import planted_in_answers, planted_in_offsets, planted_in_sinks
+
+Finding = Literal[
+    "missing",
+    "corrupted",
+    "invented",
+    "duplicate_rows",
+    "commits_past_unfinished",
+    "commits_moved_back",
+    "paid_again",
+    "unbalanced",
+]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`story` is what the developer did; `shows_as` the finding of the judge that must turn red, beside any others."""
+
+    name: str
+    story: str
+    shows_as: Finding
+    patch: Callable[[], None]
+
+
+def _bug(patch: Callable[[], None], shows_as: Finding) -> Bug:
+    return Bug(patch.__name__, inspect.getdoc(patch) or "", shows_as, patch)
+
+
+BUGS: Mapping[str, Bug] = {
+    bug.name: bug
+    for bug in (
+        _bug(planted_in_offsets.commit_on_read, "commits_past_unfinished"),
+        _bug(planted_in_offsets.commit_highest, "commits_past_unfinished"),
+        _bug(planted_in_offsets.slot_opened_late, "commits_past_unfinished"),
+        _bug(planted_in_offsets.next_not_checked, "commits_past_unfinished"),
+        _bug(planted_in_offsets.gap_believed, "missing"),
+        _bug(planted_in_offsets.dead_generation_commits, "commits_moved_back"),
+        _bug(planted_in_offsets.reads_from_the_end, "missing"),
+        _bug(planted_in_offsets.cancelled_is_finished, "commits_past_unfinished"),
+        _bug(planted_in_sinks.commit_before_sink, "commits_past_unfinished"),
+        _bug(planted_in_sinks.event_not_awaited, "commits_past_unfinished"),
+        _bug(planted_in_sinks.row_not_awaited, "missing"),
+        _bug(planted_in_sinks.plain_insert, "unbalanced"),
+        _bug(planted_in_sinks.table_without_key, "duplicate_rows"),
+        _bug(planted_in_sinks.origin_of_the_copy, "invented"),
+        _bug(planted_in_sinks.row_means_done, "unbalanced"),
+        _bug(planted_in_sinks.rehomed_not_awaited, "commits_past_unfinished"),
+        _bug(planted_in_sinks.letter_dropped_on_error, "missing"),
+        _bug(planted_in_answers.errors_set_aside, "unbalanced"),
+        _bug(planted_in_answers.answer_kept_unchecked, "corrupted"),
+        _bug(planted_in_answers.cache_entry_reserved, "corrupted"),
+        _bug(planted_in_answers.cache_key_cut, "corrupted"),
+        _bug(planted_in_answers.no_single_flight, "paid_again"),
+        _bug(planted_in_answers.flight_drops_error, "corrupted"),
+        _bug(planted_in_answers.lease_not_asked, "paid_again"),
+        _bug(planted_in_answers.changelog_not_written, "paid_again"),
+        _bug(planted_in_answers.home_by_salted_hash, "paid_again"),
+    )
+}
+
+#: Patches that make trouble for a worker and no mistake: the judge must stay green on each.
+HARMLESS: Mapping[str, Callable[[], None]] = {"faust_loses_records": planted_in_offsets.faust_loses_records}

@@ -1,0 +1,43 @@
+"""How a bug is planted: a part of the worker is replaced by a mistaken one, and it is loud when that part is gone."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+_under_way: set[asyncio.Task[None]] = set()
+
+
+def replace(owner: Any, name: str, replacement: Any) -> None:
+    """Puts the mistake in place of what must stand there, and must be called the same way.
+
+    Raises LookupError, TypeError or ValueError when the project has moved on: a patch that changes nothing proves
+    nothing.
+    """
+    if name not in vars(owner):
+        raise LookupError(f"{owner.__name__} has no {name} to plant a bug into")
+    original = vars(owner)[name]
+    if callable(original) and _way_to_call(original) != _way_to_call(replacement):
+        raise TypeError(f"{owner.__name__}.{name} is not called like its planted bug")
+    if original == replacement:
+        raise ValueError(f"the bug changes nothing of {owner.__name__}.{name}")
+    setattr(owner, name, replacement)
+
+
+def in_background(work: Callable[[], Coroutine[Any, Any, object]], *, after_s: float = 0.0) -> None:
+    """Nobody waits for the work, and nobody hears of its error."""
+
+    async def later() -> None:
+        await asyncio.sleep(after_s)
+        with suppress(Exception):
+            await work()
+
+    task = asyncio.create_task(later())
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+
+
+def _way_to_call(function: Callable[..., object]) -> tuple[bool, list[object]]:
+    kinds: list[object] = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    return inspect.iscoroutinefunction(function), kinds

@@ -1,0 +1,202 @@
+"""Rounds of faults under load, each with its verdict; a world serves some rounds, then a new one is made."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.schedule import FAULTS, RoundFaults, deal, run_lane
+from tests.chaos.verdict import Verdict
+from tests.chaos.world import World, build
+
+#: Texts that hang do so for up to as many rounds, some minutes; what is behind them is read again at each rebalance.
+ROUNDS_PER_WORLD = 3
+PER_S = 250.0
+_PAUSE_S = (0.3, 1.5)
+_FRESH = 20
+#: What has to have happened in a run, or it proves nothing.
+_MUST_HAPPEN = (
+    *("workers_killed", "workers_frozen", "frozen_out", "rebalances", "redelivered", "accepted_by_gateway"),
+    *("cut_off", "rounds_under_load"),
+)
+#: From so many rounds on every kind of fault must have happened.
+ROUNDS_FOR_ALL_FAULTS = 20
+IN_FLIGHT_AT_A_KILL = 200
+IN_FLIGHT = 300
+_LOAD_WITHIN_S = 20.0
+
+
+@dataclass
+class Total:
+    """Sums over all worlds."""
+
+    rounds: int = 0
+    figures: Counter[str] = field(default_factory=Counter)
+    violations: Counter[str] = field(default_factory=Counter)
+    #: Calls that the worker had under way, for each kill of one.
+    in_flight_at_kills: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, world: World, verdict: Verdict, rounds: int) -> "Total":
+        """A world that has come to its end."""
+        return cls(rounds, verdict.figures + world.happened, verdict.counts, world.fleet.in_flight_at_kills)
+
+    def add(self, other: "Total") -> None:
+        """Another world's sums."""
+        self.rounds += other.rounds
+        self.figures += other.figures
+        self.violations += other.violations
+        self.in_flight_at_kills += other.in_flight_at_kills
+
+    @property
+    def summary(self) -> str:
+        """The one line. Kills and freezes are those of workers, brokers and Postgres."""
+        figures = self.figures
+        counted = {
+            "rounds": self.rounds,
+            "ids": figures["ids"],
+            "kills": figures["workers_killed"] + figures["broker_killed"] + figures["postgres_killed"],
+            "freezes": figures["workers_frozen"] + figures["kafka_frozen"] + figures["postgres_frozen"],
+            "rebalances": figures["rebalances"],
+            "redelivered": figures["redelivered"],
+        }
+        broken = ("missing", "invented", "corrupted", "duplicate_rows", "commits_past_unfinished")
+        counted |= {name: self.violations[name] for name in broken}
+        counted |= {name: figures[name] for name in ("calls", "distinct_texts", "cut_off")}
+        return "chaos: " + " ".join(f"{name}={count}" for name, count in counted.items())
+
+    @property
+    def did_not_happen(self) -> list[str]:
+        """What a run needs to have seen and has not."""
+        wanted = {*_MUST_HAPPEN, *(FAULTS if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ())}
+        absent = sorted(name for name in wanted if not self.figures[name])
+        most = max(self.in_flight_at_kills, default=0)
+        if most < IN_FLIGHT_AT_A_KILL:
+            absent.append(f"{IN_FLIGHT_AT_A_KILL} calls in flight at a kill (at most {most})")
+        return absent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; `ids` are conversations a round, at least."""
+
+    seed: int
+    rounds: int
+    ids: int = 7_500
+    bug: str | None = None
+    settle_within_s: float = 150.0
+    #: Conversations before the first fault of a world, which must end well by themselves.
+    calm_ids: int = 0
+    worlds_at_once: int = 1
+
+    def rounds_by_world(self) -> list[range]:
+        """Numbers of rounds, from 1 on."""
+        starts = range(1, self.rounds + 1, ROUNDS_PER_WORLD)
+        return [range(start, min(start + ROUNDS_PER_WORLD, self.rounds + 1)) for start in starts]
+
+
+def run_rounds(folder: Path, plan: Plan, say: Callable[[str], None]) -> Total:
+    """Until all rounds are done or a verdict is red; `plan.worlds_at_once` worlds side by side, each a process.
+
+    A round mostly waits, for sessions to run out and partitions to move, and two worlds fit on two cores. `say` has to
+    be something that can be pickled.
+    """
+    total = Total()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(plan.worlds_at_once, mp_context=context) as worlds:
+        runs = [worlds.submit(_run_alone, folder, plan, rounds, say) for rounds in plan.rounds_by_world()]
+        for run in as_completed(runs):
+            if run.cancelled():
+                continue
+            total.add(run.result())
+            if total.violations:
+                worlds.shutdown(wait=False, cancel_futures=True)
+    return total
+
+
+def _run_alone(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[str], None]) -> Total:
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that do not answer are the point
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    return asyncio.run(run_world(folder, plan, rounds, say))
+
+
+def _end_with_the_parent() -> None:
+    """However it ends; everything that this process has started ends with it (streams.local.guard)."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a process of its own"
+    parent.join()
+    os._exit(1)
+
+
+async def run_world(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[str], None]) -> Total:
+    """These rounds in one world, until they are done or the verdict is red."""
+    here = folder / f"world-of-round-{rounds[0]}"
+    here.mkdir(parents=True)
+    faults = deal(plan.seed, rounds[-1])
+    async with build(here, plan.seed + rounds[0], plan.bug) as world:
+        verdict, done = await _calm(world, plan), 0
+        for number in rounds:
+            if not verdict.is_green:
+                break
+            done, began_s = done + 1, time.monotonic()
+            await _hurt(world, faults[number - 1], random.Random(f"{plan.seed}:{number}"), plan.ids)
+            verdict = await _judged(world, plan.settle_within_s, is_last=number == rounds[-1])
+            _tell(number, verdict, faults[number - 1], time.monotonic() - began_s, say)
+        return Total.of(world, verdict, done)
+
+
+async def _calm(world: World, plan: Plan) -> Verdict:
+    """Without any fault."""
+    for _ in range(plan.calm_ids):
+        world.feeder.post_next()
+    return await world.settle(plan.settle_within_s, release=False)
+
+
+async def _hurt(world: World, faults: RoundFaults, source: random.Random, ids: int) -> None:
+    """One round of faults under load. When one of the lanes breaks off, nothing of it goes on."""
+    faults_over = asyncio.Event()
+    feeding = asyncio.create_task(world.feeder.feed(PER_S, faults_over, ids))
+    try:
+        world.fleet.happened["rounds_under_load"] += await world.under_load(IN_FLIGHT, _LOAD_WITHIN_S)
+        async with asyncio.TaskGroup() as lanes:
+            for names, by_name in (
+                (faults.of_workers, world.worker_faults.by_name),
+                (faults.of_the_rest, world.infrastructure.by_name),
+            ):
+                lanes.create_task(run_lane(names, by_name, random.Random(source.random()), _PAUSE_S, world.note))
+    except BaseException:
+        feeding.cancel()
+        raise
+    faults_over.set()
+    await feeding
+
+
+async def _judged(world: World, within_s: float, *, is_last: bool) -> Verdict:
+    """The verdict; when it is green, new conversations have to be taken and go through too."""
+    verdict = await world.settle(within_s, release=is_last)
+    if not verdict.is_green:
+        return verdict
+    fresh = {world.feeder.post_next() for _ in range(_FRESH)}
+    verdict = await world.settle(within_s, release=is_last)
+    for number in fresh - world.feeder.posted.confirmed:
+        verdict.violation("refused_though_all_was_well", world.oracle.case(number).id)
+    return verdict
+
+
+def _tell(number: int, verdict: Verdict, faults: RoundFaults, took_s: float, say: Callable[[str], None]) -> None:
+    figures = verdict.figures
+    say(
+        f"round {number}: {'green' if verdict.is_green else 'RED'} after {took_s:.0f} s ({faults}); so far in this "
+        f"world: ids={figures['ids']} calls={figures['calls']} distinct_texts={figures['distinct_texts']} "
+        f"cut_off={figures['cut_off']} redelivered={figures['redelivered']} rebalances={figures['rebalances']}"
+    )
+    for line in verdict.lines():
+        say(f"  {line}")

@@ -1,0 +1,155 @@
+"""The database's faults really happen, to the worker's own sink, and are over when they are said to be."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from schemas.errors import Retryable
+from streams.local.log_sink import LogSink
+from streams.local.postgres import Postgres
+from streams.migrations import migrate_database
+from streams.sinks.postgres import PostgresSink
+from tests.chaos.database_faults import DatabaseFaults
+from tests.chaos.process_tree import tree_of
+from tests.fakes.analysis import a_result
+
+DEADLINE_S = 30
+#: What asyncpg raises for a connection that is gone, depending on when it notices.
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """One of its own: the other tests' must not die."""
+    with (
+        tempfile.TemporaryDirectory(prefix="grok-insights-test-") as folder,
+        closing(LogSink(Path(folder) / "log")) as log,
+    ):
+        server = Postgres(Path(folder), log)
+        server.start()
+        migrate_database(server.url)
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def faults(server: Postgres) -> Iterator[DatabaseFaults]:
+    faults = DatabaseFaults(server)
+    yield faults
+    faults.thaw()
+    faults.restart()
+
+
+@pytest.fixture
+async def sink(faults: DatabaseFaults, server: Postgres) -> AsyncIterator[PostgresSink]:
+    sink = PostgresSink(server.url)
+    await sink.start()
+    await sink.write(a_result())
+    yield sink
+    await sink.stop()
+
+
+async def written(sink: PostgresSink) -> None:
+    """Tries as the worker does, until the row is committed."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await sink.write(a_result())
+            except Retryable:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_killed_server_refuses_and_comes_back_with_its_rows(
+    faults: DatabaseFaults, server: Postgres, sink: PostgresSink
+) -> None:
+    """None of its processes is left, and a second kill or restart changes nothing."""
+    assert server.pid is not None
+    processes = tree_of(server.pid)
+    faults.kill()
+    faults.kill()
+    assert not faults.is_alive
+    assert len(processes) > 1
+    assert not any(tree_of(pid) for pid in processes)
+    with pytest.raises(OSError, match="Connect call failed"):
+        await asyncpg.connect(server.url)
+    await asyncio.to_thread(faults.restart)
+    pid = server.pid
+    faults.restart()
+    assert server.pid == pid
+    connection = await asyncpg.connect(server.url)
+    assert await connection.fetchval("SELECT count(*) FROM insights") == 1
+    await connection.close()
+    await written(sink)
+
+
+async def test_a_frozen_server_answers_nobody_and_goes_on_where_it_was(
+    faults: DatabaseFaults, server: Postgres, sink: PostgresSink
+) -> None:
+    """Also its backends stand still, each of which leads a session of its own; no connection is lost."""
+    faults.freeze()
+    faults.freeze()
+    assert faults.is_frozen
+    assert faults.is_alive
+    assert not server.is_ready()
+    write = asyncio.create_task(sink.write(a_result()))
+    assert await asyncio.to_thread(server.is_ready) is False
+    assert not write.done()
+    faults.thaw()
+    async with asyncio.timeout(DEADLINE_S):
+        await write
+    assert not faults.is_frozen
+
+
+async def test_cut_connections_are_really_gone(faults: DatabaseFaults, server: Postgres, sink: PostgresSink) -> None:
+    """Those that were there; new ones are taken."""
+    held = await asyncpg.connect(server.url)
+    assert await faults.cut_connections()
+    with pytest.raises(LOST):
+        await held.fetchval("SELECT 1")
+    await written(sink)
+
+
+async def test_slow_commits_take_as_long_as_was_said_until_they_are_normal_again(
+    faults: DatabaseFaults, sink: PostgresSink
+) -> None:
+    """The server itself takes the time."""
+    assert await faults.slow_commits(3600)
+    assert await faults.slow_commits(1)
+    began = time.monotonic()
+    await sink.write(a_result())
+    assert time.monotonic() - began >= 1
+    assert await faults.slow_commits(3600)
+    assert await faults.normal_commits()
+    async with asyncio.timeout(DEADLINE_S):
+        await sink.write(a_result())
+
+
+async def test_slow_commits_end_also_while_writers_wait(faults: DatabaseFaults, sink: PostgresSink) -> None:
+    """Who waits already goes on waiting, until its connection is cut; who comes next does not."""
+    assert await faults.slow_commits(3600)
+    waiting = asyncio.create_task(sink.write(a_result()))
+    await asyncio.sleep(0)
+    assert await faults.normal_commits()
+    assert await faults.cut_connections()
+    await asyncio.wait({waiting}, timeout=DEADLINE_S)
+    assert waiting.done()
+    waiting.exception()
+    await written(sink)
+
+
+@pytest.mark.parametrize("away", [DatabaseFaults.kill, DatabaseFaults.freeze])
+async def test_a_server_that_is_away_does_nothing_and_says_so(
+    faults: DatabaseFaults, away: Callable[[DatabaseFaults], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never an error: a round mixes faults as they come."""
+    monkeypatch.setattr("tests.chaos.database_faults._TIMEOUT_S", 0.3)
+    away(faults)
+    assert not await faults.cut_connections()
+    assert not await faults.slow_commits(1)
+    assert not await faults.normal_commits()

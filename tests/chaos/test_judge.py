@@ -1,0 +1,288 @@
+"""The judge sees each way in which books can be wrong, and nothing wrong in a calm run."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from schemas.topics import ANSWERS_CHANGELOG, Topic
+from tests.chaos.judge import judge
+from tests.chaos.oracle import Kind
+from tests.chaos.payments import Death, Fates, Outage
+from tests.chaos.scene import CALLER, Scene
+from tests.chaos.verdict import Verdict
+
+COUNT = 300
+
+
+def verdict_on(
+    scene: Scene, *deaths: Death, outages: tuple[Outage, ...] = (), moves_s: tuple[float, ...] = ()
+) -> Verdict:
+    fates = Fates(deaths, outages, moves_s)
+    return judge(scene.oracle, scene.posted, scene.evidence, fates, everything_is_due=True)
+
+
+def row_lost(scene: Scene) -> None:
+    scene.evidence.rows.remove(scene.row(scene.case(Kind.FRESH)))
+
+
+def letter_lost(scene: Scene) -> None:
+    broken = scene.case(Kind.BROKEN)
+    scene.evidence.letters = {
+        first: letters for first, letters in scene.evidence.letters.items() if letters[0].value != broken.value
+    }
+
+
+def confirmed_but_not_in_the_topic(scene: Scene) -> None:
+    scene.posted.confirmed.add(COUNT + 5)
+
+
+def answer_of_another(scene: Scene) -> None:
+    scene.row(scene.case(Kind.FRESH))["summary"] = "of another"
+
+
+def event_that_differs(scene: Scene) -> None:
+    fresh = scene.case(Kind.FRESH)
+    scene.event(fresh, fresh.number, "analysed", scene.oracle.insight(scene.case(Kind.REPEAT)))
+
+
+def row_of_nobody(scene: Scene) -> None:
+    scene.evidence.rows.append({**scene.evidence.rows[0], "conversation_id": "nobody"})
+
+
+def row_twice(scene: Scene) -> None:
+    scene.evidence.rows.append(dict(scene.evidence.rows[0]))
+
+
+def row_without_event(scene: Scene) -> None:
+    del scene.evidence.events[scene.case(Kind.FRESH).id]
+
+
+def good_text_died(scene: Scene) -> None:
+    scene.row(scene.case(Kind.FRESH)).update(outcome="dead", reason="internal_error")
+
+
+def offset_left_behind(scene: Scene) -> None:
+    scene.evidence.commits.pop()
+
+
+def committed_too_soon(scene: Scene) -> None:
+    record = scene.absorb(Topic.CONVERSATIONS, b"k", scene.oracle.case(COUNT).value)
+    scene.commit(record.offset + 1)
+
+
+def commit_moved_back(scene: Scene) -> None:
+    scene.commit(3)
+    scene.commit(COUNT)
+
+
+def committed_between_event_and_row(scene: Scene) -> None:
+    fresh = scene.case(Kind.FRESH)
+    scene.row(fresh)["written_at"] = datetime.fromtimestamp(scene.tick() / 1000, UTC)
+
+
+def committed_past_the_end(scene: Scene) -> None:
+    scene.commit(COUNT + 1)
+
+
+def asked_again(scene: Scene) -> None:
+    scene.call(scene.case(Kind.FRESH), caller="bbbbbbbb")
+
+
+def answered_and_never_kept(scene: Scene) -> None:
+    scene.evidence.kept[scene.case(Kind.FRESH).text_key] = []
+
+
+def answer_from_nowhere(scene: Scene) -> None:
+    fresh = scene.case(Kind.FRESH)
+    scene.evidence.calls = [call for call in scene.evidence.calls if call.text != fresh.digest]
+
+
+def given_up_without_a_reason(scene: Scene) -> None:
+    scene.call(scene.case(Kind.FRESH), end="cut_off", fault="hang")
+
+
+def asked_on_and_on_for_a_good_answer(scene: Scene) -> None:
+    for _ in range(5):
+        scene.call(scene.case(Kind.FRESH), fault="bad_schema")
+
+
+def broken_with_an_event(scene: Scene) -> None:
+    broken, fresh = scene.case(Kind.BROKEN), scene.case(Kind.FRESH)
+    scene.event(broken, broken.number, "analysed", scene.oracle.insight(fresh))
+
+
+def dead_with_an_event(scene: Scene) -> None:
+    refused = scene.case(Kind.REFUSED)
+    scene.event(refused, refused.number, "analysed", scene.oracle.insight(refused))
+
+
+def alive_with_a_letter(scene: Scene) -> None:
+    fresh = scene.case(Kind.FRESH)
+    scene.letter(fresh, fresh.number, "bad_answer")
+
+
+def record_of_nobody(scene: Scene) -> None:
+    scene.absorb(Topic.CONVERSATIONS, b"k", b'{"id": "nobody"}')
+
+
+def event_without_its_headers(scene: Scene) -> None:
+    scene.absorb(Topic.INSIGHTS, b"k", b"{}")
+
+
+def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
+    """All kinds of cases, each with its one end."""
+    count = 1_500  # enough for one of each kind
+    scene = Scene(count)
+    verdict = verdict_on(scene)
+    assert verdict.lines() == []
+    assert {scene.oracle.case(number).kind for number in range(count)} == set(Kind)
+    assert verdict.figures["calls"] == verdict.figures["distinct_texts"] > 0
+    assert (verdict.figures["ids"], verdict.figures["redelivered"], verdict.figures["cut_off"]) == (count, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "violation"),
+    [
+        (row_lost, "missing"),
+        (letter_lost, "missing"),
+        (confirmed_but_not_in_the_topic, "missing"),
+        (answer_of_another, "corrupted"),
+        (event_that_differs, "corrupted"),
+        (row_of_nobody, "invented"),
+        (row_twice, "duplicate_rows"),
+        (row_without_event, "unbalanced"),
+        (good_text_died, "unbalanced"),
+        (offset_left_behind, "unbalanced"),
+        (committed_too_soon, "commits_past_unfinished"),
+        (commit_moved_back, "commits_moved_back"),
+        (committed_between_event_and_row, "commits_past_unfinished"),
+        (committed_past_the_end, "unbalanced"),
+        (asked_again, "paid_again"),
+        (answered_and_never_kept, "paid_again"),
+        (answer_from_nowhere, "unbalanced"),
+        (given_up_without_a_reason, "paid_again"),
+        (asked_on_and_on_for_a_good_answer, "paid_again"),
+        (broken_with_an_event, "unbalanced"),
+        (dead_with_an_event, "unbalanced"),
+        (alive_with_a_letter, "unbalanced"),
+        (record_of_nobody, "invented"),
+        (event_without_its_headers, "invented"),
+    ],
+)
+def test_each_wrong_is_seen(spoil: Callable[[Scene], None], violation: str) -> None:
+    """One place of the evidence is spoiled, and the judge names what is wrong."""
+    scene = Scene(COUNT)
+    spoil(scene)
+    verdict = verdict_on(scene)
+    assert violation in verdict.counts, verdict.lines()
+
+
+def cut_off_scene(kept: bool = False) -> tuple[Scene, float]:
+    """A fresh text's answer was not kept by its worker, and another worker asked again; when the first call ended."""
+    scene = Scene(10)
+    fresh = scene.case(Kind.FRESH)
+    first = next(call for call in scene.evidence.calls if call.text == fresh.digest)
+    if not kept:
+        scene.evidence.kept[fresh.text_key] = []
+    scene.call(fresh, caller="bbbbbbbb")
+    scene.keep(fresh)
+    return scene, first.ended_s
+
+
+def test_a_call_whose_worker_died_before_its_answer_was_kept_may_be_made_again() -> None:
+    """It is counted as cut off; without the death it is paid for again."""
+    scene, ended_s = cut_off_scene()
+    verdict = verdict_on(scene, Death(CALLER, ended_s, "killed"))
+    assert verdict.is_green, verdict.lines()
+    assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
+    assert verdict_on(scene).counts["paid_again"] == 1
+
+
+def move_the_second_call(scene: Scene, by_s: float) -> None:
+    """Later, with all that came after it."""
+    again = scene.evidence.calls.pop()
+    scene.evidence.calls.append(again._replace(began_s=again.began_s + by_s, ended_s=again.ended_s + by_s))
+    kept = scene.evidence.kept[scene.case(Kind.FRESH).text_key]
+    kept[:] = [at_ms + int(by_s * 1000) for at_ms in kept]
+
+
+def test_a_death_long_after_the_answer_excuses_nothing_while_brokers_were_there() -> None:
+    """The worker had the time to keep it."""
+    scene, ended_s = cut_off_scene()
+    move_the_second_call(scene, 60)
+    death = Death(CALLER, ended_s + 50, "killed")
+    assert verdict_on(scene, death).counts["paid_again"] == 1
+    assert verdict_on(scene, death, outages=(Outage(ended_s, ended_s + 40),)).is_green
+
+
+@pytest.mark.parametrize(("away", "is_green"), [(True, True), (False, False)])
+def test_a_stop_in_order_excuses_only_what_could_not_be_kept(away: bool, is_green: bool) -> None:
+    """A worker that is told to stop ends its calls first."""
+    scene, ended_s = cut_off_scene()
+    outages = (Outage(ended_s, ended_s + 1),) if away else ()
+    assert verdict_on(scene, Death(CALLER, ended_s, "stopped"), outages=outages).is_green is is_green
+
+
+def test_a_worker_that_was_given_up_and_lives_does_not_ask_again_itself() -> None:
+    """Another one may: it remembers the answer that it could not keep."""
+    scene, ended_s = cut_off_scene()
+    death = Death(CALLER, ended_s, "given_up")
+    assert verdict_on(scene, death, outages=(Outage(ended_s, ended_s),)).is_green
+    scene.evidence.calls.append(scene.evidence.calls.pop()._replace(caller=CALLER))
+    assert verdict_on(scene, death, outages=(Outage(ended_s, ended_s),)).counts["paid_again"] == 1
+
+
+def test_what_hangs_may_be_given_up_when_the_partition_goes() -> None:
+    """A rebalance or the worker's own end is near."""
+    scene = Scene(10)
+    call = scene.call(scene.case(Kind.FRESH), end="cut_off", fault="hang")
+    assert verdict_on(scene, moves_s=(call.ended_s + 3,)).is_green
+    assert verdict_on(scene, Death(CALLER, call.ended_s, "killed")).is_green
+
+
+def test_a_kept_answer_excuses_no_second_call_whoever_dies() -> None:
+    """The changelog had the answer before the worker died."""
+    scene = Scene(10)
+    fresh = scene.case(Kind.FRESH)
+    died_s = scene.tick() / 1000
+    scene.call(fresh, caller="bbbbbbbb")
+    assert verdict_on(scene, Death(CALLER, died_s, "killed")).counts["paid_again"] == 1
+
+
+def test_what_the_stand_in_spoiled_itself_is_no_call() -> None:
+    """An error status or a lost reply has to be followed by another call."""
+    scene = Scene(10)
+    scene.call(scene.case(Kind.FRESH), end="failed", fault="http_500")
+    assert verdict_on(scene).is_green
+
+
+def test_work_done_again_is_seen_and_is_no_violation() -> None:
+    """At least once: an event may be repeated, as long as it says the same."""
+    scene = Scene(10)
+    fresh = scene.case(Kind.FRESH)
+    scene.event(fresh, fresh.number, "cached", scene.oracle.insight(fresh))
+    verdict = verdict_on(scene)
+    assert (verdict.is_green, verdict.figures["redelivered"]) == (True, 1)
+
+
+def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
+    """While Grok holds it, it may lack its end; no commit may pass it all the same."""
+    scene = Scene(0)
+    number = next(number for number in range(10_000) if scene.oracle.case(number).kind is Kind.HANGS)
+    scene.posted.confirmed.add(number)
+    record = scene.absorb(Topic.CONVERSATIONS, b"k", scene.oracle.case(number).value)
+
+    def verdict() -> Verdict:
+        return judge(scene.oracle, scene.posted, scene.evidence, Fates((), (), ()), everything_is_due=False)
+
+    assert verdict().is_green
+    scene.commit(record.offset + 1)
+    assert verdict().counts == {"commits_past_unfinished": 1}
+
+
+def test_the_changelog_is_no_stranger() -> None:
+    """Answers are known by the text key in front of the analysis version."""
+    scene = Scene(0)
+    scene.absorb(ANSWERS_CHANGELOG, b"key:version", b"{}")
+    assert list(scene.evidence.kept) == ["key"]

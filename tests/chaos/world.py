@@ -1,0 +1,206 @@
+"""A whole service to be hurt: three brokers, Postgres, the stand-in, the gateway and two to four workers."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from schemas.topics import Topic
+from streams.local.log_sink import LogSink
+from streams.local.postgres import Postgres
+from streams.migrations import migrate_database
+from streams.topics_maker import TOPIC_CONFIGS
+from tests.chaos.cluster import Cluster
+from tests.chaos.database_faults import DatabaseFaults
+from tests.chaos.feeder import Feeder
+from tests.chaos.fleet import WORKERS_MIN, Fleet
+from tests.chaos.grok import Grok
+from tests.chaos.infrastructure import Infrastructure
+from tests.chaos.judge import judge
+from tests.chaos.oracle import Kind, Oracle
+from tests.chaos.payments import Fates
+from tests.chaos.verdict import Verdict
+from tests.chaos.witness import Witness
+from tests.chaos.worker_faults import WorkerFaults
+from tests.e2e.service import Service
+
+#: So long, with the feeder's pace, that each worker has hundreds of calls under way.
+LATENCY_S = (1.0, 4.0)
+_READY_WITHIN_S = 120
+_SETTINGS = {
+    "TOPIC_PARTITIONS": "4",
+    "TOPIC_REPLICATION_FACTOR": "3",
+    "RATE_LIMIT_PER_MINUTE": "1000000",
+    "GROK_TIMEOUT_S": "3600",  # what hangs, hangs until it is released
+    "COOLDOWN_SECONDS": "1",
+}
+#: When each row was first written, by Postgres' own clock: the judge compares it with the times of commits.
+_WRITTEN = """
+CREATE TABLE chaos_written (
+    tenant text, conversation_id text, written_at timestamptz NOT NULL, PRIMARY KEY (tenant, conversation_id)
+);
+CREATE FUNCTION chaos_note_written() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_written VALUES (NEW.tenant, NEW.conversation_id, clock_timestamp()) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_note_written AFTER INSERT ON insights FOR EACH ROW EXECUTE FUNCTION chaos_note_written();
+"""
+
+
+@dataclass
+class World:
+    """Use `build`; `settle` gives the verdict on all that happened so far."""
+
+    oracle: Oracle
+    fleet: Fleet
+    feeder: Feeder
+    grok: Grok
+    infrastructure: Infrastructure
+    worker_faults: WorkerFaults
+    witness: Witness
+    supervisor: "asyncio.Task[None]"
+    timeline: Path
+
+    def note(self, what: str) -> None:
+        """One line in the timeline, for whoever wants to know why a round was red."""
+        with self.timeline.open("a") as timeline:
+            timeline.write(f"{datetime.now(UTC).isoformat()} {what}\n")
+
+    async def settle(self, within_s: float, *, release: bool) -> Verdict:
+        """Faults are over: waits until everything that is due has its end, then judges; what is not there by then is
+        missing. With `release` also what hung is due, and offsets must have reached the end."""
+        await asyncio.to_thread(self.grok.release if release else self.grok.hold)
+        self.fleet.fill_up(WORKERS_MIN)
+        self.note("the faults are over")
+        await self.feeder.settled()
+        deadline_s = time.monotonic() + within_s
+        await self._rows_are_there(deadline_s, release=release)
+        while True:
+            began_s = time.monotonic()
+            verdict = await self._verdict(release=release)
+            self.note(f"looked: {dict(verdict.counts)}")
+            unfinished = verdict.counts["missing"] + verdict.counts["unbalanced"]
+            if not unfinished or time.monotonic() > deadline_s:
+                self.fleet.tell(verdict)
+                return verdict
+            await asyncio.sleep(max(1.0, time.monotonic() - began_s))  # looking is work too, on the same machine
+
+    async def _verdict(self, *, release: bool) -> Verdict:
+        if self.supervisor.done():
+            self.supervisor.result()  # its error
+        evidence = await self.witness.look()
+        moves_s = sorted(at_ms / 1000 for at_ms in evidence.generations.values())
+        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s)
+        verdict = judge(self.oracle, self.feeder.posted, evidence, fates, everything_is_due=release)
+        verdict.figures["accepted_by_gateway"] = self.feeder.accepted_by_gateway
+        verdict.figures["frozen_out"] = sum(
+            fates.moves(frozen_s, thawed_s) > 0 for frozen_s, thawed_s in self.fleet.freezes
+        )
+        return verdict
+
+    async def _rows_are_there(self, deadline_s: float, *, release: bool) -> None:
+        """Before the first look, which is work for the machine: waits until about as many rows are there as must be."""
+        without = {Kind.BROKEN} if release else {Kind.BROKEN, Kind.HANGS}
+        owed = sum(self.oracle.case(number).kind not in without for number in self.feeder.posted.confirmed)
+        while await self.witness.row_count() < owed and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.5)
+
+    async def under_load(self, calls: int, within_s: float) -> bool:
+        """Whether so many calls were under way at the stand-in in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while (await asyncio.to_thread(self.grok.stats))["in_flight"] < calls:
+                    await asyncio.sleep(0.2)
+                return True
+        return False
+
+    @property
+    def happened(self) -> Counter[str]:
+        """What was done to the world."""
+        return self.fleet.happened + self.infrastructure.happened
+
+
+@asynccontextmanager
+async def build(folder: Path, seed: int, bug: str | None = None) -> AsyncIterator[World]:
+    """Ready when two workers are; everything is ended at the end."""
+    async with AsyncExitStack() as stack:
+        log = stack.enter_context(closing(LogSink(folder / "servers.log")))
+        cluster, postgres = Cluster(folder, log), Postgres(folder, log)
+        stack.callback(cluster.stop)
+        stack.callback(postgres.stop)
+        await asyncio.gather(asyncio.to_thread(cluster.start), asyncio.to_thread(postgres.start))
+        service = stack.enter_context(Service(folder, cluster.bootstrap_servers, postgres.url, **_SETTINGS))
+        await _prepare_database(postgres.url)
+        journal = folder / "journal.jsonl"
+        journal.touch()
+        await asyncio.to_thread(service.run, "topics")
+        await _let_brokers_stamp(cluster.bootstrap_servers)
+        await asyncio.to_thread(_start_servers, service, journal, seed)
+        grok = Grok(f"http://127.0.0.1:{service.standin_port}")
+        grok.hold()
+        fleet = Fleet(service, grok.in_flight_by_caller, bug)
+        fleet.fill_up(WORKERS_MIN)
+        oracle = Oracle(seed)
+        feeder = Feeder(oracle, cluster.bootstrap_servers, service.gateway_url)
+        await stack.enter_async_context(feeder)
+        if not await fleet.ready(_READY_WITHIN_S):
+            raise AssertionError(f"the workers did not get ready, see {folder}")
+        supervisor: asyncio.Task[None] = asyncio.create_task(fleet.supervise())
+        stack.push_async_callback(_end, supervisor)
+        infrastructure = Infrastructure(cluster, DatabaseFaults(postgres), grok, fleet.given_up)
+        witness = Witness(cluster.bootstrap_servers, postgres.url, journal)
+        faults = WorkerFaults(fleet)
+        yield World(oracle, fleet, feeder, grok, infrastructure, faults, witness, supervisor, folder / "timeline.log")
+
+
+async def _prepare_database(url: str) -> None:
+    await asyncio.to_thread(migrate_database, url)
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(_WRITTEN)
+    finally:
+        await connection.close()
+
+
+async def _let_brokers_stamp(bootstrap_servers: str) -> None:
+    """What the service writes gets the time at which it stood in the log, not the one at which it was buffered.
+
+    Not the conversations, whose time of receipt is the producer's to say. The whole of a topic's settings is given, for
+    this request resets what it does not name.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.alter_configs(
+            [
+                ConfigResource(
+                    ConfigResourceType.TOPIC, str(name), {**config, "message.timestamp.type": "LogAppendTime"}
+                )
+                for name, config in TOPIC_CONFIGS.items()
+                if name != Topic.CONVERSATIONS
+            ]
+        )
+    finally:
+        await admin.close()
+
+
+def _start_servers(service: Service, journal: Path, seed: int) -> None:
+    least_s, most_s = map(str, LATENCY_S)
+    service.start_standin(
+        *("--latency-min-s", least_s, "--latency-max-s", most_s, "--seed", str(seed), "--journal", str(journal))
+    )
+    service.start_gateway()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
