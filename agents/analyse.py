@@ -2,8 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
+
+import structlog
 
 from agents.analyser import Analyser
 from agents.cache import AnswerCache
@@ -19,6 +21,8 @@ KEEP_S = 1.0
 #: Answers that could not be kept are remembered up to so many; each is about a kilobyte.
 MAX_UNKEPT = 10_000
 
+log = structlog.get_logger()
+
 
 class Recipe:
     """One for a worker: it knows which texts are being asked about, so that no text is paid for twice."""
@@ -28,13 +32,10 @@ class Recipe:
         analyser: Analyser,
         cache_ttl: timedelta,
         now: Callable[[], datetime],
-        may_pay: Callable[[], Awaitable[None]],
     ) -> None:
-        """`may_pay` is awaited before each call: it returns when this worker is sure to be the one to make it."""
         self._analyser = analyser
         self._cache_ttl = cache_ttl
         self._now = now
-        self._may_pay = may_pay
         self._flights: SingleFlight[str, Answer] = SingleFlight()
         #: Paid for and not kept yet, the oldest first.
         self._unkept: dict[str, Answer] = {}
@@ -52,14 +53,14 @@ class Recipe:
         key = f"{text_key}:{self.version}"
         stored = self._fresh(cache.get(key))
         if stored is not None:
+            self._unkept.pop(key, None)  # kept by now, if not by us
             return Cached(stored)
         answer, led = await self._flights.run(key, lambda: self._ask(text, key, cache))
         return Analysed(answer) if led else Cached(answer)
 
     async def _ask(self, text: str, key: str, cache: AnswerCache) -> Answer:
-        answer = self._unkept.get(key)
+        answer = self._fresh(self._unkept.get(key))
         if answer is None:
-            await self._may_pay()
             answer = await self._analyser.analyse(text)
             self._remember(key, answer)
         keeping = asyncio.ensure_future(self._keep(cache, key, answer))
@@ -67,8 +68,11 @@ class Recipe:
             await asyncio.shield(keeping)
         except asyncio.CancelledError:
             # The answer is paid for: it is kept all the same, so that whoever gets the text next finds it.
-            await asyncio.wait({keeping}, timeout=KEEP_S)
-            keeping.cancel()
+            try:
+                await asyncio.wait({keeping}, timeout=KEEP_S)
+            finally:
+                keeping.cancel()
+                keeping.add_done_callback(_tell_failure)
             raise
         return answer
 
@@ -96,3 +100,9 @@ class Recipe:
         if answer is None or self._now() - answer.analysed_at > self._cache_ttl:
             return None
         return answer
+
+
+def _tell_failure(keeping: "asyncio.Task[None]") -> None:
+    """Of an answer whose askers have all gone: nobody else would hear of it."""
+    if not keeping.cancelled() and (error := keeping.exception()) is not None:
+        log.error("answer_not_kept", error=type(error).__name__)

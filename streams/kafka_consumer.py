@@ -14,8 +14,11 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     the cancellation for that of its own pending request, and goes on for ever. So it is cancelled until it ends.
     """
     stopping = asyncio.ensure_future(consumer.stop())
-    while not (await asyncio.wait({stopping}, timeout=_CANCEL_AGAIN_S))[0]:
-        fetching = getattr(consumer._fetcher, "_fetch_task", None)
-        if fetching is not None:
-            fetching.cancel()
-    await stopping
+    try:
+        while not (await asyncio.wait({stopping}, timeout=_CANCEL_AGAIN_S))[0]:
+            fetching = getattr(consumer._fetcher, "_fetch_task", None)
+            if fetching is not None:
+                fetching.cancel()
+        await stopping
+    finally:
+        stopping.cancel()  # whoever gave up waiting leaves nothing running

@@ -1,9 +1,11 @@
 """Reads topics from where they begin to where they end now, outside any consumer group: for audits and dead letters."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
 from streams.kafka_consumer import stop_consumer
@@ -11,6 +13,8 @@ from streams.pipeline.log_reader import LogReader
 
 READ_TIMEOUT_MS = 500
 MAX_RECORDS = 2_000
+#: aiokafka asks a broker that went away for ever.
+STALLED_AFTER_S = 30.0
 
 
 async def bounds(client_options: Mapping[str, Any], topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
@@ -32,19 +36,20 @@ async def scan(
     """The records of each partition from its first to before its second offset, in order, a batch of one partition
     at a time.
 
-    Memory is bounded by one fetch, however long the topics are. Raises KafkaError when no broker answers.
+    Memory is bounded by one fetch, however long the topics are. Raises KafkaError when no broker answers, or when one
+    has nothing to say for STALLED_AFTER_S, as where the log now ends before it did.
     """
     left = {partition: end for partition, (start, end) in wanted.items() if start < end}
     if not left:
         return
     consumer = AIOKafkaConsumer(**client_options, group_id=None, auto_offset_reset="earliest", enable_auto_commit=False)
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign(list(left))
         for partition in left:
             consumer.seek(partition, wanted[partition][0])
         while left:
-            batches = await consumer.getmany(*left, timeout_ms=READ_TIMEOUT_MS, max_records=MAX_RECORDS)
+            batches = await _next_batches(consumer, left)
             for partition, records in batches.items():
                 if within := [record for record in records if record.offset < left[partition]]:
                     yield within
@@ -53,3 +58,20 @@ async def scan(
                 del left[partition]
     finally:
         await stop_consumer(consumer)
+
+
+async def _next_batches(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
+) -> Mapping[TopicPartition, list[ConsumerRecord]]:
+    """Returns when records came, or when a position moved without any. Raises RequestTimedOutError otherwise."""
+    try:
+        async with asyncio.timeout(STALLED_AFTER_S):
+            before = [await consumer.position(partition) for partition in partitions]
+            while True:
+                batches: Mapping[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+                    *partitions, timeout_ms=READ_TIMEOUT_MS, max_records=MAX_RECORDS
+                )
+                if batches or before != [await consumer.position(partition) for partition in partitions]:
+                    return batches
+    except TimeoutError as error:
+        raise RequestTimedOutError(f"nothing came within {STALLED_AFTER_S:g} s") from error

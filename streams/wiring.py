@@ -1,5 +1,6 @@
 """Builds the worker from Settings: the one place that names its concrete parts."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -17,13 +18,15 @@ from schemas.topics import INPUT_TOPICS
 from streams.kafka_client import client_options
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
+from streams.pipeline.data_folder import WorkerFolder
 from streams.pipeline.dead_letter_limit import DeadLetterLimit
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.faust_options import faust_options
 from streams.pipeline.home import Rehoming
 from streams.pipeline.lag import LogLag
-from streams.pipeline.limited_letters import LimitedLetters, LimitedOutcomes
+from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters
 from streams.pipeline.log_reader import LogReader
+from streams.pipeline.payment import until_may_pay
 from streams.pipeline.pump import Pump
 from streams.pipeline.steps import Steps
 from streams.pipeline.table_cache import ShardCache
@@ -49,9 +52,11 @@ def build_worker(settings: Settings) -> AnalystApp:
     producer, log_reader = ConfirmedProducer(options), LogReader(options)
     letters_producer = ConfirmedProducer(options, compression="gzip")
     rows = PostgresSink(settings.database_url.get_secret_value())
-    analyser = build_analyser(settings)
     assignment = Assignment()
     metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: assignment.in_flight)
+
+    async def may_pay() -> None:
+        await until_may_pay(app.lease, assignment)
 
     async def partitions_assigned() -> None:
         if app.rebalancing or app.in_recovery or not app.has_been_assigned:
@@ -69,7 +74,9 @@ def build_worker(settings: Settings) -> AnalystApp:
         }
     )
     server = MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health)
-    parts: list[Part] = [server, log_reader, producer, letters_producer, rows, LagMetrics(LogLag(log_reader))]
+    analyser = build_analyser(settings, may_pay)
+    folder = WorkerFolder(settings.data_dir)
+    parts: list[Part] = [folder, server, log_reader, producer, letters_producer, rows, LagMetrics(LogLag(log_reader))]
     if isinstance(analyser, GrokAnalyser):
         parts.append(analyser)
     worker = Worker(parts, log_reader, assignment)
@@ -82,11 +89,11 @@ def build_worker(settings: Settings) -> AnalystApp:
         return datetime.now(UTC)
 
     steps = Steps(
-        Recipe(analyser, timedelta(days=settings.cache_ttl_days), now, app.lease.held),
+        Recipe(analyser, timedelta(days=settings.cache_ttl_days), now),
         Delivery(rows, ResultsSink(producer), letters, analyser.version, now),
         Rehoming(producer, lambda: worker.partitions),
         lambda partition: ShardCache(app.answers.store, producer, partition),
-        LimitedOutcomes(limit, OutcomeMetrics()),
+        CountedOutcomes(limit, OutcomeMetrics()),
         worker.fail,
     )
     pump = Pump(
@@ -108,7 +115,7 @@ def build_worker(settings: Settings) -> AnalystApp:
     return app
 
 
-def build_analyser(settings: Settings) -> Analyser:
+def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -> Analyser:
     """Grok where the settings ask for it, else the local analyser, which is free and asks nobody."""
     if not settings.asks_grok:
         return LocalAnalyser()
@@ -121,6 +128,7 @@ def build_analyser(settings: Settings) -> Analyser:
         timeout_s=settings.grok_timeout_s,
         breaker=CircuitBreaker(settings.breaker_errors, settings.cooldown_seconds),
         observer=CallMetrics(),
+        may_pay=may_pay,
         max_connections=settings.max_in_flight,
         cost_per_1k_usd=settings.grok_cost_per_1k,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import aiohttp
@@ -28,7 +28,8 @@ class GrokAnalyser:
     """Implements agents.analyser.Analyser by `POST {base_url}/chat/completions`, one conversation a call.
 
     `timeout_s` bounds a whole call, `max_connections` those under way; `clock` is a monotonic one in seconds. Each call
-    is made once: when and whether to try again after Retryable is the caller's decision.
+    is made once: when and whether to try again after Retryable is the caller's decision. `may_pay` is awaited before
+    each: it returns when this worker is sure to be the one to make it, and what it raises is raised.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class GrokAnalyser:
         timeout_s: float,
         breaker: CircuitBreaker,
         observer: CallObserver,
+        may_pay: Callable[[], Awaitable[None]],
         max_connections: int,
         cost_per_1k_usd: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -51,6 +53,7 @@ class GrokAnalyser:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(_MAX_CONNECT_S, timeout_s / 2))
         self._breaker = breaker
         self._observer = observer
+        self._may_pay = may_pay
         self._max_connections = max_connections
         self._cost_per_1k_usd = cost_per_1k_usd
         self._clock = clock
@@ -101,6 +104,7 @@ class GrokAnalyser:
 
     async def _call(self, body: bytes) -> Reply:
         """One call, with its end told to the breaker and the observer."""
+        await self._may_pay()
         permit, began_s = self._admitted(), self._clock()
         try:
             reply = read_reply(await self._exchange(body), self._cost_per_1k_usd)

@@ -1,7 +1,6 @@
 """The Faust app: it fetches, assigns and recovers tables; offsets, start and stop are the worker's (infra/adr/0002)."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -95,11 +94,12 @@ class AnalystApp(faust.App):
         await super().on_start()
 
     async def on_stop(self) -> None:
-        await super().on_stop()
-        await self.worker.stop()
+        try:
+            await super().on_stop()
+        finally:
+            await self.worker.stop()
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        self.lease.renewed(time.monotonic())  # the first heartbeat comes seconds later
         if not self.should_stop:
             await self.worker.before_recovery(assigned)
         await super()._on_partitions_assigned(assigned, generation_id)

@@ -6,6 +6,7 @@ from typing import Any
 import faust
 import structlog
 from faust.stores.rocksdb import Store
+from faust.types import TP
 from faust.types.stores import StoreT
 from rocksdict import Rdict, WriteBatch
 
@@ -33,11 +34,13 @@ class OffsetRun:
 
     def add(self, reached: int, offset: int) -> int:
         """The end of the unbroken run that `reached` is the end of, now that `offset` is written too."""
-        if len(self._ahead) < self.MAX_AHEAD:
+        if offset == reached + 1 or (offset > reached and len(self._ahead) < self.MAX_AHEAD):
             self._ahead.add(offset)
+        before = reached
         while reached + 1 in self._ahead:
             reached += 1
-        self._ahead = {other for other in self._ahead if other > reached}
+        if reached > before:
+            self._ahead = {other for other in self._ahead if other > reached}
         return reached
 
 
@@ -77,7 +80,17 @@ class AnswersStore(Store):
         shard = self._dbs.pop(partition, None)
         if shard is not None:
             shard.close()
+        self._runs.pop(partition, None)  # those offsets were the old log's
         shutil.rmtree(self.partition_path(partition), ignore_errors=True)
+
+    def persisted_offset(self, tp: TP) -> int:
+        """-1 where the shard is empty: None would let Faust go on from what it remembers of a discarded one."""
+        offset = super().persisted_offset(tp)
+        return -1 if offset is None else offset
+
+    def begin_runs_anew(self) -> None:
+        """A new assignment: recovery tells how far each shard goes, and others may have written meanwhile."""
+        self._runs.clear()
 
     def _run_of(self, partition: int) -> OffsetRun:
         return self._runs.setdefault(partition, OffsetRun())

@@ -18,14 +18,15 @@ class Assignment:
     def __init__(self) -> None:
         self._trackers: dict[Key, Tracker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_ending = False
+        #: From the beginning of a drain until the next assignment: what begins now would be cut off.
+        self.is_ending = False
         #: Whether no record is admitted any more, in this assignment or a later one.
         self.is_halted = False
 
     @property
     def is_open(self) -> bool:
         """Whether records are admitted: not between the end of one assignment and the next, nor when halted."""
-        return not self._is_ending and not self.is_halted
+        return not self.is_ending and not self.is_halted
 
     def halt(self) -> None:
         """For good: nothing more is admitted. Work under way goes on, and what it finishes may be committed."""
@@ -60,7 +61,7 @@ class Assignment:
 
         What is being kept by then is still kept, within KEEP_S.
         """
-        self._is_ending = True
+        self.is_ending = True
         if not self._tasks:
             return
         _, late = await asyncio.wait(set(self._tasks), timeout=within_s)
@@ -71,7 +72,7 @@ class Assignment:
 
     def reopen(self) -> None:
         """A new assignment begins."""
-        self._is_ending = False
+        self.is_ending = False
 
     def revoke(self) -> None:
         """Every tracker dies: a late finish or commit reaches nothing."""

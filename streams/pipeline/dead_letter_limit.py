@@ -35,7 +35,11 @@ class DeadLetterLimit:
     """Counts outcomes in the order in which they are told, and calls `reached` once, with what there is to say.
 
     A death counts when its letter is about to be sent, and once for each record: its partition may be taken away and
-    given back before the offset is committed, any number of times, and then the record dies again.
+    given back before the offset is committed, any number of times, and then the record dies again. That is remembered
+    for as long as the death is among the last LAST_OUTCOMES ends.
+
+    The limit is one worker's, from its start on: several workers, or one that is started again and again, send as many
+    letters each.
     """
 
     def __init__(self, reached: Callable[[Fatal], None]) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.errors import InsightsError, Unprocessable
+from schemas.errors import Fatal, InsightsError, Unprocessable
 from schemas.insight import Usage
 from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome, outcome_name
 from schemas.result import ConversationResult
@@ -58,7 +58,8 @@ class Delivery:
     async def deliver(self, record: Record, envelope: Envelope | None, outcome: Outcome, is_alive: IsAlive) -> Outcome:
         """Returns, when all of it is confirmed, the outcome that was: dead if the row cannot be stored.
 
-        Raises LetterHeld, Fatal and AssignmentOver, and then the record is unfinished.
+        Raises LetterHeld, Fatal (also when the event of a stored row cannot be sent) and AssignmentOver, and then the
+        record is unfinished.
 
         `envelope` is None only for what could not be decoded: there is no id then, so no row either.
         """
@@ -76,9 +77,14 @@ class Delivery:
         traceparent = record.header(Header.TRACEPARENT)
         try:
             await until_done(lambda: self._rows.write(result), is_alive)
-            await until_done(lambda: self._events.send(result, traceparent), is_alive)
         except Unprocessable as error:
             return Dead(DeadLetterReason(error.reason), error.detail)
+        try:
+            await until_done(lambda: self._events.send(result, traceparent), is_alive)
+        except Unprocessable as error:
+            # The row tells how it ended: a letter would be a second end of the same record.
+            hint = "check max.message.bytes of the topic insights, then restart the worker: it reads the record again"
+            raise Fatal("an event cannot be sent", str(error), hint) from error
         return outcome
 
     async def _deliver_dead(self, record: Record, envelope: Envelope | None, outcome: Dead, is_alive: IsAlive) -> None:

@@ -21,7 +21,7 @@ class LimitedLetters:
         await self._letters.send(letter, conversation_id)
 
 
-class LimitedOutcomes:
+class CountedOutcomes:
     """See streams.pipeline.steps.Outcomes; the dead were counted when their letters were sent."""
 
     def __init__(self, limit: DeadLetterLimit, outcomes: Outcomes) -> None:

@@ -75,16 +75,22 @@ class Pump:
         if tracker.dead or not self._assignment.is_open:
             self._free.release()
             return
-        self._assignment.spawn(self._work(event, tracker, slot)).add_done_callback(self._ended)
+        task = self._assignment.spawn(self._work(event, tracker, slot))
+        task.add_done_callback(lambda task: self._ended(task, tracker))
 
     async def _work(self, event: Event, tracker: Tracker, slot: Slot) -> None:
         if await self._handle(_record_of(event), lambda: not tracker.dead):
             tracker.finish(slot)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        """A slot whose work broke off would hold its partition for ever, unseen: the worker ends and reads it again."""
+    def _ended(self, task: "asyncio.Task[None]", tracker: Tracker) -> None:
+        """A slot whose work broke off would hold its partition for ever, unseen: the worker ends and reads it again.
+
+        Only the end of an assignment may cancel it."""
         self._free.release()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not (tracker.dead or self._assignment.is_ending):
+                self._fail(RuntimeError("a record's work was cancelled"))
+        elif (error := task.exception()) is not None:
             self._fail(error)
 
     async def _tracker_of(self, event: Event) -> Tracker | None:

@@ -23,6 +23,6 @@ async def discard_shards_ahead(store: AnswersStore, log_reader: LogReader, assig
     for tp in partitions:
         ends_at = ends[TopicPartition(tp.topic, tp.partition)]
         persisted = store.persisted_offset(tp)
-        if persisted is not None and persisted >= ends_at:
+        if persisted >= ends_at:
             log.warning("shard_ahead_of_changelog_discarded", partition=tp.partition, shard=persisted, log=ends_at)
             store.discard(tp.partition)

@@ -10,12 +10,14 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from agents.analyse import KEEP_S
 from agents.guards.backoff import Backoff
 from schemas.errors import Fatal, Retryable
 from schemas.topics import ANSWERS_CHANGELOG, INPUT_TOPICS, Topic
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.committer import Committer
+from streams.pipeline.consumer_thread import LEAVE_WITHIN_S
 from streams.pipeline.deadline import end_process_within
 from streams.pipeline.faust_consumer import OwnOffsetsConsumer
 from streams.pipeline.log_reader import LogReader
@@ -27,7 +29,12 @@ from streams.pipeline.shards import discard_shards_ahead
 DRAIN_S = 6.0
 #: What a broker that does not answer gets for the last commit; without it the records are read again.
 LAST_COMMIT_S = 1.0
+#: What each part gets to stop; all of them stop at once.
+PART_STOPS_WITHIN_S = 1.0
 STOP_WITHIN_S = 9.5
+#: Of a worker that is told to stop: keeping, the last commit, leaving the group and the parts need their time too,
+#: each of them all of it when brokers are frozen, and half a second is Faust's.
+STOP_DRAIN_S = STOP_WITHIN_S - (KEEP_S + LAST_COMMIT_S + LEAVE_WITHIN_S + PART_STOPS_WITHIN_S) - 0.5
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
 
 log = structlog.get_logger()
@@ -42,7 +49,7 @@ class Part(Protocol):
 
 
 class Worker:
-    """Implements streams.pipeline.analyst_app.Worker; `parts` are started in order and stopped in reverse."""
+    """Implements streams.pipeline.analyst_app.Worker; `parts` are started in order and stopped at once."""
 
     def __init__(self, parts: Sequence[Part], log_reader: LogReader, assignment: Assignment) -> None:
         self._parts = parts
@@ -69,15 +76,11 @@ class Worker:
         self.keep_running(watch_recovery(app))
 
     async def stop(self) -> None:
-        """Stops loops, then parts in reverse; one that fails does not keep the others from stopping."""
+        """Stops loops, then all parts at once: one that hangs or fails does not keep the others from stopping."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        for part in reversed(self._started):
-            try:
-                await part.stop()
-            except Exception as error:  # the last step of this part: it is told, and the next one must still stop
-                log.warning("part_not_stopped", part=type(part).__name__, error=type(error).__name__)
+        await asyncio.gather(*(_stop_in_time(part) for part in reversed(self._started)))
         self._started.clear()
 
     async def before_recovery(self, assigned: set[TP]) -> None:
@@ -88,12 +91,17 @@ class Worker:
         """
         assert self.app is not None
         try:
+            self.app.answers.store.begin_runs_anew()
             await discard_shards_ahead(self.app.answers.store, self._log_reader, assigned)
             self.partitions = await self._check_topics()
         except KafkaError as error:
             log.warning("log_not_compared", error=type(error).__name__)
-        except Fatal as error:
-            self.fail(error)
+        except Exception as error:  # aiokafka would log it and go on: a member that holds its partitions for ever
+            hint = "look at DATA_DIR: space, rights, one worker a folder"
+            self.fail(
+                error if isinstance(error, Fatal) else Fatal("the assignment cannot begin", type(error).__name__, hint)
+            )
+            return
         self._assignment.reopen()
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
@@ -143,7 +151,7 @@ class Worker:
         assert self.app is not None
         if self.app.should_stop:
             end_process_within(STOP_WITHIN_S)
-        await self._assignment.drain(DRAIN_S)
+        await self._assignment.drain(STOP_DRAIN_S if self.app.should_stop else DRAIN_S)
         due = self._assignment.due(self.app.consumer_generation_id)
         self._assignment.revoke()
         consumer._unacked_messages.clear()
@@ -192,3 +200,11 @@ async def _start_when_possible(part: Part) -> None:
             log.warning("waiting_for_start", part=type(part).__name__, error=type(error).__name__)
         await asyncio.sleep(START_BACKOFF.delay_s(attempt, random.random))
         attempt += 1
+
+
+async def _stop_in_time(part: Part) -> None:
+    try:
+        async with asyncio.timeout(PART_STOPS_WITHIN_S):
+            await part.stop()
+    except Exception as error:  # the last step of this part: it is told, and the process ends all the same
+        log.warning("part_not_stopped", part=type(part).__name__, error=type(error).__name__)

@@ -42,22 +42,26 @@ class BatchWriter:
         self._connect = connect
         self._store = store
         self._connection: asyncpg.Connection | None = None
+        self._held: list[Write] = []
         self._attempt = 0
         self._failing_since_s: float | None = None
-        self._told_error = ""
+        self._logged_error = ""
 
-    async def settle(self, batch: list[Write]) -> None:
-        """Returns when each write is committed, refused, or waited for by nobody any more, however long that takes.
+    async def settle(self, batch: list[Write]) -> list[Write]:
+        """Returns the rows that are too slow even alone, for somebody holds them: whoever waits for them still does.
 
-        Refused are, each by itself, rows that the server does not take: with Unprocessable, with Fatal when the tables
-        are not as they must be, with the error itself when it is a defect.
+        Each other write is then committed, refused, or waited for by nobody any more, however long that takes. Refused
+        are, each by itself, rows that the server does not take: with Unprocessable, with Fatal when the tables are not
+        as they must be, with the error itself when it is a defect.
         """
+        self._held = []
         parts = deque([batch])
         while parts:
             # What failed goes to the end: the rest must not wait for a row that somebody holds.
             part = [write for write in parts.popleft() if not write.done.done()]
             if part:
                 parts += await self._tried(part)
+        return self._held
 
     def close(self) -> None:
         """Drops the connection without a word, for a server that hangs would not answer."""
@@ -75,7 +79,7 @@ class BatchWriter:
         except Exception as error:  # the edge of the writer's loop: whatever it was, somebody waits for the rows
             return await self._after(error, part)
         self._works()
-        _tell(part, None)
+        _resolve(part, None)
         return []
 
     async def _after(self, error: Exception, part: list[Write]) -> list[list[Write]]:
@@ -88,13 +92,20 @@ class BatchWriter:
                 await self._wait(error, OUTAGE_BACKOFF)
                 return [part]
             case SqlFailure.TOO_SLOW:
-                self.close()
-                await self._wait(error, OUTAGE_BACKOFF)
-                return _halves(part)
+                return self._after_too_slow(error, part)
             case SqlFailure.ROW if len(part) > 1:
                 return _halves(part)
         self._works()
-        _tell(part, _refusal(error))
+        _resolve(part, _refusal(error))
+        return []
+
+    def _after_too_slow(self, error: Exception, part: list[Write]) -> list[list[Write]]:
+        """Without a pause: the statement waited long enough, and each row fails so once for each halving at most."""
+        if isinstance(error, TimeoutError):  # ours, so the server did not end the statement: it may answer no more
+            self.close()
+        if len(part) > 1:
+            return _halves(part)
+        self._held += part
         return []
 
     async def _connected(self) -> asyncpg.Connection:
@@ -109,8 +120,8 @@ class BatchWriter:
     async def _wait(self, error: Exception, backoff: Backoff) -> None:
         if self._failing_since_s is None:
             self._failing_since_s = time.monotonic()
-        if self._told_error != (name := type(error).__name__):  # not each attempt: an outage may be long
-            self._told_error = name
+        if self._logged_error != (name := type(error).__name__):  # not each attempt: an outage may be long
+            self._logged_error = name
             log.warning("postgres_write_failed", error=name)
         await asyncio.sleep(backoff.delay_s(self._attempt, random.random))
         self._attempt += 1
@@ -119,7 +130,7 @@ class BatchWriter:
         if self._failing_since_s is not None:
             failed_s = round(time.monotonic() - self._failing_since_s, 1)
             log.info("postgres_write_works_again", failed_s=failed_s, attempts=self._attempt)
-        self._attempt, self._failing_since_s, self._told_error = 0, None, ""
+        self._attempt, self._failing_since_s, self._logged_error = 0, None, ""
 
 
 class _NotConnected(Exception):
@@ -130,10 +141,10 @@ class _NotConnected(Exception):
 
 def _halves(part: list[Write]) -> list[list[Write]]:
     middle = len(part) // 2
-    return [half for half in (part[:middle], part[middle:]) if half]
+    return [part[:middle], part[middle:]]
 
 
-def _tell(part: list[Write], error: Exception | None) -> None:
+def _resolve(part: list[Write], error: Exception | None) -> None:
     for write in part:
         if write.done.done():
             continue

@@ -4,13 +4,15 @@ from enum import Enum, auto
 
 import asyncpg
 
-#: Classes of SQLSTATE that say something of the values: data, constraints, WITH CHECK OPTION, limits such as a row that
-#: is too big, and what a trigger raises by itself.
-_ROW_CLASSES = ("22", "23", "44", "54", "P0")
 _SCHEMA_CLASS = "42"
 _CONFLICTS = ("40001", "40P01")
 #: Cancelled by a time limit of the server, or a lock not had: one row of the batch may be what it waits for.
 _TOO_SLOW = ("57014", "55P03")
+#: Classes of SQLSTATE that say something of the server or of the way to it: connection, state and login of the session,
+#: database, rollback, resources, locks, somebody's command, disk, and a prepared statement that a pooler has lost.
+#: All others count as some row's own, also unknown ones: if that is wrong, the dead-letter limit stops the worker,
+#: whereas a row that is tried for ever keeps its neighbours from being written, and nobody hears of it.
+_PASSING_CLASSES = ("08", "25", "26", "28", "3D", "40", "53", "55", "57", "58")
 
 
 class SqlFailure(Enum):
@@ -25,6 +27,9 @@ class SqlFailure(Enum):
 
 def judged(error: Exception) -> SqlFailure:
     """Errors that nobody foresaw count as some row's own: then they cost that row, and not its neighbours."""
+    # The table was changed under a prepared statement: a new connection mends that, unlike others of its state, 0A000.
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return SqlFailure.PASSING
     if isinstance(error, asyncpg.PostgresError):
         return _judged_by_state(error.sqlstate or "")
     if isinstance(error, TimeoutError):
@@ -43,4 +48,4 @@ def _judged_by_state(state: str) -> SqlFailure:
         return SqlFailure.TOO_SLOW
     if state.startswith(_SCHEMA_CLASS):
         return SqlFailure.SCHEMA
-    return SqlFailure.ROW if state.startswith(_ROW_CLASSES) else SqlFailure.PASSING
+    return SqlFailure.PASSING if state.startswith(_PASSING_CLASSES) else SqlFailure.ROW

@@ -85,15 +85,17 @@ class _Watched:
     async def _ask(self) -> None:
         """A check that is given up is cancelled but not waited for: its end may take what hangs."""
         answer = asyncio.create_task(_answer(self._check))
-        await asyncio.wait({answer}, timeout=self._timeout_s)
-        if answer.done() and not answer.cancelled():
-            self._keep(answer.result())
-        else:
-            answer.cancel()
-            self._given_up.add(answer)
-            answer.add_done_callback(self._given_up.discard)
-            self._keep(f"no answer within {self._timeout_s:g} s")
-        self._asking = None
+        try:
+            await asyncio.wait({answer}, timeout=self._timeout_s)
+            if answer.done():
+                self._keep("the check was cancelled" if answer.cancelled() else answer.result())
+            else:
+                answer.cancel()
+                self._given_up.add(answer)
+                answer.add_done_callback(self._given_up.discard)
+                self._keep(f"no answer within {self._timeout_s:g} s")
+        finally:
+            self._asking = None
 
     def _keep(self, state: str) -> None:
         if state != (self._state or OK):

@@ -91,7 +91,7 @@ def delivery(rows: FakeRows, events: FakeEvents) -> Delivery:
 
 
 def recipe(analyser: FakeAnalyser) -> Recipe:
-    return Recipe(analyser, timedelta(days=1), lambda: NOON, at_once)
+    return Recipe(analyser, timedelta(days=1), lambda: NOON)
 
 
 async def due_of_one_in_work() -> int | None:
@@ -213,6 +213,7 @@ async def error_of_a_dead_provider() -> str:
         timeout_s=2,
         breaker=CircuitBreaker(5, 1),
         observer=CallMetrics(),
+        may_pay=at_once,
         max_connections=1,
     )
     await analyser.start()
@@ -253,7 +254,12 @@ async def calls_of_alike_keys() -> int:
 async def calls_of_equal_texts_at_once() -> int:
     analyser, cache = FakeAnalyser(), MemoryCache()
     shared = recipe(analyser)
-    await asyncio.gather(*(shared.analyse("text", "key", cache) for _ in range(2)))
+    analyser.gate.clear()
+    both = [asyncio.create_task(shared.analyse("text", "key", cache)) for _ in range(2)]
+    while not analyser.asked:
+        await asyncio.sleep(0)
+    analyser.gate.set()
+    await asyncio.gather(*both)
     return len(analyser.asked)
 
 

@@ -17,7 +17,7 @@ from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.insight import MAX_SUMMARY_CHARS, MAX_TOPICS, Answer, Usage
 from streams.standin.faults import FaultKind, FaultPlan, Marker
 from streams.standin.server import StandinConfig, serving
-from tests.fakes.analysis import FakeAnalyser
+from tests.fakes.analysis import FakeAnalyser, at_once
 
 TEXT = "user: my parcel is late, I want a refund"
 #: The provider is down for the first call with this text, and refuses the second one.
@@ -48,6 +48,7 @@ async def grok(api_key: str = KEY) -> AsyncIterator[GrokAnalyser]:
             breaker=CircuitBreaker(errors=5, cooldown_s=10),
             observer=cast(CallObserver, Deaf()),
             max_connections=8,
+            may_pay=at_once,
         )
         await client.start()
         yield client

@@ -19,6 +19,7 @@ from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Usage
 from streams.standin.faults import FaultKind, FaultPlan, Marker
 from streams.standin.server import StandinConfig, serving
+from tests.fakes.analysis import at_once
 
 TEXT = "user: my parcel is late, I want a refund"
 
@@ -65,6 +66,7 @@ class Client:
             "timeout_s": 10,
             "breaker": CircuitBreaker(errors=5, cooldown_s=10),
             "observer": self.observed,
+            "may_pay": at_once,
             "max_connections": 64,
             "clock": self.clock,
         }
@@ -192,6 +194,22 @@ async def test_a_bad_answer_is_asked_for_once_more(kind: FaultKind) -> None:
         error = await client.fails("#always")
         assert isinstance(error, Unprocessable)
         assert (error.reason, (await client.stats())["calls"]) == ("bad_answer", 4)
+
+
+async def test_each_call_asks_whether_it_may_be_paid_for() -> None:
+    """Also the second one, after a bad answer: the partition may have been taken away meanwhile."""
+    asked = 0
+
+    async def may_pay_once() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise Retryable("taken away")
+
+    plan = FaultPlan(rates={FaultKind.BAD_SCHEMA: 1})
+    async with client_of(plan, may_pay=may_pay_once) as client:
+        assert str(await client.fails()) == "taken away"
+        assert (asked, (await client.stats())["calls"]) == (2, 1)
 
 
 async def test_an_answer_without_usage_is_still_an_answer() -> None:

@@ -50,3 +50,24 @@ async def test_it_stops_all_the_same(broker: Tansu | Kafka) -> None:
     consumer = await consumer_that_lost_its_assignment(broker)
     await stop_consumer(consumer)
     assert consumer._closed
+
+
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+async def test_who_gives_up_stopping_leaves_nothing_running(broker: Tansu | Kafka) -> None:
+    """As the worker's thread does when its broker is frozen."""
+    consumer, never = await consumer_that_lost_its_assignment(broker), asyncio.Event()
+    stopping: list[asyncio.Task[None]] = []
+    stop = consumer.stop
+
+    async def hang() -> None:
+        stopping.append(asyncio.current_task())  # type: ignore[arg-type]
+        await never.wait()
+
+    consumer.stop = hang
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await stop_consumer(consumer)
+    await asyncio.wait(stopping)
+    assert stopping[0].cancelled()
+    consumer.stop = stop
+    await stop_consumer(consumer)

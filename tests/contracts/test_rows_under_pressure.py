@@ -9,11 +9,12 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import Unprocessable
+from schemas.errors import Retryable, Unprocessable
 from schemas.outcome import Analysed
+from streams.pipeline.attempts import until_done
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.envelope import open_envelope
-from streams.sinks.postgres import PostgresSink
+from streams.sinks.postgres import WRITERS, PostgresSink
 from tests.fakes.analysis import NOON, a_result, an_answer
 from tests.fakes.sinks import FakeEvents, FakeLetters
 from tests.unit.pipeline.factories import a_record, value_of
@@ -38,6 +39,22 @@ CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER fail BEFORE INSERT ON insights FOR EACH STATEMENT EXECUTE FUNCTION fail();
 """
+
+EACH_ROW = """
+CREATE FUNCTION each_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.conversation_id = 'bad' THEN {action}; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER each_row BEFORE INSERT ON insights FOR EACH ROW EXECUTE FUNCTION each_row();
+"""
+
+COUNT_OTHER_SESSIONS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND NOT pid = ANY($1)
+"""
+
+#: Sessions of a sink: its writers', that of the writer of held rows, and the one that pings.
+SESSIONS = WRITERS + 2
 
 
 @pytest.fixture
@@ -101,7 +118,7 @@ async def test_a_bad_row_becomes_one_dead_letter(sink: PostgresSink, connection:
     assert len(events.sent) == 499
 
 
-@pytest.mark.parametrize("state", ["40001", "40P01", "57P01", "57014", "53300", "53100", "25006", "XX000"])
+@pytest.mark.parametrize("state", ["40001", "40P01", "57P01", "57014", "53300", "53100", "25006"])
 async def test_a_passing_failure_is_nobodys_fault(
     sink: PostgresSink, connection: asyncpg.Connection, state: str
 ) -> None:
@@ -112,7 +129,7 @@ async def test_a_passing_failure_is_nobodys_fault(
     assert await connection.fetchval("SELECT last_value FROM attempts") > 3
 
 
-@pytest.mark.parametrize("state", ["22012", "23514", "54000", "P0001"])
+@pytest.mark.parametrize("state", ["22012", "23514", "54000", "P0001", "XX000"])
 async def test_what_is_said_of_the_row_is_the_rows_own(
     sink: PostgresSink, connection: asyncpg.Connection, state: str
 ) -> None:
@@ -141,21 +158,108 @@ async def test_a_deadlock_is_tried_again(sink: PostgresSink, connection: asyncpg
             await asyncio.sleep(0.05)
 
 
-async def test_a_row_that_somebody_holds_does_not_hold_its_neighbours(
-    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection, database_url: str
+async def test_two_held_rows_hold_nobody_else(
+    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection
 ) -> None:
-    """With a time limit of the server's; the held row is stored as soon as it is let go."""
-    await connection.execute(f"ALTER DATABASE {database_of(database_url)} SET lock_timeout = '100ms'")
-    await sink.write(a_result(id="c-3", outcome="dead"))
+    """One for each writer, and a server that waits for locks without end, as it does by default: neighbours are
+    written, and what comes later; the held rows as soon as they are let go."""
+    await asyncio.gather(*(sink.write(a_result(id=f"{batch}-2", outcome="dead")) for batch in "ab"))
     async with holder.transaction():
         await holder.execute("SELECT FROM insights FOR UPDATE")
-        await end_other_sessions(connection, holder)  # so that the writers' next ones have the limit
-        writes = [asyncio.ensure_future(sink.write(a_result(id=f"c-{n}"))) for n in range(16)]
+        writes = {}
+        for batch in "ab":
+            writes |= {f"{batch}-{n}": asyncio.ensure_future(sink.write(a_result(id=f"{batch}-{n}"))) for n in range(4)}
+            await somebody_waits_for_a_lock(connection)
+        held = [writes.pop("a-2"), writes.pop("b-2")]
         async with asyncio.timeout(30):
-            await asyncio.gather(*(write for n, write in enumerate(writes) if n != 3))
-        assert not writes[3].done()
-    await writes[3]
-    assert await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") == 16
+            await asyncio.gather(*writes.values())
+            await asyncio.gather(*(sink.write(a_result(id=f"later-{n}")) for n in range(600)))
+        assert not any(write.done() for write in held)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*held)
+    assert await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") == 608
+
+
+async def test_a_held_row_leaves_no_sessions_behind(
+    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is tried: a session that waited for the lock would hold other rows, and a place in the server.
+    The client's patience is shortened, so that what it leaves behind is there in seconds."""
+    monkeypatch.setattr("streams.sinks.postgres.COMMAND_TIMEOUT_S", 2)
+    await connection.execute(COUNT_STATEMENTS)
+    await sink.write(a_result(id="held", outcome="dead"))
+    async with holder.transaction():
+        await holder.execute("SELECT FROM insights FOR UPDATE")
+        await end_other_sessions(connection, holder)  # so that the writers' next ones are impatient
+        write = asyncio.ensure_future(sink.write(a_result(id="held")))
+        async with asyncio.timeout(60):
+            while await connection.fetchval("SELECT last_value FROM statements") < 6:
+                await asyncio.sleep(0.05)
+        assert not write.done()
+        assert await connection.fetchval(COUNT_OTHER_SESSIONS, [holder.get_server_pid()]) <= SESSIONS
+    await write
+
+
+async def test_a_row_that_never_ends_is_ended_by_the_server(
+    sink: PostgresSink, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when no lock is in its way: its neighbours are written, and only the statement of its writer goes on."""
+    monkeypatch.setattr("streams.sinks.postgres.STATEMENT_TIMEOUT_MS", 300)
+    await connection.execute(EACH_ROW.format(action="PERFORM pg_sleep(3600)"))
+    endless = asyncio.ensure_future(sink.write(a_result(id="bad")))
+    async with asyncio.timeout(15):
+        await asyncio.gather(*(sink.write(a_result(id=f"c-{n}")) for n in range(100)))
+    assert not endless.done()
+    await connection.execute("DROP TRIGGER each_row ON insights")
+    async with asyncio.timeout(15):
+        await endless
+
+
+async def test_an_error_that_nobody_foresaw_costs_one_row(sink: PostgresSink, connection: asyncpg.Connection) -> None:
+    """Such as an internal one of the server: the hundred beside it are stored."""
+    await connection.execute(EACH_ROW.format(action="RAISE EXCEPTION USING ERRCODE = 'XX000'"))
+    good = [sink.write(a_result(id=f"c-{n}")) for n in range(100)]
+    async with asyncio.timeout(15):
+        refused, *stored = await asyncio.gather(sink.write(a_result(id="bad")), *good, return_exceptions=True)
+    assert isinstance(refused, Unprocessable)
+    assert stored == [None] * 100
+    assert await count(connection) == 100
+
+
+async def test_writers_that_end_are_replaced(
+    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection
+) -> None:
+    """Whoever waits for what they had under way may try again, and finds a writer."""
+    await sink.write(a_result(id="held", outcome="dead"))
+    async with holder.transaction():
+        await holder.execute("SELECT FROM insights FOR UPDATE")
+        write = asyncio.ensure_future(sink.write(a_result(id="held")))
+        await somebody_waits_for_a_lock(connection)
+        end_writers()
+        with pytest.raises(Retryable):
+            await write
+    async with asyncio.timeout(15):
+        await asyncio.gather(*(sink.write(a_result(id=id)) for id in ("held", "after")))
+    assert await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") == 2
+
+
+async def test_the_writer_of_held_rows_is_replaced(
+    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection
+) -> None:
+    """A held row that was handed to it comes through in the end, by its own or by another attempt."""
+    await sink.write(a_result(id="held", outcome="dead"))
+    async with holder.transaction():
+        await holder.execute("SELECT FROM insights FOR UPDATE")
+        with capture_logs() as told:
+            write = asyncio.ensure_future(until_done(lambda: sink.write(a_result(id="held")), lambda: True))
+            async with asyncio.timeout(15):
+                while "postgres_rows_held" not in [entry["event"] for entry in told]:
+                    await asyncio.sleep(0.02)
+        await somebody_waits_for_a_lock(connection)
+        end_writers()
+        assert not write.done()
+    async with asyncio.timeout(15):
+        await write
 
 
 async def test_a_server_that_only_reads_is_left(
@@ -211,6 +315,14 @@ async def end_other_sessions(*ours: asyncpg.Connection) -> None:
     pids = [await connection.fetchval("SELECT pg_backend_pid()") for connection in ours]
     query = "FROM pg_stat_activity WHERE datname = current_database() AND NOT pid = ANY($1)"
     await ours[0].execute(f"SELECT pg_terminate_backend(pid) {query}", pids)
+
+
+def end_writers() -> None:
+    """By what no part of them catches."""
+    writers = [task for task in asyncio.all_tasks() if task.get_name().startswith("postgres-writer-")]
+    assert writers
+    for writer in writers:
+        writer.cancel()
 
 
 async def somebody_waits_for_a_lock(connection: asyncpg.Connection) -> None:

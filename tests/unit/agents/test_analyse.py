@@ -1,22 +1,21 @@
 """The recipe: look up, share, ask, keep; no text is paid for twice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from structlog.testing import capture_logs
+
 from agents.analyse import Recipe
-from schemas.errors import Retryable
+from schemas.errors import Fatal, Retryable
 from schemas.insight import Answer
 from schemas.outcome import Analysed, Cached
-from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, at_once
+from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, an_answer
 
 TTL = timedelta(days=30)
 
 
-def recipe(
-    analyser: FakeAnalyser, *, days_later: float = 0, may_pay: Callable[[], Awaitable[None]] = at_once
-) -> Recipe:
-    return Recipe(analyser, TTL, lambda: NOON + timedelta(days=days_later), may_pay)
+def recipe(analyser: FakeAnalyser, *, days_later: float = 0) -> Recipe:
+    return Recipe(analyser, TTL, lambda: NOON + timedelta(days=days_later))
 
 
 async def test_a_known_text_is_not_asked_about_again() -> None:
@@ -26,21 +25,6 @@ async def test_a_known_text_is_not_asked_about_again() -> None:
     first = await cook.analyse("text", "key", cache)
     second = await cook.analyse("text", "key", cache)
     assert (type(first), type(second), analyser.asked) == (Analysed, Cached, ["text"])
-
-
-async def test_nobody_is_asked_before_paying_is_allowed() -> None:
-    """A worker that may have lost the partition waits."""
-    analyser, allowed = FakeAnalyser(), asyncio.Event()
-
-    async def may_pay() -> None:
-        await allowed.wait()
-
-    asking = asyncio.create_task(recipe(analyser, may_pay=may_pay).analyse("text", "key", MemoryCache()))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert analyser.asked == []
-    allowed.set()
-    assert (type(await asking), analyser.asked) == (Analysed, ["text"])
 
 
 async def test_equal_texts_in_flight_share_one_call() -> None:
@@ -113,6 +97,48 @@ async def test_an_answer_that_could_not_be_kept_is_not_asked_for_again() -> None
     await asyncio.wait({asking})
     assert isinstance(await cook.analyse("text", "key", cache), Analysed)
     assert (analyser.asked, list(cache.answers)) == (["text"], ["key:v1"])
+
+
+async def test_an_answer_that_could_not_be_kept_grows_old_too() -> None:
+    """CACHE_TTL_DAYS holds for it as for one that was kept."""
+    analyser, hours = FakeAnalyser(), {"later": 0}
+    cook = Recipe(analyser, TTL, lambda: NOON + timedelta(hours=hours["later"]))
+    cook._remember("key:v1", an_answer())
+    hours["later"] = 31 * 24
+    await cook.analyse("text", "key", MemoryCache())
+    assert analyser.asked == ["text"]
+
+
+async def test_an_answer_that_another_worker_kept_need_not_be_remembered() -> None:
+    """Found in the table, it is not held in memory as well."""
+    cache, cook = MemoryCache(), recipe(FakeAnalyser())
+    cook._remember("key:v1", an_answer())
+    await cache.put("key:v1", an_answer())
+    assert isinstance(await cook.analyse("text", "key", cache), Cached)
+    assert not cook._unkept
+
+
+async def test_keeping_ends_with_its_second_and_a_failure_in_it_is_told() -> None:
+    """A second cancellation leaves nothing running; an error that no asker can hear of is logged."""
+
+    class BrokenCache(MemoryCache):
+        async def put(self, key: str, answer: Answer) -> None:
+            keeps.set()
+            await may_fail.wait()
+            raise Fatal("the answers table cannot be written")
+
+    for is_cancelled_again in (True, False):
+        keeps, may_fail = asyncio.Event(), asyncio.Event()
+        asking = asyncio.create_task(recipe(FakeAnalyser())._ask("text", "key:v1", BrokenCache()))
+        await keeps.wait()
+        asking.cancel()
+        await asyncio.sleep(0)
+        with capture_logs() as logs:
+            asking.cancel() if is_cancelled_again else may_fail.set()
+            await asyncio.wait({asking})
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert [entry["event"] for entry in logs] == ([] if is_cancelled_again else ["answer_not_kept"])
 
 
 async def test_keeping_is_tried_again_and_the_call_is_not() -> None:

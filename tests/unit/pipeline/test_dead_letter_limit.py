@@ -13,7 +13,7 @@ from schemas.outcome import Cached, Dead, Filtered, FilterReason, Outcome
 from schemas.topics import Origin
 from streams.pipeline.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
 from streams.pipeline.delivery import LetterHeld
-from streams.pipeline.limited_letters import LimitedLetters, LimitedOutcomes
+from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters
 from tests.fakes.analysis import NOON, an_answer
 from tests.fakes.sinks import FakeLetters
 
@@ -183,7 +183,7 @@ class Ends:
 def test_only_a_conversation_that_ended_well_interrupts_a_row(outcome: Outcome | None, interrupts: bool) -> None:
     """And whoever else listens hears everything."""
     bench, ends = Bench(), Ends()
-    outcomes = LimitedOutcomes(bench.limit, ends)
+    outcomes = CountedOutcomes(bench.limit, ends)
     bench.die(MAX_IN_A_ROW - 1)
     if outcome is None:
         outcomes.rehomed()

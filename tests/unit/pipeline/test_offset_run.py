@@ -38,3 +38,11 @@ def test_a_hole_that_stays_costs_bounded_memory() -> None:
     for offset in range(1, 3 * OffsetRun.MAX_AHEAD):
         assert run.add(-1, offset) == -1
     assert len(run._ahead) == OffsetRun.MAX_AHEAD
+
+
+def test_a_full_run_still_takes_what_fills_its_hole() -> None:
+    """Otherwise it would never move again."""
+    run, full = OffsetRun(), OffsetRun.MAX_AHEAD
+    for offset in range(1, full + 1):
+        run.add(-1, offset)
+    assert run.add(-1, 0) == full

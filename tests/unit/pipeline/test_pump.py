@@ -209,3 +209,25 @@ async def test_work_that_breaks_off_ends_the_worker(rig: Rig) -> None:
     await settled(lambda: rig.failures)
     assert isinstance(rig.failures[0], ZeroDivisionError)
     assert rig.due() == {}
+
+
+async def test_work_that_somebody_cancelled_ends_the_worker(rig: Rig) -> None:
+    """Its slot would hold the partition for ever, unseen."""
+    rig.gate.clear()
+    rig.stream.put(0)
+    await settled(lambda: rig.handled)
+    [task] = rig.assignment._tasks
+    task.cancel()
+    await settled(lambda: rig.failures)
+    assert str(rig.failures[0]) == "a record's work was cancelled"
+
+
+async def test_the_end_of_an_assignment_may_cancel_work(rig: Rig) -> None:
+    """Whoever gets the partition reads the record again."""
+    rig.gate.clear()
+    rig.stream.put(0)
+    await settled(lambda: rig.handled)
+    await rig.assignment.drain(0)
+    rig.assignment.revoke()
+    await turns()
+    assert rig.failures == []

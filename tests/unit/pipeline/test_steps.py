@@ -16,7 +16,7 @@ from streams.pipeline.delivery import Delivery
 from streams.pipeline.home import Rehoming
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
-from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, at_once
+from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
 from tests.unit.pipeline.factories import PARTITIONS, a_record, at_home, home_of, value_of
 
@@ -48,7 +48,7 @@ class Bench:
         self.stops: list[Fatal] = []
         self.cache = MemoryCache()
         self.steps = Steps(
-            Recipe(self.analyser, timedelta(days=1), lambda: NOON, at_once),
+            Recipe(self.analyser, timedelta(days=1), lambda: NOON),
             Delivery(self.rows, self.events, self.letters, "v1", lambda: NOON),
             Rehoming(self.producer, lambda: PARTITIONS),  # type: ignore[arg-type]
             lambda _: self.cache,
@@ -154,12 +154,14 @@ async def test_a_dead_conversation_whose_row_is_refused_dies_once() -> None:
     assert (len(bench.letters.sent), bench.ends, bench.rows.rows) == (1, ["dead"], {})
 
 
-async def test_an_event_that_cannot_be_sent_makes_a_dead_letter() -> None:
-    """Neither is it lost, nor is the record tried for ever."""
+async def test_an_event_that_cannot_be_sent_stops_the_worker() -> None:
+    """The row is there already: a letter would be a second end. The slot stays open, so nothing is lost."""
     bench = Bench()
     bench.events.failures = [Unprocessable(DeadLetterReason.TOO_LARGE, "too large for the topic insights")]
-    assert await bench.take(at_home())
-    assert bench.letters.sent[0][0].reason is DeadLetterReason.TOO_LARGE
+    assert not await bench.take(at_home())
+    assert [stop.what for stop in bench.stops] == ["an event cannot be sent"]
+    assert (bench.letters.sent, bench.ends) == ([], [])
+    assert bench.rows.rows["default", "c-1"].outcome == "analysed"
 
 
 async def test_a_fatal_error_stops_the_worker_and_leaves_the_slot_open() -> None:

@@ -96,12 +96,24 @@ async def test_tables_that_are_not_there_are_told_to_all_at_once() -> None:
     assert len(server.statements) == 1
 
 
-async def test_a_row_that_is_always_too_slow_is_left_alone_with_it() -> None:
-    """Its neighbours are stored by statements of their own, and it is tried until nobody waits for it."""
-    server, batch = Server(bad={5: TimeoutError()}), a_batch(16)
-    settling = asyncio.ensure_future(server.writer.settle(batch))
-    await asyncio.wait([write.done for write in batch if write.row != (5,)])
-    assert not batch[5].done.done()
-    batch[5].done.cancel()
-    await settling
-    assert server.stored == set(range(16)) - {5}
+@pytest.mark.parametrize(
+    ("error", "is_dropped"),
+    [(asyncpg.LockNotAvailableError(), False), (asyncpg.QueryCanceledError(), False), (TimeoutError(), True)],
+)
+async def test_rows_that_are_too_slow_are_handed_back(error: Exception, is_dropped: bool) -> None:
+    """Their neighbours are stored; a connection is dropped only when the server did not end the statement itself."""
+    server, batch = Server(bad={5: error, 11: error}), a_batch(16)
+    async with asyncio.timeout(10):
+        held = await server.writer.settle(batch)
+    assert sorted(write.row for write in held) == [(5,), (11,)]
+    assert not any(write.done.done() for write in held)
+    assert server.stored == set(range(16)) - {5, 11}
+    assert server.connections[0].is_dropped is is_dropped
+
+
+async def test_nobody_is_handed_back_twice() -> None:
+    """What an earlier batch left is not the next one's."""
+    server = Server(bad={5: asyncpg.LockNotAvailableError()})
+    async with asyncio.timeout(10):
+        assert len(await server.writer.settle(a_batch(16))) == 1
+        assert await server.writer.settle(a_batch(5)) == []

@@ -27,13 +27,22 @@ def of_state(state: str) -> Exception:
         ("53300", SqlFailure.PASSING),
         ("57P01", SqlFailure.PASSING),
         ("57P03", SqlFailure.PASSING),
-        ("99999", SqlFailure.PASSING),  # a state of a version to come
+        ("26000", SqlFailure.PASSING),  # a pooler lost the prepared statement
         ("42P01", SqlFailure.SCHEMA),
         ("42501", SqlFailure.SCHEMA),
         ("22021", SqlFailure.ROW),
         ("23514", SqlFailure.ROW),
         ("54000", SqlFailure.ROW),
         ("P0001", SqlFailure.ROW),
+        ("0A000", SqlFailure.ROW),
+        ("21000", SqlFailure.ROW),
+        ("2F000", SqlFailure.ROW),
+        ("38000", SqlFailure.ROW),
+        ("39000", SqlFailure.ROW),
+        ("HV000", SqlFailure.ROW),
+        ("XX000", SqlFailure.ROW),
+        ("XX001", SqlFailure.ROW),
+        ("99999", SqlFailure.ROW),  # a state of a version to come
     ],
 )
 def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> None:
@@ -48,6 +57,7 @@ def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> Non
         (ConnectionResetError(), SqlFailure.PASSING),
         (asyncpg.InterfaceError("connection is closed"), SqlFailure.PASSING),
         (asyncpg.InternalClientError("another operation is in progress"), SqlFailure.PASSING),
+        (asyncpg.InvalidCachedStatementError("the table was changed"), SqlFailure.PASSING),
         (asyncpg.DataError("invalid input for query argument"), SqlFailure.ROW),
         (ZeroDivisionError(), SqlFailure.ROW),
     ],

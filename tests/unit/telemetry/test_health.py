@@ -91,3 +91,12 @@ async def test_one_that_hangs_holds_up_only_those_who_name_it() -> None:
 def test_a_finding_shows_within_three_seconds() -> None:
     """What was found just before is told for FRESH_S, and the next question is given up after CHECK_TIMEOUT_S."""
     assert CHECK_TIMEOUT_S + FRESH_S <= 2.5  # half a second is for the probe's own interval and a busy machine
+
+
+async def test_a_check_that_was_cancelled_is_told_as_that() -> None:
+    """Not as one that did not answer in time."""
+
+    async def is_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    assert (await Health({"a": is_cancelled}).report()).checks == {"a": "the check was cancelled"}

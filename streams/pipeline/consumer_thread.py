@@ -1,0 +1,108 @@
+"""The thread of Faust's consumer: heartbeats that are heard of, commits that may fail, and an end in time."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Transport, ensure_aiokafka_TP
+from faust.types import TP
+from mode.threads import QueueServiceThread
+
+from streams.kafka_consumer import stop_consumer
+from streams.pipeline.lease import GroupLease
+
+FETCH_MAX_WAIT_MS = 200
+#: A commit that is not answered by then is due again.
+COMMIT_WITHIN_S = 3.0
+#: Brokers that do not answer are told nothing: the group gives us up by itself, after the session timeout.
+LEAVE_WITHIN_S = 1.0
+
+log = structlog.get_logger()
+
+
+class GroupApp(Protocol):
+    """What thread and consumer ask of their app; see streams.pipeline.analyst_app."""
+
+    lease: GroupLease
+
+    async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]: ...
+
+
+class OwnOffsetsThread(AIOKafkaConsumerThread):
+    """Keeps the lease, stops in time, and survives commits that are not taken."""
+
+    async def on_start(self) -> None:
+        """Starts Faust's consumer, and listens to what its group says: aiokafka keeps that to itself."""
+        await super().on_start()
+        _listen(self._ensure_consumer()._coordinator, cast(GroupApp, self.app).lease)
+
+    async def on_thread_stop(self) -> None:
+        """As Faust does, but for a consumer that would not end by itself, or waits half a minute for its broker."""
+        await QueueServiceThread.on_thread_stop(self)
+        if self._consumer is not None:
+            try:
+                async with asyncio.timeout(LEAVE_WITHIN_S):
+                    await stop_consumer(self._consumer)
+            except TimeoutError:
+                log.warning("group_not_left")
+
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        """Faust's consumer, but for the time that a fetch may wait at the broker, which it fixes at 1.5 s: questions
+        about offsets queue up behind a waiting fetch, several of them in each rebalance."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """False when the broker did not take the offsets: they are due again soon, where Faust would crash."""
+        ours = {ensure_aiokafka_TP(tp): OffsetAndMetadata(at, "") for tp, at in offsets.items()}
+        try:
+            # aiokafka would try again without end, each time as a member of the generation that is then: after a
+            # rebalance it would take another worker's later offset back.
+            async with asyncio.timeout(COMMIT_WITHIN_S):
+                await self._ensure_consumer().commit(ours)
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            log.warning("commit_not_taken", error=type(error).__name__, partitions=len(ours))
+            return False
+        return True
+
+    async def seek_each(self, offsets: Mapping[TP, int]) -> None:
+        """Seeks where the fetcher runs: from another thread, a fetch under way could undo it."""
+        for tp, offset in offsets.items():
+            self._ensure_consumer().seek(ensure_aiokafka_TP(tp), offset)
+
+
+def _listen(coordinator: Any, lease: GroupLease) -> None:
+    """The lease begins with a join, is renewed by heartbeats, and is lost when the group does not know us any more."""
+    send_heartbeat, rejoin, reset = (
+        coordinator._do_heartbeat,
+        coordinator._do_rejoin_group,
+        coordinator.reset_generation,
+    )
+
+    async def send_and_tell() -> bool:
+        sent_at_s = time.monotonic()
+        was_taken = bool(await send_heartbeat())
+        if was_taken:
+            lease.renewed(sent_at_s)
+        return was_taken
+
+    async def rejoin_and_tell(subscription: Any) -> bool:
+        began_s = time.monotonic()
+        has_joined = bool(await rejoin(subscription))
+        if has_joined:
+            lease.renewed(began_s)
+        return has_joined
+
+    def reset_and_tell() -> None:
+        lease.lost()
+        reset()
+
+    coordinator._do_heartbeat = send_and_tell
+    coordinator._do_rejoin_group = rejoin_and_tell
+    coordinator.reset_generation = reset_and_tell

@@ -1,0 +1,37 @@
+"""Topics are read to their end, and a reading that cannot come to its end is told."""
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, RequestTimedOutError
+
+from schemas.topics import Topic
+from streams import topic_scan
+from streams.local.ports import free_port
+from streams.local.tansu import Tansu
+from streams.sinks.producer import ConfirmedProducer
+from streams.topic_scan import scan
+
+FIRST = TopicPartition(Topic.CONVERSATIONS, 0)
+
+
+async def offsets(options: dict[str, str], end: int) -> list[int]:
+    return [record.offset async for batch in scan(options, {FIRST: (0, end)}) for record in batch]
+
+
+async def test_a_log_that_ends_before_it_did_is_told(
+    tansu: Tansu, producer: ConfirmedProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an unclean election: aiokafka would ask for the missing records for ever."""
+    options = {"bootstrap_servers": tansu.bootstrap_servers}
+    for _ in range(3):
+        await producer.send(Topic.CONVERSATIONS, key=b"k", value=b"v", headers=[], partition=0)
+    assert await offsets(options, 3) == [0, 1, 2]
+    monkeypatch.setattr(topic_scan, "STALLED_AFTER_S", 2.0)
+    with pytest.raises(RequestTimedOutError):
+        await offsets(options, 5)
+
+
+async def test_a_broker_that_is_not_there_is_told() -> None:
+    """And what was begun is stopped: a warning about an unclosed consumer would fail the test."""
+    with pytest.raises(KafkaError):
+        await offsets({"bootstrap_servers": f"127.0.0.1:{free_port()}"}, 3)

@@ -1,0 +1,59 @@
+"""A shard that was discarded begins from nothing, whatever was known of it before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import faust
+import pytest
+from faust.tables.manager import TableManager
+from faust.types import TP
+
+from schemas.topics import ANSWERS_CHANGELOG
+from streams.pipeline.answers_table import AnswersStore, AnswersTable, define_answers_table
+
+FIRST = TP(ANSWERS_CHANGELOG, 0)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[AnswersTable]:
+    app = faust.App("test", store="rocksdb://", datadir=tmp_path / "tables", web_enabled=False)
+    (tmp_path / "tables" / "v1" / "tables").mkdir(parents=True)
+    table = define_answers_table(app)
+    table.store._db_for_partition(0)
+    yield table
+    table.store._dbs.clear()
+
+
+def discard(store: AnswersStore) -> None:
+    store.discard(0)
+    store._db_for_partition(0)
+
+
+def test_the_recovery_of_a_discarded_shard_reads_all_of_its_changelog(table: AnswersTable) -> None:
+    """Also when the partition stayed here: Faust remembers how far the old shard went."""
+    recovery = cast(TableManager, table.app.tables).recovery
+    for offset in range(5):
+        table.store.write(0, b"k", b"v", offset)
+    recovery.add_active(table, FIRST)
+    assert recovery.active_offsets[FIRST] == 4
+    discard(table.store)
+    recovery.add_active(table, FIRST)
+    assert recovery.active_offsets[FIRST] == -1
+
+
+def test_offsets_of_the_old_log_are_forgotten_with_its_shard(table: AnswersTable) -> None:
+    """The new log has others: the shard must not claim one that it never got."""
+    table.store.write(0, b"k", b"v", 2)
+    discard(table.store)
+    for offset in range(2):
+        table.store.write(0, b"k", b"v", offset)
+    assert table.store.persisted_offset(FIRST) == 1
+
+
+def test_offsets_ahead_are_forgotten_with_each_assignment(table: AnswersTable) -> None:
+    """Recovery tells how far the shard goes."""
+    table.store.write(0, b"k", b"v", 1)
+    table.store.begin_runs_anew()
+    table.store.write(0, b"k", b"v", 0)
+    assert table.store.persisted_offset(FIRST) == 0
