@@ -1,6 +1,7 @@
 """The RocksDB table `answers`: Faust's table and its recovery, with shards named outright and broken ones rebuilt."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -100,17 +101,30 @@ class AnswersStore(Store):
         return shard
 
     def _open_for_partition(self, partition: int) -> Rdict:
-        shard: Rdict
+        """The shard is a copy: one that cannot be read, or has lost some of its files, is made anew from the changelog.
+
+        Raises what RocksDB raises when another process has it open; Faust waits for that.
+        """
+        before = _sst_files(self.partition_path(partition))
         try:
-            shard = super()._open_for_partition(partition)
+            shard: Rdict = super()._open_for_partition(partition)
         except Exception as error:  # rocksdict raises bare Exceptions
             if "lock" in repr(error).lower():
-                raise  # another process has it; Faust waits for that
-            # The shard is a copy: what it held stands in the changelog.
+                raise
             log.warning("shard_unreadable_rebuilding_from_changelog", partition=partition)
-            self.discard(partition)
-            shard = super()._open_for_partition(partition)
-        return shard
+        else:
+            # RocksDB takes a manifest that was cut off for one that ends there, and forgets the files it named last.
+            if before <= {Path(str(file["name"])).name for file in shard.live_files()}:
+                return shard
+            log.warning("shard_lost_files_rebuilding_from_changelog", partition=partition)
+            shard.close()
+        self.discard(partition)
+        rebuilt: Rdict = super()._open_for_partition(partition)
+        return rebuilt
+
+
+def _sst_files(folder: Path) -> set[str]:
+    return {file.name for file in folder.glob("*.sst")}
 
 
 class AnswersTable(faust.Table[bytes, bytes]):

@@ -1,5 +1,6 @@
 """A shard that was discarded begins from nothing, whatever was known of it before."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -28,6 +29,33 @@ def table(tmp_path: Path) -> Iterator[AnswersTable]:
 def discard(store: AnswersStore) -> None:
     store.discard(0)
     store._db_for_partition(0)
+
+
+def put_in_place(store: AnswersStore, crashed: Path) -> None:
+    """The shard's folder is what a process left behind that was killed."""
+    store._dbs.pop(0, None)
+    shutil.rmtree(store.partition_path(0))
+    shutil.copytree(crashed, store.partition_path(0))
+
+
+def test_a_shard_whose_manifest_was_cut_off_claims_nothing_that_it_lost(table: AnswersTable, tmp_path: Path) -> None:
+    """RocksDB opens it without the files that were named last; their offsets would never be read again."""
+    store, crashed = table.store, tmp_path / "crashed"
+    for life in range(2):  # the first one's log becomes a file when the second one begins
+        for offset in range(20 * life, 20 * (life + 1)):
+            store.write(0, b"k%d" % offset, b"v", offset)
+        shutil.rmtree(crashed, ignore_errors=True)
+        shutil.copytree(store.partition_path(0), crashed)  # as a kill leaves it
+        put_in_place(store, crashed)
+        store._db_for_partition(0)
+    [manifest] = crashed.glob("MANIFEST-*")
+    for length in range(1, manifest.stat().st_size):
+        put_in_place(store, crashed)
+        with (store.partition_path(0) / manifest.name).open("r+b") as torn:
+            torn.truncate(length)
+        store._db_for_partition(0)
+        missing = [at for at in range(store.persisted_offset(FIRST) + 1) if store.read(0, b"k%d" % at) is None]
+        assert missing == [], f"cut to {length} bytes"
 
 
 def test_the_recovery_of_a_discarded_shard_reads_all_of_its_changelog(table: AnswersTable) -> None:
