@@ -10,6 +10,7 @@ from functools import lru_cache
 from agents.text import text_key
 from schemas.insight import Insight
 from schemas.topics import DEFAULT_TENANT
+from streams.pipeline.home import home_partition
 from streams.standin.answers import Answerer
 
 _WORDS = (
@@ -17,6 +18,7 @@ _WORDS = (
     *("missing", "twice", "wrong", "great", "thanks", "order", "cancel", "angry", "urgent", "support"),
 )
 _SMALL_TALK = ("Hello!", "thanks", "ok", "Good morning!", "!!!!")
+PARTITIONS = 4
 #: How far back a repeated text was first posted, at most.
 _REPEATS_WITHIN = 400
 HANG_MARKER = "qqhangs"
@@ -108,7 +110,11 @@ class Oracle:
         if kind is Kind.FILTERED:
             return source.choice(_SMALL_TALK)
         words = source.sample(_WORDS, 6)
-        marker = {Kind.HANGS: [HANG_MARKER], Kind.REFUSED: [REFUSED_MARKER]}.get(kind, [])
+        if kind is Kind.HANGS:
+            # All at home in one partition: in the others offsets move on, or no commit could be wrong.
+            texts = (" ".join([*words, HANG_MARKER, f"case {self.seed:08x} {number} {n}"]) for n in range(1_000))
+            return next(text for text in texts if home_partition(text_key(DEFAULT_TENANT, text), PARTITIONS) == 0)
+        marker = [REFUSED_MARKER] if kind is Kind.REFUSED else []
         return " ".join([*words, *marker, f"case {self.seed:08x} {number}"])
 
     def _id(self, number: int) -> str:

@@ -17,7 +17,8 @@ from tests.chaos.schedule import FAULTS, RoundFaults, deal, run_lane
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, build
 
-#: Texts that hang do so for up to as many rounds, some minutes; what is behind them is read again at each rebalance.
+#: Texts that hang do so for up to as many rounds, some minutes; what is behind them in their partition is read again
+#: at each rebalance.
 ROUNDS_PER_WORLD = 3
 PER_S = 250.0
 _PAUSE_S = (0.3, 1.5)

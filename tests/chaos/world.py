@@ -25,7 +25,7 @@ from tests.chaos.fleet import WORKERS_MIN, Fleet
 from tests.chaos.grok import Grok
 from tests.chaos.infrastructure import Infrastructure
 from tests.chaos.judge import judge
-from tests.chaos.oracle import Kind, Oracle
+from tests.chaos.oracle import PARTITIONS, Kind, Oracle
 from tests.chaos.payments import Fates
 from tests.chaos.verdict import Verdict
 from tests.chaos.witness import Witness
@@ -36,7 +36,7 @@ from tests.e2e.service import Service
 LATENCY_S = (1.0, 4.0)
 _READY_WITHIN_S = 120
 _SETTINGS = {
-    "TOPIC_PARTITIONS": "4",
+    "TOPIC_PARTITIONS": str(PARTITIONS),
     "TOPIC_REPLICATION_FACTOR": "3",
     "RATE_LIMIT_PER_MINUTE": "1000000",
     "GROK_TIMEOUT_S": "3600",  # what hangs, hangs until it is released
