@@ -25,7 +25,10 @@ class DeadLetterReason(StrEnum):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Key, value and headers are the original bytes. `detail` names what to change and never quotes the value."""
+    """Key, value and headers are the original bytes. `detail` names what to change and never quotes the value.
+
+    `received_at` is the record's, whose own time stamp is not in the letter: a replay must not make it newer.
+    """
 
     key: bytes | None
     value: bytes | None
@@ -33,6 +36,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     reason: DeadLetterReason
     detail: str
     origin: Origin
+    received_at: Instant
     at: Instant
 
     def headers_out(self) -> list[tuple[str, bytes]]:
@@ -47,6 +51,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
             "dlq.topic": self.origin.topic,
             "dlq.partition": str(self.origin.partition),
             "dlq.offset": str(self.origin.offset),
+            "dlq.received_at": self.received_at.isoformat(),
             "dlq.at": self.at.isoformat(),
         }
         original_key = [] if self.key is None else [("dlq.key", self.key)]

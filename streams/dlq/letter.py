@@ -46,6 +46,7 @@ class Letter:
     reason: str
     detail: str
     origin: Origin | None
+    received_at: datetime
     at: datetime
     key: bytes | None
     original_key: bytes | None
@@ -69,7 +70,8 @@ def read_letter(record: ConsumerRecord) -> Letter:
         reason=_text(given, "dlq.reason") or "unknown",
         detail=_text(given, "dlq.detail"),
         origin=_origin(given),
-        at=_at(given, record.timestamp),
+        received_at=_time(given, "dlq.received_at", record.timestamp),
+        at=_time(given, "dlq.at", record.timestamp),
         key=key,
         original_key=given.get("dlq.key"),
         value=record.value,
@@ -90,15 +92,11 @@ def outgoing(letter: Letter, value: bytes | None) -> Outgoing:
     """The original record: its key, `value` (the whole one) and its headers, plus the letter's name.
 
     The time of receipt is stated in `ce_time`, as on the way home: the conversation must not become newer by a replay,
-    for the newest one wins. Where the original stated none, that is the time at which the letter was written: the
-    original record's own time stamp is not in the letter.
+    for the newest one wins.
     """
     assert letter.origin is not None, "only our own letters are replayed"
-    received = read_record(
-        letter.origin, key=None, value=None, headers=letter.headers, timestamp_s=letter.at.timestamp()
-    ).received_at
     headers = [(name, content) for name, content in letter.headers if name not in (Header.TIME, REPLAY_LETTER)]
-    headers += [(Header.TIME, received.isoformat().encode()), (REPLAY_LETTER, str(letter.id).encode())]
+    headers += [(Header.TIME, letter.received_at.isoformat().encode()), (REPLAY_LETTER, str(letter.id).encode())]
     # A record of neither key nor value cannot be produced.
     is_nothing = letter.original_key is None and value is None
     return Outgoing(letter.original_key, b"" if is_nothing else value, headers)
@@ -124,10 +122,10 @@ def _origin(headers: Mapping[str, bytes | None]) -> Origin | None:
     return Origin(topic, partition, offset)
 
 
-def _at(headers: Mapping[str, bytes | None], timestamp_ms: int) -> datetime:
-    """When the record died; of a foreign one, when it was written."""
+def _time(headers: Mapping[str, bytes | None], name: str, timestamp_ms: int) -> datetime:
+    """The time that the header tells; of a foreign record, when it was written."""
     try:
-        at = datetime.fromisoformat(_text(headers, "dlq.at"))
+        at = datetime.fromisoformat(_text(headers, name))
     except ValueError:
         return read_record(
             Origin("", 0, 0), key=None, value=None, headers=None, timestamp_s=timestamp_ms / 1000

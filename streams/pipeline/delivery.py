@@ -95,6 +95,7 @@ class Delivery:
             reason=outcome.reason,
             detail=outcome.detail,
             origin=record.origin,
+            received_at=record.received_at,
             at=self._now(),
         )
         conversation_id = envelope.id if envelope is not None else None

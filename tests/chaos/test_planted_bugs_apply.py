@@ -200,7 +200,7 @@ async def copy_is_not_awaited() -> bool:
 
 async def letters_of_a_record_without_an_id() -> int:
     wire = Wire()
-    letter = DeadLetter(None, b"{", [], DeadLetterReason.UNDECODABLE, "", Origin("conversations", 0, 1), NOON)
+    letter = DeadLetter(None, b"{", [], DeadLetterReason.UNDECODABLE, "", Origin("conversations", 0, 1), NOON, NOON)
     await DeadLetterSink(cast(Any, wire)).send(letter, None)
     return len(wire.sent)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def a_letter(number: int, **fields: Any) -> DeadLetter:
         "reason": DeadLetterReason.REFUSED if number % 2 else DeadLetterReason.BAD_ANSWER,
         "detail": "why",
         "origin": Origin(Topic.CONVERSATIONS, 0, number),
+        "received_at": datetime(2026, 1, 1, tzinfo=UTC),
         "at": NOON + timedelta(minutes=number),
     }
     return DeadLetter(**{**values, **fields})

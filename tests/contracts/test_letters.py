@@ -21,6 +21,7 @@ def a_letter(**fields: object) -> DeadLetter:
         "reason": DeadLetterReason.UNDECODABLE,
         "detail": "not JSON",
         "origin": Origin("conversations", 1, 2),
+        "received_at": NOON,
         "at": NOON,
     }
     return DeadLetter(**{**values, **fields})  # type: ignore[arg-type]

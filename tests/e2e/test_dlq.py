@@ -61,6 +61,7 @@ def a_letter(number: int, text: str) -> DeadLetter:
         reason=DeadLetterReason.REFUSED,
         detail="the provider refused the text",
         origin=Origin(Topic.CONVERSATIONS, 0, number),
+        received_at=NOON,
         at=NOON,
     )
 

@@ -38,7 +38,7 @@ def found(
 
 
 def letter(value: bytes | None, reason: DeadLetterReason, headers: Headers | None = None) -> ConsumerRecord:
-    out = DeadLetter(b"k", value, headers or [], reason, "", PLACE, AT).headers_out()
+    out = DeadLetter(b"k", value, headers or [], reason, "", PLACE, AT, AT).headers_out()
     return found(Topic.DEAD_LETTERS, value=value, headers=out, offset=0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -14,6 +15,7 @@ from streams.sinks.producer import Headers
 from tests.fakes.analysis import NOON
 
 WRITTEN_MS = 1_790_000_000_000
+EARLIER = NOON - timedelta(hours=1)
 
 
 def dead_letter(**fields: Any) -> DeadLetter:
@@ -24,6 +26,7 @@ def dead_letter(**fields: Any) -> DeadLetter:
         "reason": DeadLetterReason.REFUSED,
         "detail": "the provider refused",
         "origin": Origin(Topic.CONVERSATIONS, 1, 2),
+        "received_at": EARLIER,
         "at": NOON,
     }
     return DeadLetter(**{**values, **fields})

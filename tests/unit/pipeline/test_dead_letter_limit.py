@@ -145,7 +145,14 @@ def test_never_more_than_the_limit_pass(runs: list[tuple[bool, int]]) -> None:
 
 def a_letter(offset: int) -> DeadLetter:
     return DeadLetter(
-        key=None, value=b"x", headers=(), reason=BAD, detail="no schema", origin=origin_of(offset), at=NOON
+        key=None,
+        value=b"x",
+        headers=(),
+        reason=BAD,
+        detail="no schema",
+        origin=origin_of(offset),
+        received_at=NOON,
+        at=NOON,
     )
 
 

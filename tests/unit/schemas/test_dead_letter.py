@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.topics import Origin
 
+RECEIVED = datetime(2026, 1, 31, 11, tzinfo=UTC)
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def letter(headers: list[tuple[str, bytes]], key: bytes | None = b"k") -> DeadLetter:
     origin = Origin("conversations", 3, 42)
-    return DeadLetter(key, b"not json", headers, DeadLetterReason.UNDECODABLE, "not_json", origin, AT)
+    return DeadLetter(key, b"not json", headers, DeadLetterReason.UNDECODABLE, "not_json", origin, RECEIVED, AT)
 
 
 def test_original_headers_stay_and_ours_follow() -> None:
@@ -19,6 +20,7 @@ def test_original_headers_stay_and_ours_follow() -> None:
     assert (out["tenant"], out["x"], out["dlq.key"]) == (b"acme", b"\xff", b"k")
     assert (out["dlq.reason"], out["dlq.topic"]) == (b"undecodable", b"conversations")
     assert (out["dlq.partition"], out["dlq.offset"], out["dlq.at"]) == (b"3", b"42", b"2026-01-31T12:00:00+00:00")
+    assert out["dlq.received_at"] == b"2026-01-31T11:00:00+00:00"
 
 
 def test_a_second_death_tells_its_own_reason() -> None:
