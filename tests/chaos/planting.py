@@ -25,11 +25,10 @@ def replace(owner: Any, name: str, replacement: Any) -> None:
     setattr(owner, name, replacement)
 
 
-def in_background(work: Callable[[], Coroutine[Any, Any, object]], *, after_s: float = 0.0) -> None:
+def in_background(work: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Nobody waits for the work, and nobody hears of its error."""
 
     async def later() -> None:
-        await asyncio.sleep(after_s)
         with suppress(Exception):
             await work()
 

@@ -1,13 +1,15 @@
-"""Fixtures that several contracts share: a broker with its topics, and the worker's producer on it."""
+"""Fixtures that several contracts share: brokers and databases, and the worker's own ways to them."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from streams.local.log_sink import LogSink
 from streams.local.tansu import Tansu
+from streams.sinks.postgres import PostgresSink
 from streams.sinks.producer import ConfirmedProducer
 from streams.topics_maker import make_topics
 
@@ -31,3 +33,20 @@ async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
     await producer.start()
     yield producer
     await producer.stop()
+
+
+@pytest.fixture
+async def sink(database_url: str) -> AsyncIterator[PostgresSink]:
+    """At work on a new database."""
+    sink = PostgresSink(database_url)
+    await sink.start()
+    yield sink
+    await sink.stop()
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the test's own."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()

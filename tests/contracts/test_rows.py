@@ -1,7 +1,6 @@
 """The fake rows and Postgres keep the same promises."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
@@ -28,21 +27,6 @@ class Stored:
         assert isinstance(self.rows, FakeRows)
         row = self.rows.rows.get((tenant, conversation_id))
         return row.outcome if row else None
-
-
-@pytest.fixture
-async def sink(database_url: str) -> AsyncIterator[PostgresSink]:
-    sink = PostgresSink(database_url)
-    await sink.start()
-    yield sink
-    await sink.stop()
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture(params=["fake", "postgres"])

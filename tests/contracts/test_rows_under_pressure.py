@@ -58,21 +58,6 @@ SESSIONS = WRITERS + 2
 
 
 @pytest.fixture
-async def sink(database_url: str) -> AsyncIterator[PostgresSink]:
-    sink = PostgresSink(database_url)
-    await sink.start()
-    yield sink
-    await sink.stop()
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def holder(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another session."""
     connection = await asyncpg.connect(database_url)

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,32 +14,12 @@ from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.pipeline.log_reader import LogReader
 from tests.e2e.producer import produce, texts_with_repeats
+from tests.e2e.rows import count_rows
 from tests.e2e.service import Process, Service, get, until
 from tests.topic_log import records_of
 
 on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 LIMIT = 100
-
-
-@pytest.fixture
-def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
-        service.run("topics")
-        yield service
-
-
-@pytest.fixture
-async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-async def count_rows(rows: asyncpg.Connection, count: int) -> None:
-    """Returns when there are at least `count` rows."""
-    async with asyncio.timeout(60):
-        while await rows.fetchval("SELECT count(*) FROM insights") < count:
-            await asyncio.sleep(0.2)
 
 
 async def produce_undecodable(bootstrap_servers: str, count: int) -> None:
@@ -83,7 +61,7 @@ async def test_a_hundred_letters_and_no_more(service: Service, broker: Tansu | K
     """Of 3,000 records that cannot be decoded. The process lives, is not ready, says why, and leaves the rest alone."""
     worker = service.start_worker("worker-1")
     await produce(broker.bootstrap_servers, texts_with_repeats(500, 0.3, seed=1))
-    await count_rows(rows, 500)
+    await count_rows(rows, 500, within_s=60)
     await produce_undecodable(broker.bootstrap_servers, 3_000)
     told = await halted(worker)
     assert told.startswith("503 too many records became dead letters: 100 in a row")
@@ -128,7 +106,7 @@ async def test_with_the_cause_mended_the_rest_ends_well(
     assert len(await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)) == LIMIT
 
     again = await asyncio.to_thread(service.start_worker, "worker-1")
-    await count_rows(rows, 1_000)
+    await count_rows(rows, 1_000, within_s=60)
     await all_finished(broker.bootstrap_servers)
     outcomes = dict(await rows.fetch("SELECT outcome, count(*) FROM insights GROUP BY outcome"))
     print(f"rows: {outcomes}")

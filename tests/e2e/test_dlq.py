@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -37,20 +36,6 @@ COUNT = 10_000
 RATE = "100"
 SNAPSHOT = "SELECT * FROM insights ORDER BY conversation_id"
 RESOLVED = "SELECT count(*) FROM insights WHERE outcome IN ('analysed', 'cached')"
-
-
-@pytest.fixture
-def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
-        service.run("topics")
-        yield service
-
-
-@pytest.fixture
-async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 def a_letter(number: int, text: str) -> DeadLetter:

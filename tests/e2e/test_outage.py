@@ -9,7 +9,6 @@ import re
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,8 @@ import asyncpg
 import pytest
 
 from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
-from streams.migrations import migrate_database
 from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
 from tests.e2e.service import Process, Service, get, until
 from tests.e2e.steady_feed import SteadyFeed
@@ -35,18 +32,6 @@ PER_S = 60
 BURST = 3_000
 BURST_CHARS = 30_000
 MAX_GROWTH_MIB = 48
-
-
-@pytest.fixture
-def postgres_of_its_own(tmp_path: Path) -> Iterator[Postgres]:
-    with closing(LogSink(tmp_path / "postgres.log")) as log:
-        server = Postgres(tmp_path, log)
-        server.start()
-        migrate_database(server.url)
-        yield server
-        if server.pid is not None:
-            continue_tree(server.pid)
-        server.stop()
 
 
 @pytest.fixture

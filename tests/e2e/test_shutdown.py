@@ -6,7 +6,6 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import aiohttp
@@ -17,10 +16,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from agents.text import text_key
 from schemas.topics import Topic
 from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
-from streams.migrations import migrate_database
 from streams.pipeline.home import home_partition
 from streams.pipeline.log_reader import LogReader
 from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
@@ -33,16 +30,6 @@ IN_FLIGHT = 304
 GOOD = 10
 WITHIN_S = 10.0
 HANGS = "hanging"
-
-
-@pytest.fixture
-def postgres_of_its_own(tmp_path: Path) -> Iterator[Postgres]:
-    with closing(LogSink(tmp_path / "postgres.log")) as log:
-        server = Postgres(tmp_path, log)
-        server.start()
-        migrate_database(server.url)
-        yield server
-        server.stop()
 
 
 @pytest.fixture

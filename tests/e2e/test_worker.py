@@ -3,8 +3,6 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,35 +13,11 @@ from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.e2e.producer import produce, texts_with_repeats
+from tests.e2e.rows import count_rows
 from tests.e2e.service import Service, get
 
 #: The default of the setting: what a killed worker can have had under way.
 MAX_IN_FLIGHT = 512
-
-
-@pytest.fixture
-def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
-        service.run("topics")
-        yield service
-
-
-@pytest.fixture
-async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-async def count_rows(rows: asyncpg.Connection, count: int, *, within_s: float) -> None:
-    """Returns when there are at least `count` rows."""
-    try:
-        async with asyncio.timeout(within_s):
-            while await rows.fetchval("SELECT count(*) FROM insights") < count:
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        found = await rows.fetchval("SELECT count(*) FROM insights")
-        raise AssertionError(f"{found} of {count} rows within {within_s:g} s") from None
 
 
 async def read_topic(broker: Tansu | Kafka, topic: str, count: int) -> list[ConsumerRecord]:
