@@ -16,6 +16,9 @@ _BAD_ANSWERS = ("bad_schema", "bad_json")
 _KEPT_WITHIN_S = 5.0
 #: A worker that has to give partitions away lets go of what hangs some seconds before the rebalance is over.
 _LET_GO_BEFORE_S, _LET_GO_AFTER_S = 20.0, 5.0
+#: A request stands in the stand-in's socket for a while before it is read and counts as begun, maybe after its worker
+#: was killed or frozen. Nobody calls in that worker's name so soon after: a new life takes longer to begin.
+_READ_LATE_S = 1.0
 _ASKS_FOR_A_GOOD_ANSWER = 2
 
 
@@ -107,7 +110,8 @@ class Cashier:
 
     def _loss(self, call: Call, kept_s: Sequence[float]) -> _Loss | None:
         for death in self._deaths.get(call.caller, ()):
-            if death.at_s >= call.began_s and self._is_lost(call, death, kept_s):
+            late_s = _READ_LATE_S if death.kind in ("killed", "frozen") else 0
+            if death.at_s >= call.began_s - late_s and self._is_lost(call, death, kept_s):
                 return _Loss(death.at_s, excuses_same_caller=death.kind != "given_up")
         return None
 

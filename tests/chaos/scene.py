@@ -14,7 +14,7 @@ from tests.chaos.oracle import Case, Kind, Oracle
 
 CALLER = "aaaaaaaa"
 #: Milliseconds between one step of a case and the next; all steps of a case come after those of the case before it.
-STEP_MS = 10
+STEP_MS = 400
 SEED = 7
 
 

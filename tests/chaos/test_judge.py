@@ -199,6 +199,14 @@ def test_a_call_whose_worker_died_before_its_answer_was_kept_may_be_made_again()
     assert verdict_on(scene).counts["paid_again"] == 1
 
 
+def test_a_request_that_is_read_after_its_worker_was_frozen_was_sent_before() -> None:
+    """The stand-in takes it out of the socket a moment later; it excuses only what is so near."""
+    scene, _ = cut_off_scene()
+    first = next(call for call in scene.evidence.calls if call.text == scene.case(Kind.FRESH).digest)
+    assert verdict_on(scene, Death(CALLER, first.began_s - 0.05, "frozen")).is_green
+    assert verdict_on(scene, Death(CALLER, first.began_s - 5, "frozen")).counts["paid_again"] == 1
+
+
 def move_the_second_call(scene: Scene, by_s: float) -> None:
     """Later, with all that came after it."""
     again = scene.evidence.calls.pop()
