@@ -2,6 +2,9 @@
 
 closed --errors in a row--> open --cool-down over--> half open --probe succeeded--> closed
                               ^------------------------- probe failed
+
+One text may hang at a provider that is well otherwise: a probe that tells nothing for a whole cool-down makes room for
+another one, or that text would hold up all others for as long as it hangs.
 """
 
 from typing import Literal, NewType
@@ -26,7 +29,8 @@ class CircuitBreaker:
         self._in_a_row = 0
         self._state: BreakerState = "closed"
         self._open_until_s = 0.0
-        self._probing = False
+        #: When the latest probe was let through, while one is under way.
+        self._probe_began_s: float | None = None
         # Grows at each change between closed, open and half open, so that results of earlier calls are told apart.
         self._period = 0
 
@@ -39,16 +43,17 @@ class CircuitBreaker:
         """A permit for one call, or None while calls pause."""
         if self._state == "open" and now_s >= self._open_until_s:
             self._enter("half_open")
-        if self._state == "open" or (self._state == "half_open" and self._probing):
+        if self._state == "open" or self._awaits_probe(now_s):
             return None
-        self._probing = self._state == "half_open"
+        if self._state == "half_open":
+            self._probe_began_s = now_s
         return Permit(self._period)
 
     def retry_after_s(self, now_s: float) -> float:
         """Seconds after which it is worth asking `admit` again; 0 when it is now."""
         if self._state == "open":
             return max(0.0, self._open_until_s - now_s)
-        return PROBE_WAIT_S if self._probing else 0.0
+        return PROBE_WAIT_S if self._awaits_probe(now_s) else 0.0
 
     def succeeded(self, permit: Permit) -> None:
         """The provider is well. A probe's success closes the breaker."""
@@ -70,10 +75,13 @@ class CircuitBreaker:
     def released(self, permit: Permit) -> None:
         """The call ended without telling anything of the provider (cancelled); a probe's place is free again."""
         if permit == self._period:
-            self._probing = False
+            self._probe_began_s = None
+
+    def _awaits_probe(self, now_s: float) -> bool:
+        return self._probe_began_s is not None and now_s - self._probe_began_s < self._cooldown_s
 
     def _enter(self, state: BreakerState) -> None:
         self._state = state
         self._in_a_row = 0
-        self._probing = False
+        self._probe_began_s = None
         self._period += 1

@@ -43,8 +43,20 @@ def test_exactly_one_probe_passes_after_the_cool_down() -> None:
     breaker = opened()
     admitted(breaker, 10)
     assert breaker.state == "half_open"
-    assert [breaker.admit(10 + n) for n in range(100)] == [None] * 100
+    assert [breaker.admit(10 + n / 10) for n in range(100)] == [None] * 100
     assert breaker.retry_after_s(11) > 0
+
+
+def test_a_probe_that_hangs_makes_room_for_one_more_in_each_cool_down() -> None:
+    """One text that hangs must not hold up all others; whichever probe comes back first decides."""
+    breaker = opened()
+    admitted(breaker, 10)
+    second = admitted(breaker, 20)
+    assert breaker.admit(29.9) is None
+    assert breaker.retry_after_s(29.9) > 0
+    assert breaker.retry_after_s(30) == 0
+    breaker.succeeded(second)
+    assert breaker.state == "closed"
 
 
 def test_a_probe_that_succeeds_closes_it() -> None:
