@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,17 +110,19 @@ def run_rounds(folder: Path, plan: Plan, say: Callable[[str], None]) -> Total:
     A round mostly waits, for sessions to run out and partitions to move, and two worlds fit on two cores. `say` has to
     be something that can be pickled.
     """
-    total = Total()
+    total, running = Total(), set[Future[Total]]()
+    waiting = iter(plan.rounds_by_world())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(plan.worlds_at_once, mp_context=context) as worlds:
-        runs = [worlds.submit(_run_alone, folder, plan, rounds, say) for rounds in plan.rounds_by_world()]
-        for run in as_completed(runs):
-            if run.cancelled():
-                continue
-            total.add(run.result())
-            if total.violations:
-                worlds.shutdown(wait=False, cancel_futures=True)
-    return total
+        while True:
+            # One by one: what an executor has been given it may begin however red the verdict is by then.
+            while len(running) < plan.worlds_at_once and not total.violations and (rounds := next(waiting, None)):
+                running.add(worlds.submit(_run_alone, folder, plan, rounds, say))
+            if not running:
+                return total
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for run in ended:
+                total.add(run.result())
 
 
 def _run_alone(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[str], None]) -> Total:
