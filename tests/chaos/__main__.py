@@ -4,7 +4,6 @@ Ends with one line of figures; exits with 1 when anything is wrong or when the f
 """
 
 import argparse
-import asyncio
 import functools
 import logging
 import secrets
@@ -25,7 +24,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of faults, about a minute each")
     parser.add_argument("--seed", type=int, default=None, help="seed of faults and texts; a new one when unset")
     parser.add_argument("--ids", type=int, default=7_500, help="conversations in each round, at least")
-    parser.add_argument("--worlds", type=int, default=2, help="worlds side by side; one serves four rounds")
+    parser.add_argument("--worlds", type=int, default=2, help="worlds side by side; one serves three rounds")
     parser.add_argument("--folder", type=Path, default=None, help="for logs and data; a temporary one when unset")
     parser.add_argument(
         "--prove", nargs="*", choices=BUGS, metavar="BUG", help=f"plant bugs instead, all or these: {', '.join(BUGS)}"
@@ -36,7 +35,7 @@ def main() -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="grok-insights-chaos-"))
     say(f"seed {seed}, logs in {folder}")
     if arguments.prove is not None:
-        proofs = asyncio.run(prove_all(folder, seed, arguments.prove or (*CONTROLS, *BUGS), say))
+        proofs = prove_all(folder, seed, arguments.prove or (*CONTROLS, *BUGS), arguments.worlds, say)
         return 0 if all(proof.is_right for proof in proofs) else 1
     plan = Plan(seed, arguments.rounds, arguments.ids, worlds_at_once=arguments.worlds)
     total = run_rounds(folder, plan, say)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tests.chaos import planted_in_answers, planted_in_offsets, planted_in_sinks
+from tests.chaos.schedule import RoundFaults
 
 Finding = Literal[
     "missing",
@@ -24,17 +25,24 @@ Finding = Literal[
 
 @dataclass(frozen=True)
 class Bug:
-    """`story` is what the developer did; `shows_as` the finding of the judge that must turn red, beside any others."""
+    """`story` is what the developer did; `shows_as` the finding of the judge that must turn red, beside any others.
+
+    A bug that shows in one situation only has its own `faults`, which make it in every round.
+    """
 
     name: str
     story: str
     shows_as: Finding
     patch: Callable[[], None]
+    faults: RoundFaults | None = None
 
 
-def _bug(patch: Callable[[], None], shows_as: Finding) -> Bug:
-    return Bug(patch.__name__, inspect.getdoc(patch) or "", shows_as, patch)
+def _bug(patch: Callable[[], None], shows_as: Finding, faults: RoundFaults | None = None) -> Bug:
+    return Bug(patch.__name__, inspect.getdoc(patch) or "", shows_as, patch, faults)
 
+
+#: A worker that was frozen out comes back, and gets partitions that another one went on with.
+_THAWED_AND_LEFT_ALONE = RoundFaults(("frozen",), ("grok_slow",))
 
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
@@ -44,7 +52,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_offsets.slot_opened_late, "commits_past_unfinished"),
         _bug(planted_in_offsets.next_not_checked, "commits_past_unfinished"),
         _bug(planted_in_offsets.gap_believed, "missing"),
-        _bug(planted_in_offsets.dead_generation_commits, "commits_moved_back"),
+        _bug(planted_in_offsets.dead_generation_commits, "commits_moved_back", _THAWED_AND_LEFT_ALONE),
         _bug(planted_in_offsets.reads_from_the_end, "missing"),
         _bug(planted_in_offsets.cancelled_is_finished, "commits_past_unfinished"),
         _bug(planted_in_sinks.commit_before_sink, "commits_past_unfinished"),

@@ -97,6 +97,8 @@ class Plan:
     #: Conversations before the first fault of a world, which must end well by themselves.
     calm_ids: int = 0
     worlds_at_once: int = 1
+    #: Of each round, in place of those that the seed deals.
+    faults: RoundFaults | None = None
 
     def rounds_by_world(self) -> list[range]:
         """Numbers of rounds, from 1 on."""
@@ -112,8 +114,7 @@ def run_rounds(folder: Path, plan: Plan, say: Callable[[str], None]) -> Total:
     """
     total, running = Total(), set[Future[Total]]()
     waiting = iter(plan.rounds_by_world())
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.worlds_at_once, mp_context=context) as worlds:
+    with side_by_side(plan.worlds_at_once) as worlds:
         while True:
             # One by one: what an executor has been given it may begin however red the verdict is by then.
             while len(running) < plan.worlds_at_once and not total.violations and (rounds := next(waiting, None)):
@@ -125,9 +126,17 @@ def run_rounds(folder: Path, plan: Plan, say: Callable[[str], None]) -> Total:
                 total.add(run.result())
 
 
-def _run_alone(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[str], None]) -> Total:
+def side_by_side(worlds: int) -> ProcessPoolExecutor:
+    """Each world in a process of its own, which ends with this one, however this one ends."""
+    return ProcessPoolExecutor(worlds, multiprocessing.get_context("spawn"), _be_a_world)
+
+
+def _be_a_world() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that do not answer are the point
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _run_alone(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[str], None]) -> Total:
     return asyncio.run(run_world(folder, plan, rounds, say))
 
 
@@ -143,7 +152,7 @@ async def run_world(folder: Path, plan: Plan, rounds: Sequence[int], say: Callab
     """These rounds in one world, until they are done or the verdict is red."""
     here = folder / f"world-of-round-{rounds[0]}"
     here.mkdir(parents=True)
-    faults = deal(plan.seed, rounds[-1])
+    faults = [plan.faults] * rounds[-1] if plan.faults else deal(plan.seed, rounds[-1])
     async with build(here, plan.seed + rounds[0], plan.bug) as world:
         verdict, done = await _calm(world, plan), 0
         for number in rounds:
