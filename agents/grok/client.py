@@ -11,6 +11,7 @@ from agents.analyser import CallObserver
 from agents.grok.failures import CallFailure, failure_of_exception, failure_of_status
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, analysis_version, request_body
 from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
+from agents.grok.request_body import PaidBody
 from agents.guards.breaker import CircuitBreaker, Permit
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
@@ -29,7 +30,8 @@ class GrokAnalyser:
 
     `timeout_s` bounds a whole call, `max_connections` those under way; `clock` is a monotonic one in seconds. Each call
     is made once: when and whether to try again after Retryable is the caller's decision. `may_pay` is awaited before
-    each: it returns when this worker is sure to be the one to make it, and what it raises is raised.
+    each, and again in the step that sends it: it returns when this worker is sure to be the one to make the call, and
+    what it raises is raised.
     """
 
     def __init__(
@@ -133,12 +135,16 @@ class GrokAnalyser:
             self._breaker.released(permit)
 
     async def _exchange(self, body: bytes) -> bytes:
-        """The body of a 200 reply. Raises CallFailure, or UnreadableReply when the body is too large."""
+        """The body of a 200 reply. Raises CallFailure, UnreadableReply when the body is too large, and what `may_pay`
+        raises."""
         assert self._session is not None, "start() comes before analyse()"
+        paid = PaidBody(body, self._may_pay)
         try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+            async with self._session.post(self._url, data=paid, allow_redirects=False) as response:
                 received = await _read_at_most(response.content, MAX_REPLY_BYTES + 1)
         except (aiohttp.ClientError, TimeoutError) as error:
+            if paid.refusal is not None:
+                raise paid.refusal from error
             raise failure_of_exception(error) from error
         if response.status != 200:
             raise failure_of_status(response.status, response.headers, received, self._now())

@@ -198,18 +198,52 @@ async def test_a_bad_answer_is_asked_for_once_more(kind: FaultKind) -> None:
 
 async def test_each_call_asks_whether_it_may_be_paid_for() -> None:
     """Also the second one, after a bad answer: the partition may have been taken away meanwhile."""
-    asked = 0
-
-    async def may_pay_once() -> None:
-        nonlocal asked
-        asked += 1
-        if asked > 1:
-            raise Retryable("taken away")
-
+    may_pay = Allowance(2)
     plan = FaultPlan(rates={FaultKind.BAD_SCHEMA: 1})
-    async with client_of(plan, may_pay=may_pay_once) as client:
+    async with client_of(plan, may_pay=may_pay) as client:
         assert str(await client.fails()) == "taken away"
-        assert (asked, (await client.stats())["calls"]) == (2, 1)
+        assert (may_pay.asked, (await client.stats())["calls"]) == (3, 1)
+
+
+async def test_a_call_that_may_not_be_paid_for_any_more_is_not_sent() -> None:
+    """Asked once more when the connection is there: what stood in between may have taken long. Grok hears nothing, the
+    breaker learns nothing, and no reply is lost."""
+    may_pay = Allowance(1)
+    async with client_of(may_pay=may_pay, breaker=CircuitBreaker(errors=1, cooldown_s=10)) as client:
+        assert str(await client.fails()) == "taken away"
+        assert (may_pay.asked, (await client.stats())["calls"]) == (2, 0)
+        assert (client.observed.states, client.observed.failures) == ([], [])
+        may_pay.times = 4
+        assert (await client.analyser.analyse(TEXT)).usage.completion_tokens
+
+
+async def test_a_call_waits_for_its_turn_with_the_connection_open() -> None:
+    """The group may count the worker in again soon."""
+    may_pay = Allowance(1, waits=True)
+    async with client_of(may_pay=may_pay) as client:
+        answer = asyncio.ensure_future(client.analyser.analyse(TEXT))
+        await may_pay.is_waited_for.wait()
+        assert (await client.stats())["calls"] == 0
+        may_pay.again.set()
+        await answer
+        assert (await client.stats())["calls"] == 1
+
+
+class Allowance:
+    """May be asked so many times; after that it refuses, or waits until `again` is set."""
+
+    def __init__(self, times: int, *, waits: bool = False) -> None:
+        self.times, self.asked, self._waits = times, 0, waits
+        self.is_waited_for, self.again = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.asked += 1
+        if self.asked <= self.times:
+            return
+        if not self._waits:
+            raise Retryable("taken away")
+        self.is_waited_for.set()
+        await self.again.wait()
 
 
 async def test_an_answer_without_usage_is_still_an_answer() -> None:
