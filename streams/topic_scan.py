@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
@@ -15,6 +16,19 @@ READ_TIMEOUT_MS = 500
 MAX_RECORDS = 2_000
 #: aiokafka asks a broker that went away for ever.
 STALLED_AFTER_S = 30.0
+
+
+async def topics_of(client_options: Mapping[str, Any]) -> set[str]:
+    """The names of all topics. Asked so, no broker makes one: one that is asked about by name may be made at once.
+
+    Raises KafkaError when no broker answers.
+    """
+    admin = AIOKafkaAdminClient(**client_options)
+    try:
+        await admin.start()
+        return set(await admin.list_topics())
+    finally:
+        await admin.close()
 
 
 async def bounds(client_options: Mapping[str, Any], topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from schemas.errors import Fatal
 from schemas.topics import INPUT_TOPICS, Origin
 from streams.audit.entries import name_of
+from streams.audit.standing import Standing
 
 #: Where what is invented claims to come from when there is no such partition.
 ELSEWHERE = ("elsewhere", -1)
@@ -28,9 +29,16 @@ class End(StrEnum):
     CONTRADICTORY = "contradictory"  # two ends
 
 
-#: What is wrong, the worst first; INVENTED is no end of a record, for there is none.
+#: What is no end of a record: INVENTED ones are none; LOST ones were removed before the group read them; AHEAD are
+#: offsets that the group committed and the log does not have; of UNCHECKED ones retention may have taken the proof.
 INVENTED = "invented"
-WRONG = (End.MISSING.value, End.CONTRADICTORY.value, End.INCOMPLETE.value, INVENTED)
+LOST = "lost"
+AHEAD = "ahead"
+UNCHECKED = "unchecked"
+#: What is wrong, the worst first.
+WRONG = (End.MISSING.value, LOST, AHEAD, End.CONTRADICTORY.value, End.INCOMPLETE.value, INVENTED)
+#: What is not proven, and wrong for the strict.
+UNPROVEN = (End.PENDING.value, UNCHECKED)
 
 
 class Fault(NamedTuple):
@@ -45,11 +53,11 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Line:
-    """One partition's counts; `read` is what the log holds, `ends` is how it was judged."""
+    """One partition's counts; `read` is what the log holds, `ends` is how it was judged, `besides` what is no end."""
 
     read: int = 0
     ends: Counter[str] = field(default_factory=Counter)
-    invented: int = 0
+    besides: Counter[str] = field(default_factory=Counter)
 
     @property
     def adds_up(self) -> bool:
@@ -59,7 +67,7 @@ class Line:
 class Books:
     """Filled by the reading (`read_*`) and by the judge; at most `show` faults of each sort are kept.
 
-    `strict` makes what is still pending a fault.
+    `strict` makes what is still pending, and what cannot be checked, a fault.
     """
 
     def __init__(self, show: int, *, strict: bool = False) -> None:
@@ -76,27 +84,41 @@ class Books:
         self.events: Counter[str] = Counter(read=0, repeated=0)
         self.replayed = 0
         self.beyond_retention = 0
-        self.unchecked = 0
 
     def line(self, topic: str, partition: int) -> Line:
         """The partition's line, new where there was none."""
         return self.lines.setdefault((topic, partition), Line())
 
-    def ended(self, key: bytes, place: Origin, end: End, why: str) -> None:
-        """One record was judged."""
-        self.line(place.topic, place.partition).ends[end] += 1
-        if end in WRONG or (self.strict and end is End.PENDING):
-            self._keep(end.value, key, place, why)
+    def stands(self, topic: str, partition: int, standing: Standing) -> None:
+        """Where the group stands in one partition of the input topics."""
+        for what, count, why in (
+            (LOST, standing.lost, "removed by retention before the group read them: {} from here on"),
+            (AHEAD, standing.ahead, "committed, but the log ends {} before: made anew, or offsets of another cluster"),
+            (UNCHECKED, standing.unchecked, "removed, and the group has committed nothing: {} up to the log's begin"),
+        ):
+            if count:
+                self.line(topic, partition).besides[what] += count
+                self._keep(what, None, Origin(topic, partition, standing.committed or 0), why.format(count))
 
-    def invented(self, key: bytes, place: Origin, why: str, *, is_partition_known: bool) -> None:
+    def ended(self, line: Line, key: bytes, place: Origin, end: End, why: str, *, is_unchecked: bool = False) -> None:
+        """One record was judged; `line` is that of its partition."""
+        line.ends[end] += 1
+        self._keep(end.value, key, place, why)
+        if is_unchecked:
+            line.besides[UNCHECKED] += 1
+            self._keep(UNCHECKED, key, place, "retention may have taken its event or letter")
+
+    def invented(self, line: Line, key: bytes, place: Origin, why: str) -> None:
         """A row, letter, copy or event of no record."""
-        self.line(*((place.topic, place.partition) if is_partition_known else ELSEWHERE)).invented += 1
+        line.besides[INVENTED] += 1
         self._keep(INVENTED, key, place, why)
 
-    def _keep(self, what: str, key: bytes, place: Origin, why: str) -> None:
+    def _keep(self, what: str, key: bytes | None, place: Origin, why: str) -> None:
+        if what not in self._wrong:
+            return
         kept = self._kept.setdefault(what, [])
         if len(kept) < self._show:
-            tenant, conversation_id = name_of(key) or (None, None)
+            tenant, conversation_id = (None, None) if key is None else name_of(key) or (None, None)
             kept.append(Fault(what, tenant, conversation_id, place, why))
 
     @property
@@ -111,17 +133,24 @@ class Books:
         for line in self.lines.values():
             total.read += line.read
             total.ends.update(line.ends)
-            total.invented += line.invented
+            total.besides.update(line.besides)
         return total
 
     @property
     def wrong(self) -> dict[str, int]:
         """How often each fault was met, the worst first; nothing for a sort that was not."""
         total = self.total
-        counts = {what: total.ends[what] for what in WRONG} | {INVENTED: total.invented}
-        if self.strict:
-            counts[End.PENDING.value] = total.ends[End.PENDING]
-        return {what: count for what, count in counts.items() if count}
+        counts = total.ends + total.besides
+        return {what: counts[what] for what in self._wrong if counts[what]}
+
+    @property
+    def _wrong(self) -> tuple[str, ...]:
+        return (*WRONG, *UNPROVEN) if self.strict else WRONG
+
+    @property
+    def unchecked(self) -> int:
+        """Records of which it cannot be said whether they ended as they must."""
+        return self.total.besides[UNCHECKED]
 
     @property
     def balance(self) -> bool:
@@ -131,7 +160,7 @@ class Books:
     @property
     def faults(self) -> list[Fault]:
         """At most `show`, the worst sort first."""
-        return [fault for what in (*WRONG, End.PENDING.value) for fault in self._kept.get(what, [])][: self._show]
+        return [fault for what in self._wrong for fault in self._kept.get(what, [])][: self._show]
 
     def check(self) -> None:
         """Raises Fatal when the audit's own sums do not add up, for then it proves nothing."""

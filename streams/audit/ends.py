@@ -8,15 +8,10 @@ from schemas.outcome import OUTCOME_NAMES
 from schemas.topics import Origin
 from streams.audit.books import End
 from streams.audit.entries import Entry, Kind
+from streams.audit.wholeness import Whole
 
 _DEAD = OUTCOME_NAMES.index("dead")
-
-
-class Whole(NamedTuple):
-    """Whether the topics of letters and of events still hold their first record."""
-
-    letters: bool
-    events: bool
+_NO_TIME_YET = 2**63 - 1
 
 
 class Judged(NamedTuple):
@@ -39,6 +34,7 @@ class Traces:
     is_due: bool = True
     is_rowless: bool = False
     occurred_us: int = 0
+    written_us: int = _NO_TIME_YET
     lettered_us: int = 0
 
     @classmethod
@@ -56,10 +52,11 @@ class Traces:
                 self.copies += entry.kind == Kind.COPY
                 self.is_due = self.is_due and bool(entry.state)
                 self.occurred_us = entry.occurred_us
+                self.written_us = min(self.written_us, entry.made_us)
             case Kind.LETTER:
                 self.letters += 1
                 self.is_rowless = self.is_rowless or bool(entry.state)
-                self.lettered_us = max(self.lettered_us, entry.ended_us)
+                self.lettered_us = max(self.lettered_us, entry.made_us)
             case Kind.EVENT:
                 self.events += 1
 
@@ -68,11 +65,15 @@ class Traces:
         """False for letters and events alone; a copy stands for a record that retention has taken."""
         return self.records + self.copies > 0
 
+    def ended_after_us(self, row: Entry) -> int:
+        """A producer may stamp its records with any time to come; the record's own row has the worker's."""
+        return min(self.written_us, row.made_us)
+
     def is_overtaken_by(self, row: Entry | None) -> bool:
         """Whether the record died, and on being read again after a crash did not."""
         if row is None or row.place != self.place or row.state == _DEAD:
             return False
-        return self.letters > 0 and self.lettered_us < row.ended_us
+        return self.letters > 0 and self.lettered_us < row.made_us
 
 
 def end_of(traces: Traces, row: Entry | None, whole: Whole, *, has_id: bool) -> Judged:
@@ -83,14 +84,14 @@ def end_of(traces: Traces, row: Entry | None, whole: Whole, *, has_id: bool) -> 
         return _without_row(traces) if has_id else _nameless(traces, whole)
     if row.place != traces.place:
         return _beside_row(traces, row, whole)
-    return _with_dead_row(traces, whole) if row.state == _DEAD else _with_living_row(traces, row, whole)
+    return _with_dead_row(traces, row, whole) if row.state == _DEAD else _with_living_row(traces, row, whole)
 
 
 def _nameless(traces: Traces, whole: Whole) -> Judged:
     """There is neither row nor event without an id."""
     if traces.letters:
         return Judged(End.DEAD)
-    if whole.letters:
+    if whole.has_letters_of(traces.written_us):
         return Judged(End.MISSING, "no id can be read, and there is no letter")
     return Judged(End.DEAD, is_unchecked=True)
 
@@ -111,17 +112,17 @@ def _beside_row(traces: Traces, row: Entry, whole: Whole) -> Judged:
         return Judged(End.MISSING, "the row tells of an older record of the id")
     if traces.letters or traces.events:
         return Judged(End.REPEATED)
-    if whole.letters and whole.events:
+    if whole.has_letters_of(traces.written_us) and whole.has_events_of(traces.written_us):
         return Judged(End.MISSING, "neither event nor letter, and the row tells of another record of the id")
     return Judged(End.REPEATED, is_unchecked=True)
 
 
-def _with_dead_row(traces: Traces, whole: Whole) -> Judged:
+def _with_dead_row(traces: Traces, row: Entry, whole: Whole) -> Judged:
     if traces.events:
         return Judged(End.CONTRADICTORY, "the row says dead, an event says otherwise")
     if traces.letters:
         return Judged(End.DEAD)
-    if whole.letters:
+    if whole.has_letters_of(traces.ended_after_us(row)):
         return Judged(End.INCOMPLETE, "the row says dead, but there is no letter")
     return Judged(End.DEAD, is_unchecked=True)
 
@@ -132,6 +133,6 @@ def _with_living_row(traces: Traces, row: Entry, whole: Whole) -> Judged:
         return Judged(End.CONTRADICTORY, f"the row says {outcome}, a later letter says dead")
     if traces.events:
         return Judged(End(outcome))
-    if whole.events:
+    if whole.has_events_of(traces.ended_after_us(row)):
         return Judged(End.INCOMPLETE, f"the row says {outcome}, but there is no event")
     return Judged(End(outcome), is_unchecked=True)

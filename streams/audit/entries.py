@@ -45,8 +45,8 @@ class Entry(NamedTuple):
     """`key` is the conversation's, or one of its own where no id can be read; the place is that of the origin.
 
     `state`: of a row the index of its outcome, of a record or copy 1 when it is due, of a letter 1 when it needs no
-    row. `occurred_us` and `ended_us` are microseconds since 1970, 0 where they mean nothing: when the conversation
-    took place, and when the row or letter was made.
+    row. `occurred_us` and `made_us` are microseconds since 1970, 0 where they mean nothing: when the conversation
+    took place, and when the record, copy, row or letter was made.
     """
 
     key: bytes
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
     offset: int
     state: int = 0
     occurred_us: int = 0
-    ended_us: int = 0
+    made_us: int = 0
 
     @property
     def place(self) -> Origin:
@@ -104,7 +104,13 @@ def record_entry(found: ConsumerRecord, *, is_due: bool) -> Entry:
     place = record.origin if _is_storable(record.origin) else _own_place(found)
     key, occurred_us = _opened(record, place)
     kind = Kind.RECORD if place == _own_place(found) else Kind.COPY
-    return Entry(key, kind, place.topic, place.partition, place.offset, int(is_due), occurred_us)
+    return Entry(key, kind, place.topic, place.partition, place.offset, int(is_due), occurred_us, stamp_us(found))
+
+
+def stamp_us(found: ConsumerRecord) -> int:
+    """When the record was written, by its own time stamp: a producer may have stamped it with any number."""
+    stamp_ms: int = found.timestamp
+    return min(max(0, stamp_ms), _MAX_NUMBER // 1_000) * 1_000
 
 
 def letter_entry(found: ConsumerRecord) -> Entry:

@@ -14,14 +14,17 @@ then it is `pending`, whatever it left behind so far. Every due record has exact
 
 In the other direction, whatever was left behind has a record: a row, letter, copy or event of none is `invented`.
 Where retention has taken the record, or it is newer than the look, that cannot be said, and is counted as such; an
-event always needs a row. While the topics of letters and events no longer hold their first record, the absence of one
-proves nothing: such records are counted as `unchecked`.
+event always needs a row. Where retention has cut the topics of letters and events, they hold for certain only what
+later records left (wholeness.py): of an older one the absence of both proves nothing, and it is counted as `unchecked`.
+So are records that were removed while the group had committed nothing. Those that were removed when the group had not
+come that far are `lost`; offsets that the group committed and the log never had are `ahead`.
 
 So, in each partition:  records = pending + analysed + cached + filtered + dead + repeated
                                 + missing + incomplete + contradictory,
 in all:                 records = distinct ids + further records of an id + records without an id that can be read,
 and of the rows:        rows    = rows of records + beyond retention + later + invented.
-The books balance when missing, incomplete, contradictory and invented are 0.
+The books balance when missing, lost, ahead, incomplete, contradictory and invented are 0; for the strict, pending and
+unchecked too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,10 +32,11 @@ from itertools import chain, groupby
 from operator import attrgetter
 
 from schemas.topics import Origin
-from streams.audit.books import Books
-from streams.audit.ends import Traces, Whole, end_of
+from streams.audit.books import ELSEWHERE, Books, Line
+from streams.audit.ends import Traces, end_of
 from streams.audit.entries import Entry, Kind, name_of
 from streams.audit.holdings import Holdings, Whereabouts
+from streams.audit.wholeness import Whole
 
 _KEY = attrgetter("key")
 _PLACE = attrgetter("topic", "partition", "offset")
@@ -71,12 +75,11 @@ class Judge:
 
     def _record(self, key: bytes, traces: Traces, row: Entry | None) -> None:
         if not traces.records:
-            self._books.line(traces.place.topic, traces.place.partition).read += 1
+            self._line(traces.place).read += 1
             self._without_record(key, traces.place, "a copy sent home of a record that was not there")
         end, why, is_unchecked = end_of(traces, row, self._whole, has_id=name_of(key) is not None)
-        self._books.unchecked += is_unchecked
         self._books.letters["overtaken"] += traces.is_overtaken_by(row)
-        self._books.ended(key, traces.place, end, why)
+        self._books.ended(self._line(traces.place), key, traces.place, end, why, is_unchecked=is_unchecked)
 
     def _strays(self, key: bytes, traces: Traces, row: Entry | None) -> None:
         """Letters and events whose record was not met among those of the conversation."""
@@ -111,8 +114,12 @@ class Judge:
                 pass  # it is the next audit's
 
     def _invent(self, key: bytes, place: Origin, why: str) -> None:
+        self._books.invented(self._line(place), key, place, why)
+
+    def _line(self, place: Origin) -> Line:
+        """One for all places that there are not: rows and headers of foreign hands may name any number of them."""
         is_known = self._holdings.knows(place.topic, place.partition)
-        self._books.invented(key, place, why, is_partition_known=is_known)
+        return self._books.line(*((place.topic, place.partition) if is_known else ELSEWHERE))
 
     def _count(self, traces: Traces) -> None:
         for counts, number in (

@@ -8,19 +8,22 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.topics import Topic
-from streams.audit.books import ELSEWHERE, INVENTED, WRONG, Books, End, Fault, Line
+from streams.audit.books import AHEAD, ELSEWHERE, INVENTED, LOST, UNCHECKED, WRONG, Books, End, Fault, Line
 
-_COLUMNS = ("records", *(end.value for end in End), INVENTED)
+_COLUMNS = ("records", *(end.value for end in End), INVENTED, LOST, AHEAD, UNCHECKED)
 _BAD = frozenset(WRONG)
 _WRONG = "wrong"
 #: Columns that a terminal needs for every column of the table.
 _WIDE = 120
+#: Tenant and id of the longest that we take are shown in full.
+_MAX_SHOWN_CHARS = 400
 
 
 def document(books: Books) -> dict[str, Any]:
     """Everything that was counted, as one JSON document."""
     return {
         "balanced": books.balance,
+        "verdict": verdict(books),
         "wrong": books.wrong,
         "partitions": [
             {"topic": topic, "partition": partition, **_counts(line)} for (topic, partition), line in books.in_order
@@ -40,10 +43,10 @@ def document(books: Books) -> dict[str, Any]:
 
 def verdict(books: Books) -> str:
     """One sentence."""
-    if books.balance:
-        pending = books.total.ends[End.PENDING]
-        return "the books balance" + (f"; pending: {pending}" if pending else "")
-    return "the books do not balance: " + ", ".join(f"{count} {what}" for what, count in books.wrong.items())
+    wrong = ", ".join(f"{count} {what}" for what, count in books.wrong.items())
+    unproven = {End.PENDING.value: books.total.ends[End.PENDING], UNCHECKED: books.unchecked}
+    rest = "".join(f"; {what}: {count}" for what, count in unproven.items() if count and what not in books.wrong)
+    return (f"the books do not balance: {wrong}" if wrong else "the books balance") + rest
 
 
 def print_report(books: Books, console: Console) -> None:
@@ -80,7 +83,7 @@ def _print_tables(books: Books, console: Console) -> None:
 
 def _partitions_table(books: Books, width: int) -> Table:
     """What is wrong has a column each where there is room, else one for all; none while nothing is."""
-    good = [name for name in _COLUMNS if name not in _BAD]
+    good = [name for name in _COLUMNS if name not in _BAD and (name != UNCHECKED or books.unchecked)]
     bad = (
         [name for name in _COLUMNS if _of(books.total, name)]
         if width >= _WIDE
@@ -94,7 +97,7 @@ def _partitions_table(books: Books, width: int) -> Table:
     for place, line in books.in_order:
         # Without the topic's name, which all but a few share.
         label = _partition(place).removeprefix(f"{Topic.CONVERSATIONS}/")
-        table.add_row(label, *(_styled(line, name) for name in shown))
+        table.add_row(Text(label), *(_styled(line, name) for name in shown))
     table.add_row("total", *(_styled(books.total, name) for name in shown), style="bold")
     return table
 
@@ -129,7 +132,7 @@ def _notes(books: Books) -> Iterator[tuple[str, str, str]]:
     yield "sent home", str(books.copies["read"]), f"{books.copies['repeated']} of them repeated"
     yield "replayed", str(books.replayed), "records that are a letter's replay"
     if books.unchecked:
-        yield "unchecked", str(books.unchecked), "records whose event or letter retention may have taken"
+        yield "unchecked", str(books.unchecked), "records of which retention may have taken the proof"
 
 
 def _counts(line: Line) -> dict[str, int]:
@@ -151,16 +154,16 @@ def _of(line: Line, name: str) -> int:
         return line.read
     if name == _WRONG:
         return sum(_of(line, bad) for bad in _BAD)
-    return line.invented if name == INVENTED else line.ends[name]
+    return line.ends[name] + line.besides[name]
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
     place = fault.place
     return {
         "what": fault.what,
-        "tenant": fault.tenant,
-        "id": fault.id,
-        "topic": place.topic,
+        "tenant": None if fault.tenant is None else _printable(fault.tenant),
+        "id": None if fault.id is None else _printable(fault.id),
+        "topic": _printable(place.topic),
         "partition": place.partition,
         "offset": place.offset,
         "why": fault.why,
@@ -168,7 +171,7 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 
 def _partition(place: tuple[str, int]) -> str:
-    return place[0] if place == ELSEWHERE else f"{place[0]}/{place[1]}"
+    return _printable(place[0] if place == ELSEWHERE else f"{place[0]}/{place[1]}")
 
 
 def _place(fault: Fault) -> str:
@@ -180,5 +183,7 @@ def _name(fault: Fault) -> str:
 
 
 def _printable(text: str) -> str:
-    """A foreign row may hold anything, also what a terminal would obey."""
-    return text if text.isprintable() else ascii(text)
+    """A foreign row or header may hold anything, also what a terminal would obey, and as much of it as it likes."""
+    cut = text[:_MAX_SHOWN_CHARS]
+    shown = cut if cut.isprintable() else ascii(cut)
+    return shown if cut == text else f"{shown}..."

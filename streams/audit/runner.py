@@ -13,7 +13,7 @@ from streams.audit.entries import Entry
 from streams.audit.judge import Judge
 from streams.audit.progress import Display
 from streams.audit.rows_reading import check_database, row_entries
-from streams.audit.topics_reading import TopicsReading
+from streams.audit.topics_reading import TopicsReading, check_topics
 from streams.audit.workbook import Workbook
 from streams.pipeline.lag import ConnectingLag
 
@@ -25,14 +25,15 @@ _STRIDE = 2_000
 async def run_audit(
     client_options: Mapping[str, Any], database_url: str, display: Display, *, show: int, strict: bool, wait_s: float
 ) -> Books:
-    """Books that are closed; at most `show` faults are kept, and with `strict` what is pending is one.
+    """Books that are closed; at most `show` faults are kept, and with `strict` what is pending or unchecked is one.
 
-    Waits first until nothing is pending, at most `wait_s` seconds. Raises Fatal when a broker or the database does not
-    answer, or the temporary folder has no room.
+    Waits first until nothing is pending, at most `wait_s` seconds. Raises Fatal when a topic is
+    missing, a broker or the database does not answer, or the temporary folder has no room.
     """
     books = Books(show, strict=strict)
     try:
         await check_database(database_url)
+        await check_topics(client_options)
         await _wait(client_options, wait_s, display)
         with Workbook() as workbook:
             await _fill(workbook, books, client_options, database_url, display)

@@ -1,28 +1,34 @@
 """The topics' part of the audit: what is due, what the log holds, and every record of it as an entry."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
+from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
 from schemas.topics import INPUT_TOPICS, Topic
 from streams.audit.books import Books
-from streams.audit.ends import Whole
 from streams.audit.entries import Entry, Kind, event_entry, letter_entry, record_entry
 from streams.audit.holdings import Holdings, Span
+from streams.audit.standing import Standing
+from streams.audit.wholeness import Whole, read_wholeness
 from streams.dlq.letter import REPLAY_LETTER
 from streams.pipeline.log_reader import LogReader
-from streams.topic_scan import bounds, scan
+from streams.topic_scan import STALLED_AFTER_S, bounds, scan, topics_of
 
-#: How long a broker may say nothing new in the middle of a topic.
-STALL_TIMEOUT_S = 60.0
 #: Of each partition in one answer; the client keeps that much of every partition of a topic at hand.
 FETCH_BYTES = 256 * 1024
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
+
+
+async def check_topics(client_options: Mapping[str, Any]) -> None:
+    """Raises Fatal when topics are missing, before they are asked about by name, and KafkaError."""
+    missing = set(Topic) - await topics_of(client_options)
+    if missing:
+        raise Fatal("topics are missing", ", ".join(sorted(missing)), "make them with: grok-insights topics")
 
 
 class TopicsReading:
@@ -40,11 +46,13 @@ class TopicsReading:
 
     async def look(self) -> int:
         """Takes the group's offsets, then the topics' ends; returns how many records there may be to read."""
-        self._due = await _due(self._client_options)
+        committed = await _committed(self._client_options)
         self._bounds = await bounds(self._client_options, list(Topic))
-        if not any(partition.topic == Topic.CONVERSATIONS for partition in self._bounds):
-            raise Fatal("there is no topic conversations", "", "make the topics with: grok-insights topics")
-        for partition in self._bounds:
+        for partition, (_, end) in self._bounds.items():
+            if partition in committed:
+                standing = Standing(*committed[partition], end)
+                self._due[partition] = standing.due
+                self._books.stands(partition.topic, partition.partition, standing)
             if partition.topic == Topic.CONVERSATIONS:
                 self._books.line(partition.topic, partition.partition)
         return sum(end - begin for begin, end in self._bounds.values())
@@ -58,21 +66,24 @@ class TopicsReading:
             }
             if not wanted:
                 continue
-            async for batch in _without_stall(scan(options, wanted)):
-                yield [self._entry(topic, found) for found in batch]
+            try:
+                async for batch in scan(options, wanted):
+                    yield [self._entry(topic, found) for found in batch]
+            except RequestTimedOutError as error:
+                why = f"the topic {topic} has more records, but none came for {STALLED_AFTER_S:g} s"
+                hint = "see whether all brokers run, and audit again"
+                raise Fatal("the broker stopped answering", why, hint) from error
 
     async def holdings(self) -> tuple[Holdings, Whole]:
         """What was held all the while, now that everything is read."""
-        later = await bounds(self._client_options, INPUT_TOPICS)
-        spans = {
-            (partition.topic, partition.partition): Span(later[partition][0], end, later[partition][1])
-            for partition, (_, end) in self._bounds.items()
-            if partition in later
-        }
-        return Holdings(spans), Whole(self._is_whole(Topic.DEAD_LETTERS), self._is_whole(Topic.INSIGHTS))
-
-    def _is_whole(self, topic: str) -> bool:
-        return all(begin == 0 for partition, (begin, _) in self._bounds.items() if partition.topic == topic)
+        later = await bounds(self._client_options, list(Topic))
+        spans = {}
+        for partition, (_, end) in self._bounds.items():
+            if partition.topic in INPUT_TOPICS:
+                # Of a topic that is gone by now everything was removed.
+                begin_later, end_later = later.get(partition, (end, end))
+                spans[partition.topic, partition.partition] = Span(begin_later, end, end_later)
+        return Holdings(spans), await read_wholeness(self._client_options, later)
 
     def _entry(self, topic: Topic, found: ConsumerRecord) -> Entry:
         if topic is Topic.DEAD_LETTERS:
@@ -91,31 +102,14 @@ class TopicsReading:
         return entry
 
 
-async def _due(client_options: Mapping[str, Any]) -> dict[TopicPartition, int]:
-    """The offset of each input partition below which every record must have its end."""
+async def _committed(client_options: Mapping[str, Any]) -> dict[TopicPartition, tuple[int, int | None]]:
+    """Begin, then committed offset of each input partition."""
     reader = LogReader(client_options)
     await reader.start()
     try:
         counts = await reader.partitions(INPUT_TOPICS)
-        positions = await reader.positions(_partitions(counts))
-        return {partition: position.start for partition, position in positions.items()}
+        partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+        begins, committed = await reader.begins(partitions), await reader.committed(partitions)
+        return {partition: (begins[partition], committed[partition]) for partition in partitions}
     finally:
         await reader.stop()
-
-
-def _partitions(counts: Mapping[str, int]) -> Iterable[TopicPartition]:
-    return [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-
-
-async def _without_stall(batches: AsyncIterator[list[ConsumerRecord]]) -> AsyncIterator[list[ConsumerRecord]]:
-    """The client asks a broker that is gone for ever; a command must come to an end."""
-    while True:
-        try:
-            async with asyncio.timeout(STALL_TIMEOUT_S):
-                batch = await anext(batches)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            why = f"nothing came within {STALL_TIMEOUT_S:g} s"
-            raise Fatal("the broker stopped answering", why, "see whether it still runs, and audit again") from error
-        yield batch

@@ -19,7 +19,7 @@ _FETCH_ROWS = 1_000
 _TABLE = """\
 CREATE TABLE entries (
     key BLOB, kind INTEGER, topic TEXT, partition INTEGER, offset INTEGER, state INTEGER, occurred_us INTEGER,
-    ended_us INTEGER
+    made_us INTEGER
 )"""
 #: The row first, since every other finding is judged by it; then place by place.
 _IN_ORDER = "SELECT * FROM entries ORDER BY key, kind <> 0, topic, partition, offset"

@@ -16,7 +16,9 @@ from streams.telemetry.log import configure_logging
 
 def audit(
     show: Annotated[int, typer.Option(min=0, max=10_000, help="Name at most so many ids that are wrong.")] = 20,
-    strict: Annotated[bool, typer.Option("--strict", help="Count what is still pending as wrong.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count what is still pending, or cannot be checked, as wrong.")
+    ] = False,
     wait: Annotated[
         float, typer.Option(min=0, help="Wait first, at most so many seconds, until nothing is pending.")
     ] = 0,
@@ -28,6 +30,10 @@ def audit(
     with its event, or a dead letter. Names the ids that are wrong, and where
     they stand, never a text. Workers may run meanwhile. Takes a temporary
     file of about 1 GB for a million records, under TMPDIR.
+
+    Where retention has removed records, an event or letter that is not there
+    proves nothing: such records are counted as unchecked. Records that were
+    removed before the workers read them are lost, and a fault.
 
     Exit code 0 when the books balance, 1 when not. Settings: KAFKA_*,
     DATABASE_URL.

@@ -1,22 +1,34 @@
-"""`grok-insights audit` on a real Apache Kafka and Postgres: right about what workers left behind, and about theft."""
+"""`grok-insights audit` on real brokers and Postgres: right about what workers left behind, and about theft."""
 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from schemas.topics import Topic
+from schemas.errors import Fatal
+from schemas.topics import CONSUMER_GROUP, Header, Topic
+from streams import topic_scan
+from streams.audit.books import Books
+from streams.audit.topics_reading import TopicsReading
+from streams.audit.wholeness import Whole
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
+from streams.local.tansu import Tansu
+from streams.sinks.producer import ConfirmedProducer
 from tests.e2e.service import ROOT, Service
 
+#: Tansu keeps every record: it closes the connection on DeleteRecords, so retention cannot be played there.
 on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+
+FIRST = TopicPartition(Topic.CONVERSATIONS, 0)
 
 
 class Audited(Service):
@@ -35,14 +47,14 @@ class Audited(Service):
 
 
 @pytest.fixture
-def service(broker: Kafka, database_url: str, tmp_path: Path) -> Iterator[Audited]:
+def service(broker: Kafka | Tansu, database_url: str, tmp_path: Path) -> Iterator[Audited]:
     service = Audited(tmp_path, broker.bootstrap_servers, database_url, ANALYSER="local")
     with service:
         service.run("topics")
         yield service
 
 
-async def produce_mixed(broker: Kafka) -> dict[str, int]:
+async def produce_mixed(broker: Kafka | Tansu) -> dict[str, int]:
     """Good, repeated, low-value and broken records, half of them keyed by somebody else's rule; how many of each."""
     values = [json.dumps({"id": f"good-{n}", "text": f"parcel {n % 100} is late"}).encode() for n in range(300)]
     values += [json.dumps({"id": f"good-{n}", "text": f"parcel {n % 100} is still late"}).encode() for n in range(40)]
@@ -55,9 +67,8 @@ async def produce_mixed(broker: Kafka) -> dict[str, int]:
     return {"records": 400, "repeated": 40, "filtered": 30, "dead": 30, "distinct": 330}
 
 
-@on_kafka
 async def test_the_books_of_a_worker_balance_until_somebody_cooks_them(
-    service: Audited, broker: Kafka, database_url: str
+    service: Audited, broker: Kafka | Tansu, database_url: str
 ) -> None:
     """Every kind of record is told, a stolen row is missed by its id and offset, a planted one is found."""
     made = await produce_mixed(broker)
@@ -104,8 +115,7 @@ async def test_the_books_of_a_worker_balance_until_somebody_cooks_them(
     assert "parcel" not in plain.stdout + plain.stderr
 
 
-@on_kafka
-async def test_the_books_balance_at_any_time(service: Audited, broker: Kafka) -> None:
+async def test_the_books_balance_at_any_time(service: Audited, broker: Kafka | Tansu) -> None:
     """While records come, while workers work, and after one was killed: what is not proven yet is pending."""
     workers = [service.start_worker(name) for name in ("worker-1", "worker-2")]
     for worker in workers:
@@ -117,6 +127,118 @@ async def test_the_books_balance_at_any_time(service: Audited, broker: Kafka) ->
     code, told = service.document("--wait", "60", "--strict")
     assert (code, told["wrong"], told["total"]["records"]) == (0, {}, 800), told["faults"]
     assert told["ids"]["distinct"] == 330
+
+
+async def commit(broker: Kafka | Tansu, offset: int) -> None:
+    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": CONSUMER_GROUP, "enable_auto_commit": False}
+    async with AIOKafkaConsumer(**options) as consumer:
+        consumer.assign([FIRST])
+        await consumer.commit({FIRST: offset})
+
+
+async def remove_before(broker: Kafka | Tansu, partition: TopicPartition, offset: int) -> None:
+    """As retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    await admin.delete_records({partition: RecordsToDelete(offset)})
+    await admin.close()
+
+
+@on_kafka
+async def test_what_retention_took_before_the_group_read_it_is_lost(service: Audited, broker: Kafka) -> None:
+    """Of a group that never committed it cannot be said; offsets that the log never had are a fault as well."""
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        for number in range(10):
+            await producer.send_and_wait(Topic.CONVERSATIONS, b"%d" % number, partition=0)
+    await remove_before(broker, FIRST, 5)
+    code, told = service.document()
+    assert (code, told["wrong"], told["unchecked"]) == (0, {}, 5)
+    assert service.document("--strict")[0] == 1
+    await commit(broker, 3)
+    code, told = service.document()
+    [fault] = told["faults"]
+    assert (code, told["wrong"], told["total"]["records"]) == (1, {"lost": 2}, 5)
+    assert (fault["what"], fault["topic"], fault["partition"], fault["offset"]) == ("lost", "conversations", 0, 3)
+    await commit(broker, 20)
+    code, told = service.document()
+    assert (code, told["wrong"]) == (1, {"ahead": 10})
+
+
+@on_kafka
+async def test_an_event_must_be_there_where_older_ones_are(service: Audited, broker: Kafka, database_url: str) -> None:
+    """Retention may have taken that of an older record only."""
+    now_ms = time.time_ns() // 1_000_000
+    connection = await asyncpg.connect(database_url)
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        for offset, age_ms in enumerate((120_000, 10_000)):
+            value, at_ms = b'{"id":"%d","text":"late parcel"}' % offset, now_ms - age_ms
+            await producer.send_and_wait(Topic.CONVERSATIONS, value, partition=0, timestamp_ms=at_ms)
+            await connection.execute(
+                "INSERT INTO insights (tenant, conversation_id, outcome, occurred_at, received_at, analysed_at,"
+                " origin_topic, origin_partition, origin_offset)"
+                " VALUES ('default', $1, 'analysed', now(), now(), now(), 'conversations', 0, $2)",
+                str(offset),
+                offset,
+            )
+        event: list[tuple[str, bytes]] = [(Header.SOURCE, b"/conversations/0/0"), (Header.TENANT, b"default")]
+        for age_ms in (100_000, 60_000):
+            at_ms = now_ms - age_ms
+            await producer.send_and_wait(
+                Topic.INSIGHTS, b"{}", key=b"0", partition=1, timestamp_ms=at_ms, headers=event
+            )
+    await connection.close()
+    await commit(broker, 2)
+    code, told = service.document()
+    assert (code, told["wrong"], told["faults"][0]["id"]) == (1, {"incomplete": 1}, "1")
+    await remove_before(broker, TopicPartition(Topic.INSIGHTS, 1), 1)
+    assert service.document()[1]["wrong"] == {"incomplete": 1}
+    await remove_before(broker, TopicPartition(Topic.INSIGHTS, 1), 2)
+    code, told = service.document()
+    assert (code, told["wrong"], told["unchecked"]) == (0, {}, 2)
+
+
+@on_kafka
+async def test_what_retention_takes_during_the_reading_raises_no_alarm(service: Audited, broker: Kafka) -> None:
+    """The topic counts as whole from where it begins when the reading is over."""
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        for at_ms in (1_000, 2_000):
+            await producer.send_and_wait(
+                Topic.INSIGHTS, b"{}", partition=1, timestamp_ms=time.time_ns() // 10**6 + at_ms
+            )
+    reading = TopicsReading({"bootstrap_servers": broker.bootstrap_servers}, Books(show=1))
+    await reading.look()
+    assert (await reading.holdings())[1] == Whole()
+    await remove_before(broker, TopicPartition(Topic.INSIGHTS, 1), 1)
+    _, whole = await reading.holdings()
+    assert whole.has_letters_of(0)
+    assert not whole.has_events_of(time.time_ns() // 1_000)
+
+
+async def test_a_topic_that_is_not_there_is_named_and_not_made(service: Audited, broker: Kafka | Tansu) -> None:
+    """Asked about by name, a broker may make it with settings of its own."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    await admin.delete_topics([Topic.INSIGHTS])
+    ended = service.audit("--wait", "1")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[:2] == ["error: topics are missing", "  why: insights"]
+    assert Topic.INSIGHTS not in await admin.list_topics()
+    await admin.close()
+
+
+async def test_a_broker_that_stops_answering_ends_the_audit(
+    tansu: Tansu, producer: ConfirmedProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what, why and hint."""
+    await producer.send(Topic.CONVERSATIONS, key=b"k", value=b"v", headers=[], partition=0)
+    reading = TopicsReading({"bootstrap_servers": tansu.bootstrap_servers}, Books(show=1))
+    await reading.look()
+    reading._bounds = {FIRST: (0, 5)}
+    monkeypatch.setattr(topic_scan, "STALLED_AFTER_S", 2.0)
+    with pytest.raises(Fatal, match="stopped answering") as raised:
+        [batch async for batch in reading.entries()]
+    assert "the topic conversations" in raised.value.why
+    assert raised.value.hint
 
 
 def test_without_a_broker_or_a_database_there_is_no_verdict(database_url: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A record of each topic, as the worker leaves it, becomes the finding it is."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from aiokafka.structs import ConsumerRecord
@@ -49,6 +50,12 @@ def test_a_record_is_known_by_tenant_and_id() -> None:
     assert (entry.state, entry.occurred_us) == (1, AT_US)
 
 
+def test_a_records_time_stamp_may_be_any_number() -> None:
+    """A producer sets it; the workbook takes 63 bits."""
+    for stamp_ms, made_us in ((-1, 0), (5, 5_000), (2**63 - 1, (2**63 - 1) // 1_000 * 1_000)):
+        assert record_entry(replace(found(), timestamp=stamp_ms), is_due=True).made_us == made_us
+
+
 def test_records_without_an_id_are_each_their_own() -> None:
     """They share no key with each other, nor with any conversation."""
     broken = [record_entry(found(value=b"{", offset=offset), is_due=True) for offset in (1, 2)]
@@ -79,7 +86,7 @@ def test_a_letter_meets_the_record_that_it_holds() -> None:
         record = record_entry(found(value=value, headers=tenant), is_due=True)
         entry = letter_entry(letter(value, DeadLetterReason.REFUSED, tenant))
         assert (entry.key, entry.place, entry.kind) == (record.key, PLACE, Kind.LETTER)
-        assert entry.ended_us == AT_US
+        assert entry.made_us == AT_US
 
 
 def test_a_letters_reason_says_whether_a_row_is_due() -> None:

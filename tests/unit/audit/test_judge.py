@@ -7,10 +7,11 @@ from itertools import chain
 from schemas.outcome import OUTCOME_NAMES
 from schemas.topics import Origin
 from streams.audit.books import Books, End
-from streams.audit.ends import Whole
 from streams.audit.entries import Entry, Kind, conversation_key
 from streams.audit.holdings import Holdings, Span
 from streams.audit.judge import Judge
+from streams.audit.standing import Standing
+from streams.audit.wholeness import NEVER, Whole
 from streams.audit.workbook import Workbook
 
 #: Of partition 0: 10 to 99 are held, up to 109 came while the audit looked.
@@ -22,8 +23,8 @@ def entry(kind: Kind, offset: int, *, key: str = "a", **fields: int) -> Entry:
     return Entry(conversation_key("t", key), kind, "conversations", 0, offset, **fields)
 
 
-def record(offset: int = 20, *, key: str = "a", due: bool = True, occurred_us: int = 0) -> Entry:
-    return entry(Kind.RECORD, offset, key=key, state=due, occurred_us=occurred_us)
+def record(offset: int = 20, *, key: str = "a", due: bool = True, occurred_us: int = 0, written_us: int = 0) -> Entry:
+    return entry(Kind.RECORD, offset, key=key, state=due, occurred_us=occurred_us, made_us=written_us)
 
 
 def copy(offset: int = 20, *, due: bool = True) -> Entry:
@@ -32,11 +33,11 @@ def copy(offset: int = 20, *, due: bool = True) -> Entry:
 
 def row(outcome: str, offset: int = 20, *, key: str = "a", occurred_us: int = 0) -> Entry:
     state = OUTCOME_NAMES.index(outcome)
-    return entry(Kind.ROW, offset, key=key, state=state, occurred_us=occurred_us, ended_us=LATE_US)
+    return entry(Kind.ROW, offset, key=key, state=state, occurred_us=occurred_us, made_us=LATE_US)
 
 
 def letter(offset: int = 20, *, rowless: bool = False, at_us: int = LATE_US + 1) -> Entry:
-    return entry(Kind.LETTER, offset, state=rowless, ended_us=at_us)
+    return entry(Kind.LETTER, offset, state=rowless, made_us=at_us)
 
 
 def event(offset: int = 20, *, key: str = "a") -> Entry:
@@ -56,7 +57,7 @@ def judged(*entries: Entry, strict: bool = False, whole: Whole | None = None, sh
         books.rows["read"] += found.kind == Kind.ROW
     with Workbook() as workbook:
         workbook.add(entries)
-        Judge(books, HOLDINGS, whole or Whole(letters=True, events=True)).judge(workbook.in_order())
+        Judge(books, HOLDINGS, whole or Whole()).judge(workbook.in_order())
     books.check()
     return books
 
@@ -139,15 +140,58 @@ def test_a_row_of_no_partition_is_invented_elsewhere() -> None:
 def test_a_dead_row_without_its_letter_is_incomplete() -> None:
     """The record itself would be lost to people; with letters gone by retention it cannot be said."""
     assert judged(record(), row("dead")).wrong == {"incomplete": 1}
-    books = judged(record(), row("dead"), whole=Whole(letters=False, events=True))
+    books = judged(record(), row("dead"), whole=Whole(letters_from_us=NEVER))
     assert (books.balance, books.unchecked) == (True, 1)
 
 
 def test_a_living_row_without_its_event_is_incomplete() -> None:
     """Consumers of events never hear of it."""
     assert judged(record(), row("cached")).wrong == {"incomplete": 1}
-    books = judged(record(), row("cached"), whole=Whole(letters=True, events=False))
+    books = judged(record(), row("cached"), whole=Whole(events_from_us=NEVER))
     assert (books.balance, books.unchecked) == (True, 1)
+
+
+def test_an_absence_proves_something_of_records_later_than_the_oldest_event_and_letter() -> None:
+    """Those that are older are counted as unchecked, with their ids for the strict."""
+    cut = Whole(letters_from_us=500, events_from_us=500)
+    for kept in (row("cached"), row("dead")):
+        assert judged(record(written_us=501), kept, whole=cut).wrong == {"incomplete": 1}
+        books = judged(record(written_us=500), kept, whole=cut)
+        assert (books.wrong, books.unchecked) == ({}, 1)
+        strict = judged(record(written_us=500), kept, whole=cut, strict=True)
+        assert (strict.wrong, [fault.id for fault in strict.faults]) == ({"unchecked": 1}, ["a"])
+    assert judged(nameless(Kind.RECORD), whole=cut).unchecked == 1
+    assert judged(record(written_us=501), row("cached", 21), record(21), event(21), whole=cut).wrong == {"missing": 1}
+    assert judged(record(written_us=500), row("cached", 21), record(21), event(21), whole=cut).unchecked == 1
+
+
+def test_a_record_that_was_stamped_with_a_time_to_come_raises_no_alarm() -> None:
+    """Its row tells when it ended at the latest; a copy was written after its record."""
+    cut = Whole(events_from_us=LATE_US + 1)
+    assert judged(record(written_us=2**62), row("cached"), whole=cut).unchecked == 1
+    late_copy = copy()._replace(made_us=900)
+    assert judged(record(), late_copy, row("cached"), whole=Whole(events_from_us=500)).unchecked == 1
+
+
+def test_copies_of_places_that_there_are_not_share_one_line() -> None:
+    """Whatever foreign headers say."""
+    strange = [copy()._replace(topic=f"[red]{n}", partition=n, key=conversation_key("t", str(n))) for n in range(9)]
+    books = judged(*strange)
+    assert books.lines.keys() == {("elsewhere", -1)}
+    assert (books.total.read, books.wrong["invented"]) == (9, 9)
+
+
+def test_where_the_group_stands_is_part_of_the_books() -> None:
+    """Per partition, beside what the log still holds."""
+    books = Books(show=20)
+    for partition, standing in enumerate((Standing(10, 7, 90), Standing(0, 95, 90), Standing(10, None, 90))):
+        books.stands("conversations", partition, standing)
+    books.check()
+    assert (books.wrong, books.unchecked) == ({"lost": 3, "ahead": 5}, 10)
+    assert [(fault.what, fault.id, fault.place.partition) for fault in books.faults] == [
+        ("lost", None, 0),
+        ("ahead", None, 1),
+    ]
 
 
 def test_a_letter_after_a_living_row_contradicts_it() -> None:
@@ -239,7 +283,7 @@ def test_an_id_that_comes_very_often_takes_no_memory() -> None:
     books = Books(show=20)
     found = chain.from_iterable((record(offset), event(offset)) for offset in range(count))
     tracemalloc.start()
-    Judge(books, HOLDINGS, Whole(letters=True, events=True)).judge(chain([row("cached", count - 1)], found))
+    Judge(books, HOLDINGS, Whole()).judge(chain([row("cached", count - 1)], found))
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ends(books) == {"repeated": count - 1, "cached": 1}

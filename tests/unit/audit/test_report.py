@@ -11,15 +11,17 @@ from streams.audit.books import Books, End
 from streams.audit.entries import conversation_key
 from streams.audit.progress import LINE_EVERY_S, PlainDisplay
 from streams.audit.report import document, print_report, verdict
+from streams.audit.standing import Standing
 
 PLACE = Origin("conversations", 3, 42)
 
 
 def books_with(end: End, why: str = "", conversation_id: str = "c1") -> Books:
     books = Books(show=20)
-    books.line("conversations", 3).read += 1
+    line = books.line("conversations", 3)
+    line.read += 1
     books.ids["distinct"] += 1
-    books.ended(conversation_key("acme", conversation_id), PLACE, end, why)
+    books.ended(line, conversation_key("acme", conversation_id), PLACE, end, why)
     books.check()
     return books
 
@@ -58,6 +60,36 @@ def test_an_id_that_a_terminal_would_obey_is_shown_escaped() -> None:
     out = printed(books_with(End.MISSING, "x", "a\x1b[2Jb"))
     assert "\x1b" not in out
     assert "a\\x1b[2Jb" in out
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_ids_and_places_are_shown_in_bounded_form_and_as_they_are_written(is_terminal: bool) -> None:
+    """They are no markup, and a long one hides nothing else."""
+    books = books_with(End.MISSING, "x", "[red]" + "y" * 100_000)
+    books.invented(books.line("[blue]", 1), b"\xff", Origin("\x9b2J[bold]" + "z" * 100_000, 1, 2), "w")
+    out = printed(books, is_terminal=is_terminal)
+    assert len(out) < 5_000
+    assert "\x9b" not in out
+    assert all(part in out for part in ("[red]yyy", "[blue]/1", "[bold]zzz"))
+    told = document(books)
+    assert len(str(told)) < 5_000
+    assert "\x9b" not in told["faults"][1]["topic"]
+
+
+def test_what_cannot_be_checked_is_part_of_the_verdict() -> None:
+    """In the text, in the document, and in the partition's line; the strict call it wrong."""
+    for strict in (False, True):
+        books = Books(show=20, strict=strict)
+        books.stands("conversations", 3, Standing(10, None, 90))
+        expected = "the books do not balance: 10 unchecked" if strict else "the books balance; unchecked: 10"
+        told = document(books)
+        assert (verdict(books), told["verdict"], told["unchecked"]) == (expected, expected, 10)
+        assert told["balanced"] is not strict
+        assert told["partitions"][0]["unchecked"] == 10
+        assert "unchecked" in printed(books, is_terminal=True)
+    books = books_with(End.MISSING)
+    books.stands("conversations", 3, Standing(10, None, 90))
+    assert verdict(books) == "the books do not balance: 1 missing; unchecked: 10"
 
 
 def test_the_document_holds_every_count() -> None:
