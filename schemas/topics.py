@@ -24,6 +24,9 @@ INPUT_TOPICS = (Topic.CONVERSATIONS, Topic.REHOMED)
 ANSWERS_TABLE = "answers"
 ANSWERS_CHANGELOG = f"{CONSUMER_GROUP}-{ANSWERS_TABLE}-changelog"
 
+#: Which dead letters were replayed. Not in `Topic`: workers neither read nor write it, and it holds no conversations.
+REPLAY_LEDGER = f"{Topic.DEAD_LETTERS}.replayed"
+
 
 class Header:
     """Names of Kafka headers: CloudEvents' binary mode (cloudevents.io, Kafka binding 3.2) plus our own."""

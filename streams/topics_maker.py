@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import Fatal
-from schemas.topics import ANSWERS_CHANGELOG, Topic
+from schemas.topics import ANSWERS_CHANGELOG, REPLAY_LEDGER, Topic
 
 #: A dead letter carries a record of the broker's default largest size (1 MiB) plus our headers.
 _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
@@ -29,6 +29,7 @@ TOPIC_CONFIGS: Mapping[str, Mapping[str, str]] = {
     },
     Topic.INSIGHTS: {},
     ANSWERS_CHANGELOG: {"cleanup.policy": "compact"},
+    REPLAY_LEDGER: {"cleanup.policy": "compact"},
 }
 
 

@@ -1,5 +1,6 @@
 """`grok-insights dlq list | show | replay`: the dead letters, for people."""
 
+import asyncio
 import sys
 from collections.abc import Coroutine
 from contextlib import aclosing
@@ -14,16 +15,20 @@ from schemas.errors import Fatal
 from schemas.settings_file import load_settings
 from streams.commands.output import print_json, run, say
 from streams.dlq import views
+from streams.dlq.account import account_of
+from streams.dlq.broker_errors import told_as_fatal
 from streams.dlq.filters import Filters, filters_of
-from streams.dlq.ledger import Ledger, Mark, read_ledger
+from streams.dlq.ledger import Mark, read_ledger
 from streams.dlq.letter import Letter, LetterId, parse_letter_id
-from streams.dlq.pace import Pace
+from streams.dlq.pace import Pace, check_rate
 from streams.dlq.progress import progress_on_stderr
-from streams.dlq.reading import Bounds, find_letter, letter_bounds, letters, told_as_fatal
-from streams.dlq.replay import Replayed
+from streams.dlq.reading import Bounds, find_letter, letter_bounds, letters
+from streams.dlq.replay import Orders, Replayed
 from streams.dlq.run import replay_letters
+from streams.dlq.selection import Selection
 from streams.dlq.survey import Entry, Newest, Survey, survey_of
 from streams.kafka_client import client_options
+from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.log import configure_logging
 
 T = TypeVar("T")
@@ -39,9 +44,9 @@ Reasons = Annotated[list[DeadLetterReason] | None, typer.Option("--reason", help
 Since = Annotated[
     str | None, typer.Option("--since", help="Only what died since: a span (30m, 2h, 3d) or an ISO time (UTC).")
 ]
-Ids = Annotated[
-    list[str] | None,
-    typer.Option("--id", help="Only these: a letter as listed (partition:offset) or a conversation; repeatable."),
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Only these letters (partition:offset); repeatable.")]
+Conversations = Annotated[
+    list[str] | None, typer.Option("--conversation", help="Only letters of these conversations' ids; repeatable.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table or lines.")]
 
@@ -51,6 +56,7 @@ def list_letters(
     reason: Reasons = None,
     since: Since = None,
     ids: Ids = None,
+    conversations: Conversations = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many; all that match are counted.")] = 100,
     with_replayed: Annotated[bool, typer.Option("--replayed", help="Also those that have been replayed.")] = False,
     as_json: AsJson = False,
@@ -60,17 +66,17 @@ def list_letters(
     A table on a terminal, elsewhere one line a letter with tabs between, the counts on stderr.
     With --json one object a line, the last one being {"summary": ...}. What a conversation says is never shown.
     """
-    filters, newest = _filters(reason, since, ids), Newest(limit)
+    filters, newest = _filters(reason, since, ids, conversations), Newest(limit)
     survey = _run(_survey(_options(), filters, newest, with_replayed=with_replayed))
+    matching = survey.unresolved.total() + (survey.replayed if with_replayed else 0)
+    if matching > limit:
+        say(f"cut: the newest {limit} of {matching} letters; more with --limit")
     if as_json:
         for entry in newest.entries():
             print_json(views.document(entry.letter, entry.size_bytes, entry.mark))
         print_json({"summary": {**views.survey_document(survey), "shown": len(newest.entries())}})
         return
     _print_entries(newest.entries())
-    matching = survey.waiting.total() + (survey.replayed if with_replayed else 0)
-    if matching > limit:
-        say(f"the newest {limit} of {matching}; more with --limit")
     for line in views.survey_lines(survey):
         say(line)
 
@@ -107,31 +113,60 @@ def replay(
     reason: Reasons = None,
     since: Since = None,
     ids: Ids = None,
+    conversations: Conversations = None,
     replay_all: Annotated[bool, typer.Option("--all", help="Every letter; needed where no filter is given.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what was replayed already or too often; only with a filter.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Send at most so many.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="At most so many a second; as fast as it goes.")] = None,
+    rate: Annotated[float | None, typer.Option(help="At most so many a second; as fast as it goes.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first. Only a terminal is asked.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send letters back into the stream, each once: what has been replayed is left out.
+    """Send letters back into the stream, each once: what has been replayed is left out, and records that died again
+    after three replays.
 
     Stopped or killed, it can be run again and goes on. Letters that die during the run are not part of it, and one
     whose record dies again is a new letter. Remove the cause first: 100 records in a row that die stop a worker.
     """
-    filters = _filters(reason, since, ids)
-    if filters.are_empty and not replay_all:
-        hint = "name letters with --reason, --since or --id, or mean all of them with --all"
-        raise Fatal("nothing says which letters to replay", "", hint, exit_code=2)
+    check_rate(rate)
+    filters = _filters(reason, since, ids, conversations)
+    _check_meant(filters, replay_all=replay_all, again=again)
     options = _options()
-    plan = _run(_plan(options, filters))
-    survey = plan[-1]
-    if not dry_run and survey.to_replay and not yes:
-        _ask(survey)
-    done = Replayed() if dry_run else _replay(options, plan, filters, rate)
-    if as_json:
-        print_json(views.replay_document(survey, done, dry_run=dry_run))
-    else:
-        typer.echo("\n".join(views.replay_lines(survey, done, dry_run=dry_run)))
+    bounds, selection, survey = _run(_plan(options, filters, again=again))
+    planned = account_of(survey, Replayed(), limit)
+    if dry_run:
+        _print_report(as_json, views.plan_document(survey, planned), views.plan_lines(survey, planned))
+        return
+    if planned.to_send and not yes:
+        _ask(views.plan_lines(survey, planned))
+    done = Replayed()
+    try:
+        if survey.to_send or survey.foreign:
+            with progress_on_stderr(planned.to_send) as progress:
+                orders = Orders(Pace(rate), progress.replayed, limit)
+                _run(_replay(options, bounds, selection, orders, done))
+    finally:
+        account = account_of(survey, done, limit)
+        _print_report(as_json, views.replay_document(done, account), views.replay_lines(done, account))
+    _check_done(done, account.left)
+
+
+def _check_meant(filters: Filters, *, replay_all: bool, again: bool) -> None:
+    if again and filters.are_empty:
+        hint = "name letters with --reason, --since, --id or --conversation"
+        raise Fatal("--again needs a filter", "it sends also what has been replayed", hint, exit_code=2)
+    if filters.are_empty and not replay_all:
+        hint = "name letters with --reason, --since, --id or --conversation, or mean all of them with --all"
+        raise Fatal("nothing says which letters to replay", "", hint, exit_code=2)
+
+
+def _check_done(done: Replayed, left: int) -> None:
+    """A run that did not do everything is told so, by its exit code too."""
+    if done.was_stopped:
+        hint = "run it again: it goes on where it stopped"
+        raise Fatal("the replay was stopped", f"{left} letters are left", hint, exit_code=130)
     if done.failed:
         names = "; ".join(f"{letter_id}: {why}" for letter_id, why in done.named[:3])
         hint = "ask whoever produced the records to send them again"
@@ -145,8 +180,12 @@ def _options() -> Options:
     return client_options(settings)
 
 
-def _filters(reasons: list[DeadLetterReason] | None, since: str | None, ids: list[str] | None) -> Filters:
-    return filters_of([reason.value for reason in reasons or ()], since, ids or (), datetime.now(UTC))
+def _filters(
+    reasons: list[DeadLetterReason] | None, since: str | None, ids: list[str] | None, conversations: list[str] | None
+) -> Filters:
+    return filters_of(
+        [reason.value for reason in reasons or ()], since, ids or (), conversations or (), datetime.now(UTC)
+    )
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -156,9 +195,9 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _survey(options: Options, filters: Filters, newest: Newest, *, with_replayed: bool) -> Survey:
-    bounds, ledger = await letter_bounds(options), await read_ledger(options)
+    bounds, selection = await letter_bounds(options), Selection(filters, await read_ledger(options))
     async with aclosing(letters(options, bounds)) as found:
-        return await survey_of(found, filters, ledger, newest, with_replayed=with_replayed)
+        return await survey_of(found, selection, newest, with_replayed=with_replayed)
 
 
 async def _find(options: Options, letter_id: LetterId) -> tuple[Letter, Mark | None]:
@@ -169,28 +208,34 @@ async def _find(options: Options, letter_id: LetterId) -> tuple[Letter, Mark | N
     return found, (await read_ledger(options)).mark_of(found)
 
 
-async def _plan(options: Options, filters: Filters) -> tuple[Bounds, Ledger, Survey]:
-    bounds, ledger = await letter_bounds(options), await read_ledger(options)
+async def _plan(options: Options, filters: Filters, *, again: bool) -> tuple[Bounds, Selection, Survey]:
+    bounds, selection = await letter_bounds(options), Selection(filters, await read_ledger(options), again)
     async with aclosing(letters(options, bounds)) as found:
-        return bounds, ledger, await survey_of(found, filters, ledger)
+        return bounds, selection, await survey_of(found, selection)
 
 
-def _replay(options: Options, plan: tuple[Bounds, Ledger, Survey], filters: Filters, rate: float | None) -> Replayed:
-    bounds, ledger, survey = plan
-    if not survey.waiting:
-        return Replayed()
-    with progress_on_stderr(survey.to_replay) as progress:
-        return _run(replay_letters(options, bounds, filters, ledger, Pace(rate), progress.replayed))
+async def _replay(options: Options, bounds: Bounds, selection: Selection, orders: Orders, done: Replayed) -> None:
+    """Until the first SIGINT or SIGTERM; what is under way then is finished, unless another one comes."""
+    stop = asyncio.Event()
+    set_at_first_stop_signal(stop)
+    await replay_letters(options, bounds, selection, orders, done, stop)
 
 
-def _ask(survey: Survey) -> None:
+def _ask(plan: list[str]) -> None:
     """A person at a terminal is asked; a program meant what it said."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    for line in views.replay_lines(survey, Replayed(), dry_run=True):
+    for line in plan:
         say(line)
     if not typer.confirm("Replay them?", err=True):
         raise Fatal("nothing was replayed", "the answer was no")
+
+
+def _print_report(as_json: bool, document: dict[str, Any], lines: list[str]) -> None:
+    if as_json:
+        print_json(document)
+        return
+    typer.echo("\n".join(lines))
 
 
 def _print_entries(entries: list[Entry]) -> None:

@@ -19,18 +19,12 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from schemas.errors import Fatal
 from schemas.instant import Instant
-from schemas.topics import Origin, Topic
+from schemas.topics import REPLAY_LEDGER, Origin
 from streams.dlq.letter import Letter, LetterId, parse_letter_id
-from streams.dlq.reading import batches, topics_of
+from streams.dlq.reading import batches
 from streams.topic_scan import bounds
-
-LEDGER_TOPIC = "conversations.dlq.replayed"
-_CONFIG = {"cleanup.policy": "compact"}
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -73,40 +67,17 @@ class Ledger:
         mark = self._marks.get(letter.id)
         return mark if mark is not None and mark.written_ms == letter.written_ms else None
 
+    def before(self, begins: Mapping[int, int]) -> list[LetterId]:
+        """The marked letters that stand before the given begin of their partition."""
+        return [letter_id for letter_id in self._marks if letter_id.offset < begins.get(letter_id.partition, 0)]
+
 
 async def read_ledger(client_options: Mapping[str, Any]) -> Ledger:
-    """As it is now; empty where nothing has ever been replayed. Raises KafkaError, or Fatal when the broker stalls."""
+    """As it is now. Raises KafkaError when no broker answers."""
     ledger = Ledger()
-    if LEDGER_TOPIC not in await topics_of(client_options):
-        return ledger
-    wanted = await bounds(client_options, [LEDGER_TOPIC])
+    wanted = await bounds(client_options, [REPLAY_LEDGER])
     async with aclosing(batches(client_options, wanted)) as found:
         async for records in found:
             for record in records:
                 ledger.add(record.key, record.value)
     return ledger
-
-
-async def make_ledger(client_options: Mapping[str, Any]) -> None:
-    """Makes the ledger's topic where it is missing, with as many partitions and replicas as the letters' has.
-
-    Made here and not by whoever writes first: a topic that the broker makes by itself forgets after a week, while
-    letters wait for three months. Raises KafkaError, and Fatal when the broker refuses.
-    """
-    if LEDGER_TOPIC in await topics_of(client_options):
-        return  # also for a user who may not make topics
-    admin = AIOKafkaAdminClient(**client_options)
-    try:
-        await admin.start()
-        [letters] = await admin.describe_topics([Topic.DEAD_LETTERS])
-        partitions = letters["partitions"]
-        replicas = len(partitions[0]["replicas"])
-        new = NewTopic(LEDGER_TOPIC, len(partitions), replicas, topic_configs=dict(_CONFIG))
-        [(_, code, *message)] = (await admin.create_topics([new])).topic_errors
-    finally:
-        await admin.close()
-    error = for_code(code)
-    if code != 0 and error is not TopicAlreadyExistsError:
-        why = f"{error.__name__}: {message[0] if message and message[0] else 'no reason given'}"
-        hint = "make it by hand, with cleanup.policy=compact, or give this user the right to"
-        raise Fatal(f"the topic {LEDGER_TOPIC} cannot be made", why, hint)

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import Header, Origin
+from schemas.topics import DEFAULT_TENANT, Header, Origin
 from streams.pipeline.record import Headers, read_record
 from streams.sinks.dead_letters import TRUNCATED
 
 #: Names the letter that a record in `conversations` was made of. Nothing acts on it: it is there for whoever looks.
 REPLAY_LETTER = "replay.letter"
+#: How often the record has been replayed; it stays with it, also through another death.
+REPLAY_COUNT = "replay.count"
 _OURS = "dlq."
 _LETTER_ID = re.compile(r"(\d{1,9}):(\d{1,18})")
 
@@ -38,7 +40,8 @@ def parse_letter_id(text: str) -> LetterId | None:
 class Letter:
     """`key` is the conversation's id where one could be read, else the original key; `headers` are the original ones.
 
-    `origin` is None for a record that somebody else put into the topic: it is shown, but there is nothing to replay.
+    `replays` is how often the record was replayed before this death. `origin` is None for a record that somebody else
+    put into the topic: it is shown, but there is nothing to replay.
     """
 
     id: LetterId
@@ -50,6 +53,8 @@ class Letter:
     at: datetime
     key: bytes | None
     original_key: bytes | None
+    tenant: str
+    replays: int
     value: bytes | None
     headers: Headers
     truncated_from_bytes: int | None
@@ -64,6 +69,7 @@ def read_letter(record: ConsumerRecord) -> Letter:
     """Takes any record: what is missing or broken in it is left empty."""
     given = dict(record.headers)
     key = record.key
+    headers = [(name, value) for name, value in record.headers if not name.startswith(_OURS)]
     return Letter(
         id=LetterId(record.partition, record.offset),
         written_ms=record.timestamp,
@@ -74,8 +80,10 @@ def read_letter(record: ConsumerRecord) -> Letter:
         at=_time(given, "dlq.at", record.timestamp),
         key=key,
         original_key=given.get("dlq.key"),
+        tenant=_tenant(headers),
+        replays=_number(given, REPLAY_COUNT) or 0,
         value=record.value,
-        headers=[(name, value) for name, value in record.headers if not name.startswith(_OURS)],
+        headers=headers,
         truncated_from_bytes=_number(given, TRUNCATED),
     )
 
@@ -89,14 +97,19 @@ class Outgoing(NamedTuple):
 
 
 def outgoing(letter: Letter, value: bytes | None) -> Outgoing:
-    """The original record: its key, `value` (the whole one) and its headers, plus the letter's name.
+    """The original record: its key, `value` (the whole one) and its headers, the letter's name, the count of replays.
 
     The time of receipt is stated in `ce_time`, as on the way home: the conversation must not become newer by a replay,
     for the newest one wins.
     """
     assert letter.origin is not None, "only our own letters are replayed"
-    headers = [(name, content) for name, content in letter.headers if name not in (Header.TIME, REPLAY_LETTER)]
-    headers += [(Header.TIME, letter.received_at.isoformat().encode()), (REPLAY_LETTER, str(letter.id).encode())]
+    ours = {
+        Header.TIME: letter.received_at.isoformat(),
+        REPLAY_LETTER: str(letter.id),
+        REPLAY_COUNT: str(letter.replays + 1),
+    }
+    headers = [(name, content) for name, content in letter.headers if name not in ours]
+    headers += [(name, content.encode()) for name, content in ours.items()]
     # A record of neither key nor value cannot be produced.
     is_nothing = letter.original_key is None and value is None
     return Outgoing(letter.original_key, b"" if is_nothing else value, headers)
@@ -120,6 +133,12 @@ def _origin(headers: Mapping[str, bytes | None]) -> Origin | None:
     if not topic or partition is None or offset is None:
         return None
     return Origin(topic, partition, offset)
+
+
+def _tenant(headers: Headers) -> str:
+    """As the pipeline reads it, but for its check."""
+    record = read_record(Origin("", 0, 0), key=None, value=None, headers=headers, timestamp_s=None)
+    return record.header(Header.TENANT) or DEFAULT_TENANT
 
 
 def _time(headers: Mapping[str, bytes | None], name: str, timestamp_ms: int) -> datetime:

@@ -1,45 +1,18 @@
 """Reads the dead letters' topic in bounded memory, up to the end that it had when the reading began."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, cast
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
-from schemas.topics import Topic
+from schemas.topics import REPLAY_LEDGER, Topic
 from streams.dlq.letter import Letter, LetterId, read_letter
-from streams.topic_scan import bounds, scan
+from streams.topic_scan import bounds, scan, topics_of
 
-#: A broker that is asked for records which it has, and sends none for so long, is not there.
-STALLED_AFTER_S = 30.0
-
-_Records = AsyncGenerator[list[ConsumerRecord], None]
 Bounds = Mapping[TopicPartition, tuple[int, int]]
-
-
-@contextmanager
-def told_as_fatal() -> Iterator[None]:
-    """What the clients raise of the brokers becomes Fatal."""
-    try:
-        yield
-    except KafkaError as error:
-        hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
-        raise Fatal("the broker cannot be used", type(error).__name__, hint) from error
-
-
-async def topics_of(client_options: Mapping[str, Any]) -> set[str]:
-    """The names of all topics. Asked so, no broker makes one: one that is asked about by name may be made at once."""
-    admin = AIOKafkaAdminClient(**client_options)
-    try:
-        await admin.start()
-        return set(await admin.list_topics())
-    finally:
-        await admin.close()
 
 
 async def letter_bounds(client_options: Mapping[str, Any]) -> Bounds:
@@ -47,31 +20,20 @@ async def letter_bounds(client_options: Mapping[str, Any]) -> Bounds:
 
     Raises Fatal when topics are missing, KafkaError when no broker answers.
     """
-    missing = {Topic.CONVERSATIONS, Topic.DEAD_LETTERS} - await topics_of(client_options)
+    missing = {Topic.CONVERSATIONS, Topic.DEAD_LETTERS, REPLAY_LEDGER} - await topics_of(client_options)
     if missing:
-        raise Fatal("topics are missing", ", ".join(sorted(missing)), "make them with: grok-insights topics")
+        hint = "make them with: grok-insights topics; a user who may not see them is told the same"
+        raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
     return await bounds(client_options, [Topic.DEAD_LETTERS])
 
 
-async def batches(client_options: Mapping[str, Any], wanted: Bounds) -> _Records:
-    """As `scan`, which would wait for ever for a broker that goes away: raises Fatal after STALLED_AFTER_S."""
-    if all(begin >= end for begin, end in wanted.values()):
-        return  # nothing to connect for
-    async with aclosing(cast(_Records, scan(client_options, wanted))) as found:
-        while True:
-            try:
-                async with asyncio.timeout(STALLED_AFTER_S):
-                    records = await anext(found)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                why = f"nothing came for {STALLED_AFTER_S:g} s"
-                raise Fatal("the broker sends no records", why, "check that the broker runs") from error
-            yield records
+def batches(client_options: Mapping[str, Any], wanted: Bounds) -> AsyncGenerator[list[ConsumerRecord], None]:
+    """As `scan`, but known to be a generator, so that it can be closed."""
+    return cast(AsyncGenerator[list[ConsumerRecord], None], scan(client_options, wanted))
 
 
 async def letters(client_options: Mapping[str, Any], wanted: Bounds) -> AsyncGenerator[Letter, None]:
-    """The letters within the bounds, in the order of each partition. Raises KafkaError and Fatal."""
+    """The letters within the bounds, in the order of each partition. Raises KafkaError."""
     async with aclosing(batches(client_options, wanted)) as found:
         async for records in found:
             for record in records:

@@ -3,35 +3,22 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
-
-from aiokafka.structs import RecordMetadata
+from typing import Protocol
 
 from schemas.errors import Fatal, Unprocessable
-from schemas.topics import Origin, Topic
-from streams.dlq.ledger import LEDGER_TOPIC, mark_record
+from schemas.topics import REPLAY_LEDGER, Origin, Topic
+from streams.dlq.confirm import Sender, confirmed
+from streams.dlq.ledger import mark_record
 from streams.dlq.letter import Letter, LetterId, outgoing
 from streams.dlq.pace import Pace
-from streams.pipeline.attempts import until_done
-from streams.sinks.producer import Headers
 
 MAX_IN_FLIGHT = 256
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
-#: A broker that restarts is back by then; longer, and the person should look.
-CONFIRM_WITHIN_S = 30.0
 #: More than these are counted, not named.
 MAX_NAMED = 20
-
-T = TypeVar("T")
-
-
-class Sender(Protocol):
-    """Returns when the brokers have the record; see streams.sinks.producer.ConfirmedProducer."""
-
-    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> RecordMetadata: ...
 
 
 class Values(Protocol):
@@ -42,11 +29,14 @@ class Values(Protocol):
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay did: letters marked, by reason, and those that could not be replayed, the first ones with why."""
+    """What a replay did: letters whose records are confirmed, by reason, how many of them are marked, and those that
+    could not be replayed, the first ones with why."""
 
-    counts: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)
+    marked: int = 0
     failed: int = 0
     named: list[tuple[LetterId, str]] = field(default_factory=list)
+    was_stopped: bool = False
 
     def add_failed(self, letter: Letter, why: str) -> None:
         """One letter that cannot be replayed."""
@@ -55,48 +45,78 @@ class Replayed:
             self.named.append((letter.id, why))
 
 
-class Replay:
-    """One run over some letters. `told` hears of the whole count so far, after each letter."""
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """How a replay goes: at most `limit` letters are sent; `told` hears how many are done, after each."""
 
-    def __init__(self, sender: Sender, values: Values, pace: Pace, told: Callable[[int], None]) -> None:
+    pace: Pace
+    told: Callable[[int], None]
+    limit: int | None = None
+
+
+class Replay:
+    """One run over some letters, written down in `done` as it goes."""
+
+    def __init__(self, sender: Sender, values: Values, orders: Orders, done: Replayed) -> None:
         self._sender = sender
         self._values = values
-        self._pace = pace
-        self._told = told
+        self._orders = orders
+        self._done = done
+        self._max_in_flight = min(MAX_IN_FLIGHT, orders.pace.most_at_once)
         self._in_flight = self._in_flight_bytes = 0
         self._freed = asyncio.Event()
-        self.done = Replayed()
 
-    async def run(self, letters: AsyncIterator[Letter]) -> None:
-        """Returns when every letter is replayed and marked, or known not to be replayable.
+    async def run(self, letters: AsyncIterator[Letter], stop: asyncio.Event) -> None:
+        """Returns when every letter is replayed and marked, or known not to be replayable, or the limit is reached.
 
-        Raises Fatal when the brokers do not confirm in time: what was not marked is replayed by the next run.
+        When `stop` is set, no more letters are taken, and those under way are finished. Raises Fatal when the brokers
+        do not confirm: what was not marked is replayed by the next run.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                async for letter in letters:
-                    if letter.origin is None:
-                        self.done.add_failed(letter, "not written by grok-insights")
-                        continue
-                    await self._turn(letter)
-                    group.create_task(self._replay(letter))
+                feeding = group.create_task(self._feed(group, letters))
+                stopping = group.create_task(stop.wait())
+                await asyncio.wait([feeding, stopping], return_when=asyncio.FIRST_COMPLETED)
+                self._done.was_stopped = not feeding.done()
+                feeding.cancel()
+                stopping.cancel()
         except BaseExceptionGroup as failures:
             # The first one cancelled the others; they say the same of the same brokers.
             raise failures.exceptions[0] from failures
 
-    async def _turn(self, letter: Letter) -> None:
-        """Waits until the letter's turn has come and there is room for it, then takes the room."""
-        await asyncio.sleep(self._pace.wait_s(time.monotonic()))
-        while not self._has_room(letter):
-            self._freed.clear()
-            await self._freed.wait()
-        self._in_flight += 1
-        self._in_flight_bytes += _weight(letter)
+    async def _feed(self, group: asyncio.TaskGroup, letters: AsyncIterator[Letter]) -> None:
+        async for letter in letters:
+            if letter.origin is None:
+                self._done.add_failed(letter, "not written by grok-insights")
+                continue
+            if not await self._is_within_limit():
+                return
+            await self._room_for(letter)
+            await asyncio.sleep(self._orders.pace.wait_s(time.monotonic()))
+            self._in_flight += 1
+            self._in_flight_bytes += _weight(letter)
+            group.create_task(self._replay(letter))
 
-    def _has_room(self, letter: Letter) -> bool:
-        """A letter alone always has, however large it is."""
+    async def _is_within_limit(self) -> bool:
+        """Waits for those under way while they may use the limit up: one that fails makes room for another."""
+        if self._orders.limit is None:
+            return True
+        while self._in_flight and self._done.sent.total() + self._in_flight >= self._orders.limit:
+            await self._one_freed()
+        return self._done.sent.total() < self._orders.limit
+
+    async def _room_for(self, letter: Letter) -> None:
+        """A letter alone always has room, however large it is."""
+        while self._in_flight and not self._fits(letter):
+            await self._one_freed()
+
+    def _fits(self, letter: Letter) -> bool:
         fits = self._in_flight_bytes + _weight(letter) <= MAX_IN_FLIGHT_BYTES
-        return self._in_flight == 0 or (fits and self._in_flight < MAX_IN_FLIGHT)
+        return fits and self._in_flight < self._max_in_flight
+
+    async def _one_freed(self) -> None:
+        self._freed.clear()
+        await self._freed.wait()
 
     def _free(self, letter: Letter) -> None:
         self._in_flight -= 1
@@ -107,35 +127,28 @@ class Replay:
         try:
             sent_to = await self._send(letter)
         except Unprocessable as error:
-            self.done.add_failed(letter, error.detail)
+            self._done.add_failed(letter, error.detail)
         else:
+            self._done.sent[letter.reason] += 1
             await self._mark(letter, sent_to)
-            self.done.counts[letter.reason] += 1
-            self._told(self.done.counts.total())
+            self._done.marked += 1
+            self._orders.told(self._done.marked)
         finally:
             self._free(letter)
 
     async def _send(self, letter: Letter) -> Origin:
         record = outgoing(letter, await self._values.value_of(letter))
-        sent = await _confirmed(
-            lambda: self._sender.send(Topic.CONVERSATIONS, key=record.key, value=record.value, headers=record.headers)
-        )
+        sent = await confirmed(self._sender, Topic.CONVERSATIONS, **record._asdict())
         return Origin(sent.topic, sent.partition, sent.offset)
 
     async def _mark(self, letter: Letter, sent_to: Origin) -> None:
         key, value = mark_record(letter, datetime.now(UTC), sent_to)
-        await _confirmed(lambda: self._sender.send(LEDGER_TOPIC, key=key, value=value, headers=[]))
+        try:
+            await confirmed(self._sender, REPLAY_LEDGER, key=key, value=value, headers=[])
+        except Unprocessable as error:
+            hint = f"look at the topic {REPLAY_LEDGER}; what has no mark is sent again by the next run"
+            raise Fatal(f"the letter {letter.id} was sent and cannot be marked", error.detail, hint) from error
 
 
 def _weight(letter: Letter) -> int:
     return letter.truncated_from_bytes or letter.size_bytes
-
-
-async def _confirmed(send: Callable[[], Awaitable[T]]) -> T:
-    """Tries again while the failure is passing, for CONFIRM_WITHIN_S in all."""
-    try:
-        async with asyncio.timeout(CONFIRM_WITHIN_S):
-            return await until_done(send, lambda: True)
-    except TimeoutError as error:
-        hint = "look at the brokers, then run it again: it goes on where it stopped"
-        raise Fatal("the brokers do not confirm", f"nothing for {CONFIRM_WITHIN_S:g} s", hint) from error

@@ -1,47 +1,47 @@
 """One replay with its connections: the letters' topic, the producer, the ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from schemas.errors import Fatal
-from streams.dlq.filters import Filters
-from streams.dlq.ledger import Ledger, make_ledger
+from streams.dlq.confirm import CONFIRM_WITHIN_S
+from streams.dlq.ledger_upkeep import check_may_mark, forget_removed
 from streams.dlq.letter import Letter
 from streams.dlq.origin import Originals
-from streams.dlq.pace import Pace
 from streams.dlq.reading import Bounds, letters
-from streams.dlq.replay import CONFIRM_WITHIN_S, Replay, Replayed
+from streams.dlq.replay import Orders, Replay, Replayed
+from streams.dlq.selection import Selection, Verdict
 from streams.sinks.producer import ConfirmedProducer
 
 
 async def replay_letters(
     client_options: Mapping[str, Any],
     bounds: Bounds,
-    filters: Filters,
-    ledger: Ledger,
-    pace: Pace,
-    told: Callable[[int], None],
-) -> Replayed:
-    """Replays the letters within the bounds that match and have no mark; `told` hears how many are done.
+    selection: Selection,
+    orders: Orders,
+    done: Replayed,
+    stop: asyncio.Event,
+) -> None:
+    """Replays the selected letters within the bounds, until `stop` is set; `done` is right at every end.
 
-    Raises Fatal when the brokers do not confirm, KafkaError when none answers.
+    Raises Fatal when the brokers do not confirm or do not allow it, KafkaError when none answers.
     """
-    await make_ledger(client_options)
     originals = Originals(client_options)
     try:
         async with _producer(client_options) as producer, aclosing(letters(client_options, bounds)) as found:
-            replay = Replay(producer, originals, pace, told)
-            await replay.run(_wanted(found, filters, ledger))
-            return replay.done
+            await check_may_mark(producer)
+            await forget_removed(producer, selection.ledger, bounds)
+            await Replay(producer, originals, orders, done).run(_wanted(found, selection), stop)
     finally:
         await originals.stop()
 
 
-async def _wanted(found: AsyncIterator[Letter], filters: Filters, ledger: Ledger) -> AsyncIterator[Letter]:
+async def _wanted(found: AsyncIterator[Letter], selection: Selection) -> AsyncIterator[Letter]:
+    """Foreign letters too, so that they are told as what cannot be replayed."""
     async for letter in found:
-        if filters.match(letter) and ledger.mark_of(letter) is None:
+        if selection.verdict(letter) in (Verdict.WAITING, Verdict.FOREIGN):
             yield letter
 
 

@@ -6,32 +6,33 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from streams.dlq.filters import Filters
-from streams.dlq.ledger import Ledger, Mark
+from streams.dlq.ledger import Mark
 from streams.dlq.letter import Letter, LetterId
+from streams.dlq.selection import Selection, Verdict
 
 
 @dataclass(slots=True)
 class Survey:
-    """Counts of the letters that match: `waiting` for a replay by reason, `replayed` already, and, among the waiting,
-    `foreign` ones that cannot be replayed because somebody else wrote them."""
+    """Counts of letters. `unresolved` ones wait for somebody, by reason; of them `to_send` would be sent by a replay,
+    `too_often` have been sent often enough, and `foreign` ones were written by somebody else."""
 
-    waiting: Counter[str] = field(default_factory=Counter)
-    replayed: int = 0
+    unresolved: Counter[str] = field(default_factory=Counter)
+    to_send: Counter[str] = field(default_factory=Counter)
+    too_often: int = 0
     foreign: int = 0
+    replayed: int = 0
+    filtered: int = 0
 
-    def count(self, letter: Letter, mark: Mark | None) -> None:
-        """Takes one matching letter in."""
-        if mark is not None:
-            self.replayed += 1
-            return
-        self.waiting[letter.reason] += 1
-        self.foreign += letter.origin is None
-
-    @property
-    def to_replay(self) -> int:
-        """How many a replay would send."""
-        return self.waiting.total() - self.foreign
+    def count(self, letter: Letter, verdict: Verdict) -> None:
+        """Takes one letter in."""
+        self.filtered += verdict is Verdict.FILTERED
+        self.replayed += verdict is Verdict.REPLAYED
+        self.too_often += verdict is Verdict.TOO_OFTEN
+        self.foreign += verdict is Verdict.FOREIGN
+        if verdict is Verdict.WAITING:
+            self.to_send[letter.reason] += 1
+        if verdict not in (Verdict.FILTERED, Verdict.REPLAYED):
+            self.unresolved[letter.reason] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +65,14 @@ class Newest:
 
 
 async def survey_of(
-    found: AsyncIterator[Letter],
-    filters: Filters,
-    ledger: Ledger,
-    newest: Newest | None = None,
-    *,
-    with_replayed: bool = False,
+    found: AsyncIterator[Letter], selection: Selection, newest: Newest | None = None, *, with_replayed: bool = False
 ) -> Survey:
     """Reads the letters once. `newest` collects those that wait, and the replayed ones too where they are wanted."""
     survey = Survey()
     async for letter in found:
-        if not filters.match(letter):
-            continue
-        mark = ledger.mark_of(letter)
-        survey.count(letter, mark)
-        if newest is not None and (with_replayed or mark is None):
-            newest.add(letter, mark)
+        verdict = selection.verdict(letter)
+        survey.count(letter, verdict)
+        is_listed = verdict is not Verdict.FILTERED and (with_replayed or verdict is not Verdict.REPLAYED)
+        if newest is not None and is_listed:
+            newest.add(letter, selection.ledger.mark_of(letter))
     return survey

@@ -1,6 +1,7 @@
 """How letters are shown: as rows of a table, as lines, as JSON. Never what a conversation says."""
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,15 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.topics import Topic
+from streams.dlq.account import Account
 from streams.dlq.ledger import Mark
 from streams.dlq.letter import Letter
 from streams.dlq.replay import Replayed
 from streams.dlq.survey import Entry, Survey
 
-COLUMNS = ("letter", "died at", "reason", "id", "bytes", "origin", "replayed at", "detail")
+COLUMNS = ("letter", "died at", "reason", "tenant", "id", "bytes", "origin", "replayed at", "detail")
 _SHORTENED = frozenset({"died at", "origin", "replayed at"})
 #: Columns that give way on a narrow terminal, and what they keep.
-_KEPT_WIDTH = {"id": 16, "detail": 10}
+_KEPT_WIDTH = {"tenant": 8, "id": 16, "detail": 10}
 
 
 def printable(content: bytes | str | None) -> str:
@@ -35,6 +37,7 @@ def row(entry: Entry) -> tuple[str, ...]:
         str(letter.id),
         letter.at.isoformat(timespec="seconds"),
         printable(letter.reason),
+        printable(letter.tenant),
         printable(letter.key),
         _size(letter, entry.size_bytes),
         _origin(letter),
@@ -78,6 +81,7 @@ def document(letter: Letter, size_bytes: int, mark: Mark | None) -> dict[str, An
     origin = letter.origin
     return {
         "letter": str(letter.id),
+        "tenant": letter.tenant,
         "id": None if letter.key is None else letter.key.decode(errors="replace"),
         "reason": letter.reason,
         "detail": letter.detail,
@@ -87,6 +91,7 @@ def document(letter: Letter, size_bytes: int, mark: Mark | None) -> dict[str, An
         else {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset},
         "bytes": size_bytes,
         "truncated_from_bytes": letter.truncated_from_bytes,
+        "replays": letter.replays,
         "replayed_at": None if mark is None else mark.replayed_at,
     }
 
@@ -102,39 +107,74 @@ def value_document(value: bytes | None) -> Mapping[str, str | None]:
 def survey_document(survey: Survey) -> dict[str, Any]:
     """The counts for a program."""
     return {
-        "unresolved": survey.waiting.total(),
-        "reasons": dict(survey.waiting.most_common()),
+        "unresolved": survey.unresolved.total(),
+        "reasons": dict(survey.unresolved.most_common()),
         "replayed_already": survey.replayed,
     }
 
 
 def survey_lines(survey: Survey) -> list[str]:
     """The counts for a person: one line a reason, then the sum."""
-    lines = [f"{count:>9}  {printable(reason)}" for reason, count in survey.waiting.most_common()]
-    return [*lines, f"{survey.waiting.total():>9}  unresolved, {survey.replayed} replayed already"]
+    return [
+        *_reason_lines(survey.unresolved),
+        f"{survey.unresolved.total():>9}  unresolved, {survey.replayed} replayed already",
+    ]
 
 
-def replay_document(survey: Survey, done: Replayed, *, dry_run: bool) -> dict[str, Any]:
-    """A replay for a program; `to_replay` is what was waiting when it began."""
+def plan_document(survey: Survey, account: Account) -> dict[str, Any]:
+    """A dry run for a program."""
+    return {"dry_run": True, **_account_document(account), "reasons": dict(survey.to_send.most_common())}
+
+
+def plan_lines(survey: Survey, account: Account) -> list[str]:
+    """A dry run for a person: one line a reason, then what would be done."""
+    cannot = f"; {survey.foreign} cannot be sent" if survey.foreign else ""
+    left = survey.to_send.total() - account.to_send
+    return [*_reason_lines(survey.to_send), f"would send {account.to_send}, {_skipped(account)}, left {left}{cannot}"]
+
+
+def replay_document(done: Replayed, account: Account) -> dict[str, Any]:
+    """A replay for a program."""
     return {
-        "dry_run": dry_run,
-        "to_replay": survey.to_replay,
-        "replayed": done.counts.total(),
-        "reasons": dict((survey.waiting if dry_run else done.counts).most_common()),
-        "replayed_already": survey.replayed,
-        "not_replayable": done.failed or survey.foreign,
-        "not_replayable_first": [{"letter": str(letter_id), "why": why} for letter_id, why in done.named],
+        "dry_run": False,
+        **_account_document(account),
+        "reasons": dict(done.sent.most_common()),
+        "failed_first": [{"letter": str(letter_id), "why": why} for letter_id, why in done.named],
+        "stopped": done.was_stopped,
     }
 
 
-def replay_lines(survey: Survey, done: Replayed, *, dry_run: bool) -> list[str]:
-    """A replay for a person: one line a reason, then the sum."""
-    counts = survey.waiting if dry_run else done.counts
-    lines = [f"{count:>9}  {printable(reason)}" for reason, count in counts.most_common()]
-    if not dry_run:
-        return [*lines, f"{counts.total():>9}  replayed now, {survey.replayed} before"]
-    foreign = f", {survey.foreign} cannot be" if survey.foreign else ""
-    return [*lines, f"{survey.to_replay:>9}  would be replayed{foreign}, {survey.replayed} are already"]
+def replay_lines(done: Replayed, account: Account) -> list[str]:
+    """A replay for a person: one line a reason, then the outcome."""
+    unmarked = f" ({account.unmarked} without a mark, which the next run sends again)" if account.unmarked else ""
+    outcome = f"sent {account.sent}{unmarked}, {_skipped(account)}, left {account.left}, failed {account.failed}"
+    return [*_reason_lines(done.sent), outcome]
+
+
+def _reason_lines(counts: Counter[str]) -> list[str]:
+    return [f"{count:>9}  {printable(reason)}" for reason, count in counts.most_common()]
+
+
+def _skipped(account: Account) -> str:
+    named = (
+        f"{account.replayed_already} already replayed, {account.too_often} too often, {account.filtered} filtered out"
+    )
+    return f"skipped {account.skipped} ({named})"
+
+
+def _account_document(account: Account) -> dict[str, Any]:
+    return {
+        "to_send": account.to_send,
+        "sent": account.sent,
+        "sent_without_mark": account.unmarked,
+        "skipped": {
+            "replayed_already": account.replayed_already,
+            "too_often": account.too_often,
+            "filtered": account.filtered,
+        },
+        "left": account.left,
+        "failed": account.failed,
+    }
 
 
 def facts(letter: Letter, mark: Mark | None) -> list[tuple[str, str]]:
@@ -146,6 +186,7 @@ def facts(letter: Letter, mark: Mark | None) -> list[tuple[str, str]]:
         ("detail", printable(letter.detail)),
         ("died at", letter.at.isoformat()),
         ("origin", _origin(letter)),
+        ("tenant", printable(letter.tenant)),
         ("id", printable(letter.key)),
         ("original key", printable(letter.original_key)),
         ("bytes", _size(letter, letter.size_bytes)),

@@ -18,9 +18,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.topics import Header, Origin, Topic
-from streams.dlq.ledger import LEDGER_TOPIC, Ledger
-from streams.dlq.letter import REPLAY_LETTER, read_letter
+from schemas.topics import REPLAY_LEDGER, Header, Origin, Topic
+from streams.dlq.ledger import Ledger
+from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, read_letter
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
@@ -85,6 +85,12 @@ def dlq(bootstrap_servers: str, *arguments: str) -> "subprocess.CompletedProcess
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+def start_dlq(bootstrap_servers: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "streams", "dlq", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def dlq_on_terminal(bootstrap_servers: str, answer: bytes, *arguments: str) -> tuple[int, bytes]:
     """Exit code and what the terminal showed."""
     environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "PYTHONPATH": str(ROOT)}
@@ -121,7 +127,7 @@ async def test_letters_are_listed_newest_first_and_never_with_their_text(post: P
     assert [letter["id"] for letter in letters] == ["c-5", "c-4", "c-3", "c-2"]
     assert summary == {"unresolved": 6, "reasons": {"refused": 3, "bad_answer": 3}, "replayed_already": 0, "shown": 4}
     refused, _ = await post.listed(
-        "--reason", "refused", "--since", "2026-01-31T12:02:00", "--id", "c-5", "--id", "c-1"
+        "--reason", "refused", "--since", "2026-01-31T12:02:00", "--conversation", "c-5", "--conversation", "c-1"
     )
     assert [letter["id"] for letter in refused] == ["c-5"]
     name = refused[0]["letter"]
@@ -129,7 +135,7 @@ async def test_letters_are_listed_newest_first_and_never_with_their_text(post: P
     lines, facts, value, gone = await asyncio.gather(
         post.dlq("list"), post.dlq("show", name), post.dlq("show", name, "--value"), post.dlq("show", "0:99999")
     )
-    assert [len(line.split("\t")) for line in lines.stdout.splitlines()] == [8] * 6
+    assert [len(line.split("\t")) for line in lines.stdout.splitlines()] == [9] * 6
     assert SECRET not in lines.stdout + lines.stderr + facts.stdout + facts.stderr + json.dumps(letters)
     assert "tenant: acme" in facts.stdout
     assert value.stdout == a_letter(5).value.decode()  # type: ignore[union-attr]
@@ -139,27 +145,30 @@ async def test_letters_are_listed_newest_first_and_never_with_their_text(post: P
 async def test_a_replay_sends_the_original_record_once(post: Post) -> None:
     """Key, value and headers, plus the letter's name; a second replay sends nothing, and the list is empty."""
     await post.write(*(a_letter(number) for number in range(4)), a_letter(4, key=None))
-    assert (await post.replay("--all", "--dry-run"))["to_replay"] == 5
+    assert (await post.replay("--all", "--dry-run"))["to_send"] == 5
     assert {begin - end for begin, end in (await bounds(post.options, [Topic.CONVERSATIONS])).values()} == {0}
     assert (await post.replay("--reason", "refused"))["reasons"] == {"refused": 2}
     letters = await records_of(post.bootstrap_servers, Topic.DEAD_LETTERS)
     assert await post.replay("--all") == {
         "dry_run": False,
-        "to_replay": 3,
-        "replayed": 3,
+        "to_send": 3,
+        "sent": 3,
+        "sent_without_mark": 0,
+        "skipped": {"replayed_already": 2, "too_often": 0, "filtered": 0},
+        "left": 0,
+        "failed": 0,
         "reasons": {"bad_answer": 3},
-        "replayed_already": 2,
-        "not_replayable": 0,
-        "not_replayable_first": [],
+        "failed_first": [],
+        "stopped": False,
     }
-    assert (await post.replay("--all"))["replayed"] == 0
+    assert (await post.replay("--all"))["sent"] == 0
     sent = {record.value: record for record in await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)}
     assert len(sent) == len(await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)) == 5
     for letter in letters:
         record = sent[letter.value]
         name = f"{letter.partition}:{letter.offset}".encode()
         assert record.key == dict(letter.headers).get("dlq.key")
-        assert list(record.headers) == [*a_letter(0).headers, (REPLAY_LETTER, name)]
+        assert list(record.headers) == [*a_letter(0).headers, (REPLAY_LETTER, name), (REPLAY_COUNT, b"1")]
     assert (await post.listed())[1]["replayed_already"] == 5
     assert {letter["replayed_at"] is None for letter in (await post.listed("--replayed"))[0]} == {False}
 
@@ -170,9 +179,9 @@ async def test_two_replays_at_the_same_time_harm_nobody(post: Post) -> None:
     reports = await asyncio.gather(post.replay("--all", "--rate", "200"), post.replay("--all", "--rate", "200"))
     sent = await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)
     assert len({dict(record.headers)[REPLAY_LETTER] for record in sent}) == 200
-    assert len(sent) == sum(report["replayed"] for report in reports) <= 400
+    assert len(sent) == sum(report["sent"] for report in reports) <= 400
     ledger = Ledger()
-    for record in await records_of(post.bootstrap_servers, LEDGER_TOPIC):
+    for record in await records_of(post.bootstrap_servers, REPLAY_LEDGER):
         ledger.add(record.key, record.value)
     letters = await records_of(post.bootstrap_servers, Topic.DEAD_LETTERS)
     assert all(ledger.mark_of(read_letter(letter)) for letter in letters)
@@ -207,32 +216,65 @@ async def test_a_person_at_a_terminal_is_asked_first(post: Post, answer: bytes, 
     await post.write(a_letter(1), a_letter(2))
     told = await asyncio.to_thread(dlq_on_terminal, post.bootstrap_servers, answer, "replay", "--all")
     assert told[0] == code
-    assert b"2  would be replayed" in told[1]
+    assert b"would send 2," in told[1]
     assert b"Replay them? [y/N]" in told[1]
     assert (await post.listed())[1]["unresolved"] == unresolved
 
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
-async def test_the_ledger_is_compacted_and_made_by_the_first_replay_only(post: Post) -> None:
-    """Not by looking: a topic that a broker makes by itself would forget after a week."""
-
-    admin = AIOKafkaAdminClient(bootstrap_servers=post.bootstrap_servers)
+async def test_the_ledger_is_made_with_the_topics_and_compacted(post: Post) -> None:
+    """With as many partitions as the letters' topic; the commands make none."""
+    admin = AIOKafkaAdminClient(**post.options)
     await admin.start()
     try:
-        await post.write(a_letter(1))
-        await post.listed()
-        await post.replay("--all", "--dry-run")
-        assert LEDGER_TOPIC not in await admin.list_topics()
-        await post.replay("--all")
-        resource = ConfigResource(ConfigResourceType.TOPIC, LEDGER_TOPIC, configs={"cleanup.policy": None})
+        resource = ConfigResource(ConfigResourceType.TOPIC, REPLAY_LEDGER, configs={"cleanup.policy": None})
         [response] = await admin.describe_configs([resource])
         [(*_, configs)] = response.resources
         assert [(name, value) for name, value, *_ in configs] == [("cleanup.policy", "compact")]
-        [topic] = await admin.describe_topics([LEDGER_TOPIC])
-        assert len(topic["partitions"]) == 4
+        await admin.delete_topics([REPLAY_LEDGER])
+        done = await post.dlq("replay", "--all")
+        assert (done.returncode, REPLAY_LEDGER in done.stderr) == (1, True)
+        assert "grok-insights topics" in done.stderr
+        assert REPLAY_LEDGER not in await admin.list_topics()
     finally:
         await admin.close()
+
+
+async def test_again_and_a_limit_send_what_is_asked_for(post: Post) -> None:
+    """A marked letter goes again only with --again; the limit leaves the rest, and says so."""
+    await post.write(*(a_letter(number) for number in range(5)))
+    limited = await post.replay("--all", "--limit", "2")
+    assert (limited["to_send"], limited["sent"], limited["left"]) == (2, 2, 3)
+    assert (await post.replay("--reason", "refused", "--reason", "bad_answer"))["sent"] == 3
+    assert (await post.replay("--conversation", "c-1"))["skipped"]["replayed_already"] == 1
+    assert (await post.replay("--conversation", "c-1", "--again"))["sent"] == 1
+
+
+async def test_a_cut_list_is_told_also_with_json(post: Post) -> None:
+    """On stderr, so that whoever pipes the list learns that it is not all."""
+    await post.write(*(a_letter(number) for number in range(3)))
+    done = await post.dlq("list", "--json", "--limit", "2")
+    assert done.stderr == "cut: the newest 2 of 3 letters; more with --limit\n"
+
+
+async def test_a_replay_that_is_stopped_tells_what_it_sent(post: Post) -> None:
+    """SIGTERM: what was sent is marked, and its report adds up."""
+    await post.write(*(a_letter(number) for number in range(100)))
+    with start_dlq(post.bootstrap_servers, "replay", "--all", "--json", "--rate", "5") as process:
+        try:
+            async with asyncio.timeout(60):
+                while not any(end for _, end in (await bounds(post.options, [Topic.CONVERSATIONS])).values()):
+                    assert process.poll() is None
+            process.terminate()
+            shown, told = await asyncio.to_thread(process.communicate, timeout=30)
+        finally:
+            process.kill()
+    report = json.loads(shown)
+    assert (process.returncode, report["stopped"]) == (130, True), told
+    assert 0 < report["sent"] < 100
+    assert report["sent"] + report["left"] == 100
+    assert (await post.listed())[1]["replayed_already"] == report["sent"]
 
 
 @pytest.mark.kafka
@@ -252,6 +294,11 @@ def test_missing_topics_are_named(broker: Kafka) -> None:
         (["show", "0:1"], 1, "the broker cannot be used"),
         (["replay", "--all"], 1, "the broker cannot be used"),
         (["replay"], 2, "nothing says which letters to replay"),
+        (["replay", "--all", "--again"], 2, "--again needs a filter"),
+        (["replay", "--all", "--rate", "nan"], 2, "--rate is not understood"),
+        (["replay", "--all", "--rate", "-1"], 2, "--rate is not understood"),
+        (["replay", "--id", "c-1"], 2, "--id names no letter"),
+        (["list", "--conversation", "0:1"], 2, "--conversation names no conversation"),
         (["replay", "--since", "soon"], 2, "--since is not understood"),
         (["show", "c-1"], 2, "this is no letter"),
     ],

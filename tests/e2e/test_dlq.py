@@ -11,21 +11,21 @@ from aiokafka import TopicPartition
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.result import ConversationResult
-from schemas.topics import DEFAULT_TENANT, INPUT_TOPICS, Header, Origin, Topic
-from streams.dlq.filters import filters_of
-from streams.dlq.ledger import LEDGER_TOPIC, Ledger
-from streams.dlq.letter import REPLAY_LETTER
+from schemas.topics import DEFAULT_TENANT, INPUT_TOPICS, REPLAY_LEDGER, Header, Origin, Topic
+from streams.dlq.filters import Filters
+from streams.dlq.ledger import Ledger
+from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER
 from streams.dlq.pace import Pace
 from streams.dlq.reading import letter_bounds
-from streams.dlq.replay import MAX_IN_FLIGHT
+from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
 from streams.dlq.run import replay_letters
+from streams.dlq.selection import Selection
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.pipeline.log_reader import LogReader
 from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.producer import ConfirmedProducer
-from streams.topic_scan import bounds
 from tests.e2e.producer import texts_with_repeats
 from tests.e2e.service import Process, Service
 from tests.fakes.analysis import NOON
@@ -103,8 +103,8 @@ async def settled(bootstrap_servers: str) -> None:
 
 
 async def marked(bootstrap_servers: str) -> int:
-    options = {"bootstrap_servers": bootstrap_servers}
-    return sum(end for _, end in (await bounds(options, [LEDGER_TOPIC])).values())
+    """Of each replay, one record is no mark: it has no value."""
+    return sum(record.value is not None for record in await records_of(bootstrap_servers, REPLAY_LEDGER))
 
 
 def report_of(replay: Process) -> dict[str, Any]:
@@ -129,17 +129,17 @@ async def replay_through_a_kill(service: Service, bootstrap_servers: str, first_
     goes_on = start_replay(service, "goes-on")
     assert await asyncio.to_thread(first_worker.stop) == 0
     report = await asyncio.to_thread(report_of, goes_on)
-    assert (report["replayed_already"], report["replayed"]) == (before, COUNT - before)
+    assert (report["skipped"]["replayed_already"], report["sent"]) == (before, COUNT - before)
     await settled(bootstrap_servers)
 
 
 async def replay_as_if_nothing_were_marked(bootstrap_servers: str) -> int:
     """How many were sent: what two replays at the same time, or the loss of the ledger, would come to at worst."""
-    options, everything = {"bootstrap_servers": bootstrap_servers}, filters_of([], None, [], NOON)
-    letters = await letter_bounds(options)
-    done = await replay_letters(options, letters, everything, Ledger(), Pace(None), lambda _: None)
+    options, everything, done = {"bootstrap_servers": bootstrap_servers}, Selection(Filters(), Ledger()), Replayed()
+    orders = Orders(Pace(None), lambda _: None)
+    await replay_letters(options, await letter_bounds(options), everything, orders, done, asyncio.Event())
     await settled(bootstrap_servers)
-    return done.counts.total()
+    return done.sent.total()
 
 
 @pytest.mark.kafka
@@ -167,7 +167,7 @@ async def test_ten_thousand_letters_are_resolved_once(
 
     resolved = await rows.fetch(SNAPSHOT)
     again = await asyncio.to_thread(report_of, start_replay(service, "again"))
-    assert (again["replayed"], again["replayed_already"]) == (0, COUNT)
+    assert (again["sent"], again["skipped"]["replayed_already"]) == (0, COUNT)
     assert await replay_as_if_nothing_were_marked(broker.bootstrap_servers) == COUNT
     assert await rows.fetch(SNAPSHOT) == resolved
     assert service.standin("control/stats")["calls"] == stats["calls"]
@@ -188,4 +188,5 @@ async def test_a_record_that_dies_again_is_a_new_letter(service: Service, broker
     headers = dict(new.headers)
     assert headers["dlq.reason"] == b"invalid"
     assert headers[REPLAY_LETTER].decode() == f"{old.partition}:{old.offset}"
-    assert report_of(start_replay(service, "dry", "--dry-run"))["to_replay"] == 1
+    assert headers[REPLAY_COUNT] == b"1"
+    assert report_of(start_replay(service, "dry", "--dry-run"))["to_send"] == 1

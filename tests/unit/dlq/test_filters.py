@@ -43,7 +43,7 @@ def test_what_is_no_time_is_misuse(text: str) -> None:
 
 def test_without_filters_every_letter_passes() -> None:
     """And the filters say that they are empty, so that a replay can ask for --all."""
-    filters = filters_of([], None, [], NOON)
+    filters = filters_of([], None, [], [], NOON)
     assert filters.are_empty
     assert filters.match(letter())
     assert filters.match(read_letter(record()))
@@ -59,14 +59,30 @@ def test_without_filters_every_letter_passes() -> None:
         ([], "2026-01-01", [], True),
         ([], "2999-01-01", [], False),
         ([], None, ["3:7"], True),
-        ([], None, ["other", "c-1"], True),
-        ([], None, ["3:8", "c-2", "key"], False),
-        (["refused"], None, ["c-2"], False),
-        (["invalid"], None, ["c-1"], False),
+        ([], None, ["3:8", "2:7"], False),
+        (["refused"], None, ["3:8"], False),
+        (["invalid"], None, ["3:7"], False),
     ],
 )
 def test_a_letter_must_pass_every_filter(reasons: list[str], since: str | None, ids: list[str], matches: bool) -> None:
-    """Within one filter any of its values will do; an id is the letter's or the conversation's."""
-    filters = filters_of(reasons, since, ids, NOON)
+    """Within one filter any of its values will do."""
+    filters = filters_of(reasons, since, ids, [], NOON)
     assert not filters.are_empty
     assert filters.match(letter()) is matches
+
+
+@pytest.mark.parametrize(("conversations", "matches"), [(["other", "c-1"], True), (["c-2", "key"], False)])
+def test_a_conversation_is_named_by_its_id(conversations: list[str], matches: bool) -> None:
+    """Not by the key that its producer gave the record."""
+    assert filters_of([], None, [], conversations, NOON).match(letter()) is matches
+
+
+@pytest.mark.parametrize(
+    ("ids", "conversations", "other"), [(["c-1"], [], "--conversation"), ([], ["3:7"], "--id"), ([], [""], "--id")]
+)
+def test_an_id_of_the_other_form_is_misuse(ids: list[str], conversations: list[str], other: str) -> None:
+    """Exit code 2, and the hint names the option that was meant."""
+    with pytest.raises(Fatal) as error:
+        filters_of([], None, ids, conversations, NOON)
+    assert error.value.exit_code == 2
+    assert other in error.value.hint

@@ -4,7 +4,7 @@ import pytest
 
 from schemas.topics import Origin
 from streams.dlq.ledger import Ledger, mark_record
-from streams.dlq.letter import read_letter
+from streams.dlq.letter import LetterId, read_letter
 from tests.fakes.analysis import NOON
 from tests.unit.dlq.factories import WRITTEN_MS, letter, record
 
@@ -56,3 +56,12 @@ def test_a_record_without_value_takes_a_mark_back() -> None:
     ledger.add(key, value)
     ledger.add(key, None)
     assert ledger.mark_of(letter()) is None
+
+
+def test_marks_before_the_begin_are_known() -> None:
+    """Their letters are gone; a partition of which nothing is known keeps its marks."""
+    ledger = Ledger()
+    for offset in (6, 7):
+        ledger.add(*mark_record(letter(offset=offset), NOON, SENT_TO))
+    assert ledger.before({3: 7}) == [LetterId(3, 6)]
+    assert ledger.before({2: 7}) == []

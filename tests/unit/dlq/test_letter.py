@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas.topics import Header, Origin
-from streams.dlq.letter import REPLAY_LETTER, LetterId, outgoing, parse_letter_id, read_letter
+from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, LetterId, outgoing, parse_letter_id, read_letter
 from tests.fakes.analysis import NOON
 from tests.unit.dlq.factories import EARLIER, WRITTEN_MS, letter, record
 
@@ -42,7 +42,21 @@ def test_a_replay_sends_the_original_key_value_and_headers() -> None:
     before = [("tenant", b"acme"), (Header.TIME, EARLIER.isoformat().encode()), (REPLAY_LETTER, b"0:0")]
     sent = outgoing(letter(headers=before), b"value")
     assert (sent.key, sent.value) == (b"key", b"value")
-    assert sent.headers == [*before[:2], (REPLAY_LETTER, b"3:7")]
+    assert sent.headers == [*before[:2], (REPLAY_LETTER, b"3:7"), (REPLAY_COUNT, b"1")]
+
+
+def test_a_replay_is_counted_in_the_record() -> None:
+    """What stands in the header but is no number counts as none."""
+    again = letter(headers=[(REPLAY_COUNT, b"2")])
+    assert again.replays == 2
+    assert dict(outgoing(again, b"").headers)[REPLAY_COUNT] == b"3"
+    assert letter(headers=[(REPLAY_COUNT, b"-1")]).replays == 0
+
+
+def test_the_tenant_is_the_one_that_the_pipeline_reads() -> None:
+    """The last header of that name, or the default."""
+    assert letter().tenant == "default"
+    assert letter(headers=[("tenant", b"old"), ("tenant", b"acme")]).tenant == "acme"
 
 
 @pytest.mark.parametrize("stated", [[], [(Header.TIME, b"yesterday")], [(Header.TIME, b"9999-01-01T00:00:00Z")]])

@@ -5,14 +5,15 @@ from datetime import timedelta
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.topics import Origin
-from streams.dlq.filters import filters_of
+from streams.dlq.filters import Filters
 from streams.dlq.ledger import Ledger, mark_record
 from streams.dlq.letter import Letter, read_letter
+from streams.dlq.selection import Selection
 from streams.dlq.survey import Newest, survey_of
 from tests.fakes.analysis import NOON
 from tests.unit.dlq.factories import letter, record
 
-ALL = filters_of([], None, [], NOON)
+ALL = Filters()
 
 
 async def each(letters: Iterable[Letter]) -> AsyncIterator[Letter]:
@@ -52,9 +53,9 @@ async def test_letters_are_counted_by_reason_and_the_replayed_apart() -> None:
     invalid = letter(offset=8, reason=DeadLetterReason.INVALID)
     found = [letter(), invalid, letter(offset=9), read_letter(record(offset=10))]
     newest = Newest(10)
-    survey = await survey_of(each(found), ALL, ledger_of(found[2]), newest)
-    assert survey.waiting == {"refused": 1, "invalid": 1, "unknown": 1}
-    assert (survey.replayed, survey.foreign, survey.to_replay) == (1, 1, 2)
+    survey = await survey_of(each(found), Selection(ALL, ledger_of(found[2])), newest)
+    assert survey.unresolved == {"refused": 1, "invalid": 1, "unknown": 1}
+    assert (survey.replayed, survey.foreign, survey.to_send.total()) == (1, 1, 2)
     assert {entry.letter.id.offset for entry in newest.entries()} == {7, 8, 10}
 
 
@@ -62,8 +63,8 @@ async def test_replayed_letters_are_listed_where_they_are_wanted() -> None:
     """With their mark; filters hold for them as well."""
     newest = Newest(10)
     other = letter(offset=8, reason=DeadLetterReason.INVALID)
-    filters = filters_of(["refused"], None, [], NOON)
-    survey = await survey_of(each([letter(), other]), filters, ledger_of(letter(), other), newest, with_replayed=True)
+    selection = Selection(Filters(frozenset({"refused"})), ledger_of(letter(), other))
+    survey = await survey_of(each([letter(), other]), selection, newest, with_replayed=True)
     [entry] = newest.entries()
     assert entry.mark is not None
-    assert (survey.replayed, survey.waiting.total()) == (1, 0)
+    assert (survey.replayed, survey.unresolved.total(), survey.filtered) == (1, 0, 1)

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from schemas.topics import Origin
 from streams.dlq import views
+from streams.dlq.account import account_of
 from streams.dlq.ledger import Mark
 from streams.dlq.replay import Replayed
 from streams.dlq.survey import Entry, Survey
@@ -65,14 +66,29 @@ def test_a_value_that_is_no_text_is_base64() -> None:
     assert views.value_document(None) == {"value": None}
 
 
-def test_counts_end_with_their_sum() -> None:
-    """For a list, a dry run and a replay."""
-    survey = Survey(replayed=3, foreign=1)
-    survey.waiting.update(refused=5, unknown=1)
-    assert views.survey_lines(survey)[-1].split() == ["6", "unresolved,", "3", "replayed", "already"]
-    planned = views.replay_lines(survey, Replayed(), dry_run=True)
-    assert planned[-1].split() == ["5", "would", "be", "replayed,", "1", "cannot", "be,", "3", "are", "already"]
-    done = Replayed()
-    done.counts["refused"] = 5
-    assert views.replay_lines(survey, done, dry_run=False)[-1].split() == ["5", "replayed", "now,", "3", "before"]
-    assert views.replay_document(survey, done, dry_run=False)["replayed"] == 5
+def test_counts_end_with_one_outcome_line() -> None:
+    """For a list, a dry run and a replay, the last two also as JSON with the same numbers."""
+    survey = Survey(replayed=3, foreign=1, too_often=2, filtered=4)
+    survey.unresolved.update(refused=7, unknown=1)
+    survey.to_send.update(refused=5)
+    assert views.survey_lines(survey)[-1].strip() == "8  unresolved, 3 replayed already"
+    skipped = "skipped 9 (3 already replayed, 2 too often, 4 filtered out)"
+    planned = account_of(survey, Replayed(), 4)
+    assert views.plan_lines(survey, planned)[-1] == f"would send 4, {skipped}, left 1; 1 cannot be sent"
+    assert views.plan_document(survey, planned)["sent"] == 0
+    done = Replayed(marked=2, failed=1)
+    done.sent["refused"] = 3
+    account = account_of(survey, done, 4)
+    told = views.replay_lines(done, account)[-1]
+    assert told == f"sent 3 (1 without a mark, which the next run sends again), {skipped}, left 2, failed 1"
+    document = views.replay_document(done, account)
+    assert (document["sent"], document["left"], document["failed"]) == (3, 2, 1)
+    assert document["skipped"] == {"replayed_already": 3, "too_often": 2, "filtered": 4}
+
+
+def test_the_tenant_is_shown() -> None:
+    """In the list, in the facts and in JSON: the same id may be two tenants'."""
+    one = letter(headers=[("tenant", b"acme")])
+    assert views.row(Entry(one, 0, None))[views.COLUMNS.index("tenant")] == "acme"
+    assert dict(views.facts(one, None))["tenant"] == "acme"
+    assert views.document(one, 0, None)["tenant"] == "acme"
