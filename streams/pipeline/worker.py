@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
@@ -37,6 +37,8 @@ STOP_WITHIN_S = 9.5
 STOP_DRAIN_S = STOP_WITHIN_S - (KEEP_S + LAST_COMMIT_S + LEAVE_WITHIN_S + PART_STOPS_WITHIN_S) - 0.5
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 
@@ -69,9 +71,9 @@ class Worker:
         """Starts every part, waiting for servers that are not there yet. Raises Fatal for what waiting cannot mend."""
         self.app = app
         for part in self._parts:
-            await _start_when_possible(part)
+            await _when_possible(part.start, type(part).__name__)
             self._started.append(part)
-        self.partitions = await self._check_topics()
+        self.partitions = await _when_possible(self._check_topics, "topics")
         self.keep_running(Committer(self._assignment, self._commit).run(lambda: app.consumer_generation_id))
         self.keep_running(watch_recovery(app))
 
@@ -189,15 +191,15 @@ class Worker:
             self.fail(error)
 
 
-async def _start_when_possible(part: Part) -> None:
+async def _when_possible(step: Callable[[], Awaitable[T]], name: str) -> T:
     attempt = 0
     while True:
         try:
-            return await part.start()
+            return await step()
         except Fatal:
             raise
         except (OSError, KafkaError, Retryable) as error:
-            log.warning("waiting_for_start", part=type(part).__name__, error=type(error).__name__)
+            log.warning("waiting_for_start", part=name, error=type(error).__name__)
         await asyncio.sleep(START_BACKOFF.delay_s(attempt, random.random))
         attempt += 1
 
