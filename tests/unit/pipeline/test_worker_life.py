@@ -1,10 +1,13 @@
 """An assignment that cannot begin ends the worker, and parts that hang do not keep a stop from its end."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 
+from agents.guards.backoff import Backoff
 from schemas.errors import Fatal
 from streams.pipeline import worker as worker_module
 from streams.pipeline.analyst_app import AnalystApp
@@ -38,6 +41,30 @@ async def test_an_assignment_that_cannot_begin_ends_the_worker() -> None:
     assert isinstance(worker.failure, Fatal)
     assert (worker.failure.what, worker.failure.why) == ("the assignment cannot begin", "Exception")
     assert (worker.failed.is_set(), assignment.is_open) == (True, False)
+
+
+class LogThatIsSoonThere:
+    """Its broker is down when it is asked first."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        self.asked += 1
+        if self.asked == 1:
+            raise NodeNotReadyError
+        return dict.fromkeys(topics, 3)
+
+
+async def test_a_start_waits_for_the_broker_that_knows_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of several may be down just then; ending the process would only have somebody start it again."""
+    monkeypatch.setattr(worker_module, "START_BACKOFF", Backoff(base_s=0.001, cap_s=0.001))
+    log = LogThatIsSoonThere()
+    worker = Worker([], cast(LogReader, log), Assignment())
+    app = type("App", (), {"consumer_generation_id": 1, "in_recovery": False, "rebalancing": False})
+    await worker.start(cast(AnalystApp, app))
+    await worker.stop()
+    assert (worker.partitions, log.asked) == (3, 2)
 
 
 class APart:
