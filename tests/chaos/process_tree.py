@@ -5,9 +5,10 @@ By parentage, not by group or session: Postgres gives each backend a session of 
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _WITHIN_S = 10.0
@@ -49,6 +50,26 @@ def stop_tree(pid: int) -> None:
 def continue_tree(pid: int) -> None:
     """Lets all of it go on. Those that run are not disturbed."""
     _signal(tree_of(pid), signal.SIGCONT)
+
+
+@contextmanager
+def slowed_tree(pid: int, stopped_s: float = 0.3, running_s: float = 0.1) -> Iterator[None]:
+    """Lets it run in short spells only: whoever asks it something waits for one."""
+    over = threading.Event()
+
+    def slow_down() -> None:
+        while not over.wait(running_s):
+            stop_tree(pid)
+            over.wait(stopped_s)
+            continue_tree(pid)
+
+    slowing = threading.Thread(target=slow_down)
+    slowing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        slowing.join()
 
 
 def kill_tree(pid: int) -> None:

@@ -20,7 +20,7 @@ from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
 from streams.pipeline.home import home_partition
 from streams.pipeline.log_reader import LogReader
-from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
+from tests.chaos.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
 from tests.e2e.service import Process, Service, until
 from tests.topic_log import records_of
 
@@ -151,8 +151,8 @@ async def stopped(worker: Process, what: str) -> None:
 async def test_workers_stop_in_time_and_exactly(
     service: Service, lots: Lots, broker: Kafka, postgres_of_its_own: Postgres
 ) -> None:
-    """One with Grok hanging and Postgres gone, 152 in flight for each; one with 304 calls and Kafka frozen; and one is
-    told twice, for whoever cannot wait."""
+    """One with Grok hanging and Postgres gone, 152 in flight for each; one with 304 calls that hang and Kafka frozen;
+    one with as many and Kafka slow; and one is told twice, for whoever cannot wait."""
     worker = await asyncio.to_thread(service.start_worker, "first")
     await lots.produce(hanging=IN_FLIGHT // 2)
     assert postgres_of_its_own.pid is not None
@@ -174,6 +174,12 @@ async def test_workers_stop_in_time_and_exactly(
     assert await lots.committed() == lots.finished
 
     worker = await lots.settle("third")
+    await lots.produce(hanging=IN_FLIGHT)
+    with slowed_tree(broker.pid):
+        await stopped(worker, "Kafka is slow")
+    assert await lots.committed() == lots.finished
+
+    worker = await lots.settle("fourth")
     await lots.produce(hanging=IN_FLIGHT)
     worker.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(
