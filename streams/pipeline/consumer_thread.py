@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalGenerationError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Transport, ensure_aiokafka_TP
 from faust.types import TP
@@ -21,6 +22,12 @@ FETCH_MAX_WAIT_MS = 200
 COMMIT_WITHIN_S = 3.0
 #: Brokers that do not answer are told nothing: the group gives us up by itself, after the session timeout.
 LEAVE_WITHIN_S = 1.0
+
+#: aiokafka's word for no member of the group.
+NO_GENERATION = -1
+
+#: In which generation the offsets that are being committed were finished.
+_GENERATION: ContextVar[int] = ContextVar("generation")
 
 log = structlog.get_logger()
 
@@ -39,7 +46,9 @@ class OwnOffsetsThread(AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Starts Faust's consumer, and listens to what its group says: aiokafka keeps that to itself."""
         await super().on_start()
-        _listen(self._ensure_consumer()._coordinator, cast(GroupApp, self.app).lease)
+        coordinator = self._ensure_consumer()._coordinator
+        _listen(coordinator, cast(GroupApp, self.app).lease)
+        _commit_as_members_only(coordinator)
 
     async def on_thread_stop(self) -> None:
         """As Faust does, but for a consumer that would not end by itself, or waits half a minute for its broker."""
@@ -58,8 +67,13 @@ class OwnOffsetsThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """False when the broker did not take the offsets: they are due again soon, where Faust would crash."""
+    async def commit_as(self, generation: int, offsets: Mapping[TP, int]) -> bool:
+        """Commits what was finished in that generation of the group.
+
+        False when the broker did not take the offsets, or this is no member of the generation any more: they are due
+        again soon, where Faust would crash.
+        """
+        _GENERATION.set(generation)
         ours = {ensure_aiokafka_TP(tp): OffsetAndMetadata(at, "") for tp, at in offsets.items()}
         try:
             # aiokafka would try again without end, each time as a member of the generation that is then: after a
@@ -75,6 +89,23 @@ class OwnOffsetsThread(AIOKafkaConsumerThread):
         """Seeks where the fetcher runs: from another thread, a fetch under way could undo it."""
         for tp, offset in offsets.items():
             self._ensure_consumer().seek(ensure_aiokafka_TP(tp), offset)
+
+
+def _commit_as_members_only(coordinator: Any) -> None:
+    """Looks at the generation where the request is made.
+
+    A consumer that the group gave up commits as nobody, without a generation, until it has joined again. Brokers refuse
+    that unless the group has no member just then: after a freeze, when the other worker has left, it would take that
+    worker's offsets back (Kafka: ClassicGroup.validateOffsetCommit).
+    """
+    commit = coordinator._do_commit_offsets
+
+    async def commit_as_member(assignment: Any, offsets: Any) -> None:
+        if coordinator.generation == NO_GENERATION or coordinator.generation != _GENERATION.get():
+            raise IllegalGenerationError(f"finished in {_GENERATION.get()}, now in {coordinator.generation}")
+        await commit(assignment, offsets)
+
+    coordinator._do_commit_offsets = commit_as_member
 
 
 def _listen(coordinator: Any, lease: GroupLease) -> None:

@@ -64,7 +64,11 @@ class OwnOffsetsConsumer(Consumer):
         return await cast(GroupApp, self.app).log_ends(partitions)
 
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> Collection[TP]:
-        """The partitions whose offsets the broker has taken; those that are not assigned here are left out."""
+        """The partitions whose offsets the broker has taken, as finished in the assignment that is now; those that are
+        not assigned here are left out."""
         assigned = self.assignment()
         ours = {tp: offset for tp, offset in offsets.items() if tp in assigned}
-        return ours.keys() if ours and await self._commit(ours) else ()
+        if not ours:
+            return ()
+        thread, generation = cast(OwnOffsetsThread, self._thread), self.app.consumer_generation_id
+        return ours.keys() if await thread.call_thread(thread.commit_as, generation, ours) else ()

@@ -1,0 +1,52 @@
+"""Offsets are committed as a member of the generation in which they were finished, or not at all."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from faust.types import TP
+
+from streams.pipeline.consumer_thread import NO_GENERATION, OwnOffsetsThread, _commit_as_members_only
+
+
+class Group:
+    """A coordinator and its broker, which takes whatever is sent: a group without members does."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.taken: list[Any] = []
+
+    async def _do_commit_offsets(self, assignment: object, offsets: object) -> None:
+        self.taken.append(offsets)
+
+    async def commit(self, offsets: object) -> None:
+        await self._do_commit_offsets(None, offsets)
+
+
+def thread_of(group: Group) -> OwnOffsetsThread:
+    """Only what a commit needs."""
+    _commit_as_members_only(group)
+    thread = OwnOffsetsThread.__new__(OwnOffsetsThread)
+    thread._consumer = cast(AIOKafkaConsumer, SimpleNamespace(commit=group.commit))
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("generation", "is_taken"),
+    [(5, True), (NO_GENERATION, False), (6, False)],
+    ids=["as that member", "as nobody", "in a later generation"],
+)
+async def test_offsets_are_committed_in_their_own_generation_only(generation: int, is_taken: bool) -> None:
+    """After a freeze this worker is nobody until it joins again, and brokers take that from whoever finds the group
+    empty: another worker's offset would move back."""
+    group = Group(generation)
+    assert await thread_of(group).commit_as(5, {TP("conversations", 0): 1_328}) is is_taken
+    assert bool(group.taken) is is_taken
+
+
+async def test_an_assignment_that_got_no_generation_commits_nothing() -> None:
+    """The group may give the worker up between its join and its assignment."""
+    group = Group(NO_GENERATION)
+    assert not await thread_of(group).commit_as(NO_GENERATION, {TP("conversations", 0): 1_328})
+    assert group.taken == []
