@@ -57,7 +57,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_offsets.cancelled_is_finished, "commits_past_unfinished"),
         _bug(planted_in_sinks.commit_before_sink, "commits_past_unfinished"),
         _bug(planted_in_sinks.event_not_awaited, "commits_past_unfinished"),
-        _bug(planted_in_sinks.row_not_awaited, "missing"),
+        _bug(planted_in_sinks.row_not_awaited, "commits_past_unfinished"),
         _bug(planted_in_sinks.plain_insert, "unbalanced"),
         _bug(planted_in_sinks.table_without_key, "duplicate_rows"),
         _bug(planted_in_sinks.origin_of_the_copy, "invented"),

@@ -1,6 +1,7 @@
 """The harness proven: with each planted bug the judge must turn red, and the table tells after how many rounds."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -40,8 +41,15 @@ class Proof:
     def as_row(self) -> str:
         """A line of the table."""
         found = ", ".join(f"{name} {count}" for name, count in self.findings.items()) or "nothing"
-        story = BUGS[str(self.bug)].story.splitlines()[0] if self.bug in BUGS else "No bug: the judge must stay green."
-        return f"| {self.bug or 'none'} | {story} | {self.rounds} | {found}{'' if self.is_right else ' (WRONG)'} |"
+        judged = "" if self.is_right else " (WRONG)"
+        return f"| {self.bug or 'none'} | {_story(self.bug)} | {self.rounds} | {found}{judged} |"
+
+
+def _story(bug: str | None) -> str:
+    if bug is None:
+        return "No bug: the judge must stay green."
+    told = BUGS[bug].story if bug in BUGS else inspect.getdoc(HARMLESS[bug]) or ""
+    return told.splitlines()[0]
 
 
 async def prove(folder: Path, seed: int, bug: str | None, say: Callable[[str], None]) -> Proof:
