@@ -1,7 +1,7 @@
 """Reads topics from where they begin to where they end now, outside any consumer group: for audits and dead letters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -46,7 +46,7 @@ async def bounds(client_options: Mapping[str, Any], topics: Iterable[str]) -> di
 
 async def scan(
     client_options: Mapping[str, Any], wanted: Mapping[TopicPartition, tuple[int, int]]
-) -> AsyncIterator[list[ConsumerRecord]]:
+) -> AsyncGenerator[list[ConsumerRecord], None]:
     """The records of each partition from its first to before its second offset, in order, a batch of one partition
     at a time.
 

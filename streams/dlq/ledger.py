@@ -23,8 +23,7 @@ import msgspec
 from schemas.instant import Instant
 from schemas.topics import REPLAY_LEDGER, Origin
 from streams.dlq.letter import Letter, LetterId, parse_letter_id
-from streams.dlq.reading import batches
-from streams.topic_scan import bounds
+from streams.topic_scan import bounds, scan
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -76,7 +75,7 @@ async def read_ledger(client_options: Mapping[str, Any]) -> Ledger:
     """As it is now. Raises KafkaError when no broker answers."""
     ledger = Ledger()
     wanted = await bounds(client_options, [REPLAY_LEDGER])
-    async with aclosing(batches(client_options, wanted)) as found:
+    async with aclosing(scan(client_options, wanted)) as found:
         async for records in found:
             for record in records:
                 ledger.add(record.key, record.value)

@@ -2,10 +2,9 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
 from schemas.topics import REPLAY_LEDGER, Topic
@@ -27,14 +26,9 @@ async def letter_bounds(client_options: Mapping[str, Any]) -> Bounds:
     return await bounds(client_options, [Topic.DEAD_LETTERS])
 
 
-def batches(client_options: Mapping[str, Any], wanted: Bounds) -> AsyncGenerator[list[ConsumerRecord], None]:
-    """As `scan`, but known to be a generator, so that it can be closed."""
-    return cast(AsyncGenerator[list[ConsumerRecord], None], scan(client_options, wanted))
-
-
 async def letters(client_options: Mapping[str, Any], wanted: Bounds) -> AsyncGenerator[Letter, None]:
     """The letters within the bounds, in the order of each partition. Raises KafkaError."""
-    async with aclosing(batches(client_options, wanted)) as found:
+    async with aclosing(scan(client_options, wanted)) as found:
         async for records in found:
             for record in records:
                 yield read_letter(record)
