@@ -21,7 +21,7 @@ FETCH_MAX_WAIT_MS = 200
 #: A commit that is not answered by then is due again.
 COMMIT_WITHIN_S = 3.0
 #: Brokers that do not answer are told nothing: the group gives us up by itself, after the session timeout.
-LEAVE_WITHIN_S = 1.0
+LEAVE_WITHIN_S = 0.5
 
 #: aiokafka's word for no member of the group.
 NO_GENERATION = -1
