@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
+from schemas.errors import Fatal
 from streams.kafka_consumer import stop_consumer
 from streams.pipeline.log_reader import LogReader
 
@@ -18,17 +19,20 @@ MAX_RECORDS = 2_000
 STALLED_AFTER_S = 30.0
 
 
-async def topics_of(client_options: Mapping[str, Any]) -> set[str]:
-    """The names of all topics. Asked so, no broker makes one: one that is asked about by name may be made at once.
+async def check_topics(client_options: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Raises Fatal when one is missing, KafkaError when no broker answers.
 
-    Raises KafkaError when no broker answers.
+    All names are asked for: a broker may make a topic that is asked about by its own.
     """
     admin = AIOKafkaAdminClient(**client_options)
     try:
         await admin.start()
-        return set(await admin.list_topics())
+        missing = set(needed).difference(await admin.list_topics())
     finally:
         await admin.close()
+    if missing:
+        hint = "make them with: grok-insights topics; a user who may not see them is told the same"
+        raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
 
 
 async def bounds(client_options: Mapping[str, Any], topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:

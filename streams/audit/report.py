@@ -9,6 +9,7 @@ from rich.text import Text
 
 from schemas.topics import Topic
 from streams.audit.books import AHEAD, ELSEWHERE, INVENTED, LOST, UNCHECKED, WRONG, Books, End, Fault, Line
+from streams.printable import printable
 
 _COLUMNS = ("records", *(end.value for end in End), INVENTED, LOST, AHEAD, UNCHECKED)
 _BAD = frozenset(WRONG)
@@ -161,9 +162,9 @@ def _fault(fault: Fault) -> dict[str, Any]:
     place = fault.place
     return {
         "what": fault.what,
-        "tenant": None if fault.tenant is None else _printable(fault.tenant),
-        "id": None if fault.id is None else _printable(fault.id),
-        "topic": _printable(place.topic),
+        "tenant": None if fault.tenant is None else _shown(fault.tenant),
+        "id": None if fault.id is None else _shown(fault.id),
+        "topic": _shown(place.topic),
         "partition": place.partition,
         "offset": place.offset,
         "why": fault.why,
@@ -171,19 +172,18 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 
 def _partition(place: tuple[str, int]) -> str:
-    return _printable(place[0] if place == ELSEWHERE else f"{place[0]}/{place[1]}")
+    return _shown(place[0] if place == ELSEWHERE else f"{place[0]}/{place[1]}")
 
 
 def _place(fault: Fault) -> str:
-    return _printable(f"{fault.place.topic}/{fault.place.partition}/{fault.place.offset}")
+    return _shown(f"{fault.place.topic}/{fault.place.partition}/{fault.place.offset}")
 
 
 def _name(fault: Fault) -> str:
-    return "-" if fault.id is None else _printable(f"{fault.tenant}:{fault.id}")
+    return "-" if fault.id is None else _shown(f"{fault.tenant}:{fault.id}")
 
 
-def _printable(text: str) -> str:
-    """A foreign row or header may hold anything, also what a terminal would obey, and as much of it as it likes."""
-    cut = text[:_MAX_SHOWN_CHARS]
-    shown = cut if cut.isprintable() else ascii(cut)
-    return shown if cut == text else f"{shown}..."
+def _shown(text: str) -> str:
+    """A foreign row or header may hold as much as it likes."""
+    shown = printable(text[:_MAX_SHOWN_CHARS])
+    return shown if len(text) <= _MAX_SHOWN_CHARS else f"{shown}..."

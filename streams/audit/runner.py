@@ -8,14 +8,16 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from schemas.errors import Fatal
+from schemas.topics import Topic
 from streams.audit.books import Books
 from streams.audit.entries import Entry
 from streams.audit.judge import Judge
-from streams.audit.progress import Display
 from streams.audit.rows_reading import check_database, row_entries
-from streams.audit.topics_reading import TopicsReading, check_topics
+from streams.audit.topics_reading import TopicsReading
 from streams.audit.workbook import Workbook
 from streams.pipeline.lag import ConnectingLag
+from streams.progress import Display
+from streams.topic_scan import check_topics
 
 ASK_EVERY_S = 0.5
 #: How many entries the judge takes between two signs of life.
@@ -33,7 +35,7 @@ async def run_audit(
     books = Books(show, strict=strict)
     try:
         await check_database(database_url)
-        await check_topics(client_options)
+        await check_topics(client_options, Topic)
         await _wait(client_options, wait_s, display)
         with Workbook() as workbook:
             await _fill(workbook, books, client_options, database_url, display)
@@ -66,24 +68,25 @@ async def _until_idle(lag: ConnectingLag) -> None:
 async def _fill(
     workbook: Workbook, books: Books, client_options: Mapping[str, Any], database_url: str, display: Display
 ) -> None:
-    topics = TopicsReading(client_options, books)
+    topics, read = TopicsReading(client_options, books), 0
     display.begin("topics", await topics.look())
     async with aclosing(topics.entries()) as batches:
         async for batch in batches:
             workbook.add(batch)
-            display.advance(len(batch))
-    display.done()
+            read += len(batch)
+            display.reached("topics", read)
+    display.done("topics")
     # After the topics: a row is written before its record is committed, and before its event is sent.
     async with aclosing(row_entries(database_url, lambda count: display.begin("rows", count))) as batches:
         async for batch in batches:
             workbook.add(batch)
             books.rows["read"] += len(batch)
-            display.advance(len(batch))
-    display.done()
+            display.reached("rows", books.rows["read"])
+    display.done("rows")
     holdings, whole = await topics.holdings()
     display.begin("compared", workbook.count)
     Judge(books, holdings, whole).judge(_shown(workbook.in_order(), display))
-    display.done()
+    display.done("compared")
 
 
 def _shown(entries: Iterable[Entry], display: Display) -> Iterator[Entry]:
@@ -91,5 +94,5 @@ def _shown(entries: Iterable[Entry], display: Display) -> Iterator[Entry]:
     for count, entry in enumerate(entries, start=1):
         yield entry
         if count % _STRIDE == 0:
-            display.advance(_STRIDE)
-    display.advance(count % _STRIDE)
+            display.reached("compared", count)
+    display.reached("compared", count)

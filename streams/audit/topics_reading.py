@@ -16,19 +16,12 @@ from streams.audit.standing import Standing
 from streams.audit.wholeness import Whole, read_wholeness
 from streams.dlq.letter import REPLAY_LETTER
 from streams.pipeline.log_reader import LogReader
-from streams.topic_scan import STALLED_AFTER_S, bounds, scan, topics_of
+from streams.topic_scan import STALLED_AFTER_S, bounds, scan
 
 #: Of each partition in one answer; the client keeps that much of every partition of a topic at hand.
 FETCH_BYTES = 256 * 1024
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
-
-
-async def check_topics(client_options: Mapping[str, Any]) -> None:
-    """Raises Fatal when topics are missing, before they are asked about by name, and KafkaError."""
-    missing = set(Topic) - await topics_of(client_options)
-    if missing:
-        raise Fatal("topics are missing", ", ".join(sorted(missing)), "make them with: grok-insights topics")
 
 
 class TopicsReading:

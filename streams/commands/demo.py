@@ -9,10 +9,10 @@ from schemas.errors import Fatal
 from schemas.settings import Settings
 from schemas.settings_file import load_settings
 from streams.commands.output import print_json
-from streams.demo.progress import display_on_stderr
 from streams.demo.report import document, print_report
 from streams.demo.runner import Analyser, Options, run_demo
 from streams.local.up import Broker
+from streams.progress import display_on_stderr
 
 
 def demo(

@@ -21,13 +21,14 @@ from streams.dlq.filters import Filters, filters_of
 from streams.dlq.ledger import Mark, read_ledger
 from streams.dlq.letter import Letter, LetterId, parse_letter_id
 from streams.dlq.pace import Pace, check_rate
-from streams.dlq.progress import progress_on_stderr
 from streams.dlq.reading import Bounds, find_letter, letter_bounds, letters
 from streams.dlq.replay import Orders, Replayed
 from streams.dlq.run import replay_letters
 from streams.dlq.selection import Selection
 from streams.dlq.survey import Entry, Newest, Survey, survey_of
 from streams.kafka_client import client_options
+from streams.printable import printable
+from streams.progress import display_on_stderr
 from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.log import configure_logging
 
@@ -144,9 +145,11 @@ def replay(
     done = Replayed()
     try:
         if survey.to_send or survey.foreign:
-            with progress_on_stderr(planned.to_send) as progress:
-                orders = Orders(Pace(rate), progress.replayed, limit)
+            with display_on_stderr() as display:
+                display.begin("replayed", planned.to_send)
+                orders = Orders(Pace(rate), lambda count: display.reached("replayed", count), limit)
                 _run(_replay(options, bounds, selection, orders, done))
+                display.done("replayed")
     finally:
         account = account_of(survey, done, limit)
         _print_report(as_json, views.replay_document(done, account), views.replay_lines(done, account))
@@ -249,7 +252,7 @@ def _print_entries(entries: list[Entry]) -> None:
 def _print_value(value: bytes) -> None:
     """As it is, byte for byte; on a terminal without what could steer it."""
     if sys.stdout.isatty():
-        typer.echo("\n".join(views.printable(line) for line in value.split(b"\n")))
+        typer.echo("\n".join(printable(line) for line in value.split(b"\n")))
         return
     sys.stdout.buffer.write(value)
     sys.stdout.flush()

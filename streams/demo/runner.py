@@ -15,13 +15,13 @@ from streams.demo.examples import Example, pick_examples
 from streams.demo.feeder import Feeder
 from streams.demo.figures import Figures, figures
 from streams.demo.insights_table import InsightsTable, connected
-from streams.demo.progress import Display
 from streams.demo.sample import Request, read_sample
 from streams.demo.waiting import Waiting
 from streams.local import guard
 from streams.local.log_sink import LogSink
 from streams.local.ports import LOOPBACK, free_port
 from streams.local.up import Broker, LocalStack, build_stack
+from streams.progress import Display
 
 EXAMPLES = 5
 Analyser = Literal["local", "standin", "grok"]
@@ -58,8 +58,10 @@ def run_demo(options: Options, display: Display) -> Report:
     with _signals_as_interrupt(), _folder(options.data_dir / "demo") as folder:
         stack = _stack(options, folder, log, display)
         try:
+            display.begin("starting", None)
             with phases.timed("start"):
                 stack.start()
+            display.done("starting")
             report = asyncio.run(_carry_through(options, requests, stack, display, phases))
         finally:
             with phases.timed("stop"):
@@ -120,18 +122,21 @@ async def _post_and_wait(
     def on_accepted() -> None:
         nonlocal accepted
         accepted += 1
-        display.posted(accepted)
+        display.reached("posted", accepted)
 
     async def post() -> None:
         with phases.timed("post"):
             await feeder.post_all(requests)
+        display.done("posted")
 
     feeder = Feeder(gateway_url, on_accepted)
-    display.begin(len(requests))
+    for step in ("posted", "ended"):
+        display.begin(step, len(requests))
     began = time.monotonic()
     posting = asyncio.create_task(post(), name="feeder")
     try:
         await Waiting(stack, table, display, [request.id for request in requests]).until_all_ended(posting)
+        display.done("ended")
     finally:
         posting.cancel()
         await asyncio.gather(posting, return_exceptions=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from schemas.errors import Fatal
 from streams.demo.insights_table import InsightsTable
-from streams.demo.progress import Display
 from streams.local.service import describe_exit, failure
 from streams.local.stack import Stack
+from streams.progress import Display
 
 POLL_S = 0.1
 #: No new row for so long, with everything posted, is no slow machine any more.
@@ -33,7 +33,7 @@ class Waiting:
             if posted:
                 posting.result()
             ended = await self._table.count()
-            self._display.ended(ended)
+            self._display.reached("ended", ended)
             if posted and ended >= len(self._ids):
                 return
             if ended != seen or not posted:

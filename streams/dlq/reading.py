@@ -6,10 +6,9 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from schemas.errors import Fatal
 from schemas.topics import REPLAY_LEDGER, Topic
 from streams.dlq.letter import Letter, LetterId, read_letter
-from streams.topic_scan import bounds, scan, topics_of
+from streams.topic_scan import bounds, check_topics, scan
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 
@@ -19,10 +18,7 @@ async def letter_bounds(client_options: Mapping[str, Any]) -> Bounds:
 
     Raises Fatal when topics are missing, KafkaError when no broker answers.
     """
-    missing = {Topic.CONVERSATIONS, Topic.DEAD_LETTERS, REPLAY_LEDGER} - await topics_of(client_options)
-    if missing:
-        hint = "make them with: grok-insights topics; a user who may not see them is told the same"
-        raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
+    await check_topics(client_options, (Topic.CONVERSATIONS, Topic.DEAD_LETTERS, REPLAY_LEDGER))
     return await bounds(client_options, [Topic.DEAD_LETTERS])
 
 

@@ -15,19 +15,12 @@ from streams.dlq.ledger import Mark
 from streams.dlq.letter import Letter
 from streams.dlq.replay import Replayed
 from streams.dlq.survey import Entry, Survey
+from streams.printable import printable
 
 COLUMNS = ("letter", "died at", "reason", "tenant", "id", "bytes", "origin", "replayed at", "detail")
 _SHORTENED = frozenset({"died at", "origin", "replayed at"})
 #: Columns that give way on a narrow terminal, and what they keep.
 _KEPT_WIDTH = {"tenant": 8, "id": 16, "detail": 10}
-
-
-def printable(content: bytes | str | None) -> str:
-    """One line that can do a terminal no harm: whatever is no visible character is escaped."""
-    if content is None:
-        return ""
-    text = content.decode(errors="replace") if isinstance(content, bytes) else content
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def row(entry: Entry) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from schemas.errors import Fatal
 from schemas.topics import Origin
 from streams.audit.books import Books, End
 from streams.audit.entries import conversation_key
-from streams.audit.progress import LINE_EVERY_S, PlainDisplay
 from streams.audit.report import document, print_report, verdict
 from streams.audit.standing import Standing
 
@@ -107,16 +106,3 @@ def test_an_audit_whose_own_sums_differ_proves_nothing() -> None:
     books.line("conversations", 3).read += 1
     with pytest.raises(Fatal, match="do not add up"):
         books.check()
-
-
-def test_progress_elsewhere_than_on_a_terminal_is_a_line_at_times() -> None:
-    """And one at the end of each step."""
-    stream, now = io.StringIO(), [0.0]
-    display = PlainDisplay(stream, lambda: now[0])
-    display.begin("rows", 100)
-    display.advance(10)
-    now[0] = LINE_EVERY_S
-    display.advance(10)
-    display.advance(10)
-    display.done()
-    assert stream.getvalue().splitlines() == ["rows 20 of 100", "rows 30"]

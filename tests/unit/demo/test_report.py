@@ -11,7 +11,6 @@ from rich.text import Text
 from streams.demo.calls import calls_in
 from streams.demo.examples import Example
 from streams.demo.figures import Calls, Row, figures
-from streams.demo.progress import LINE_EVERY_S, PlainDisplay
 from streams.demo.report import document, print_report
 from streams.demo.runner import Options, Report
 
@@ -71,18 +70,3 @@ def test_calls_are_read_from_the_metrics() -> None:
     """Only the counter itself, whatever else is exposed."""
     exposition = "# HELP grok_calls_total x\n# TYPE grok_calls_total counter\ngrok_calls_total 12.0\n"
     assert calls_in(exposition + '# TYPE grok_call_errors_total counter\ngrok_call_errors_total{class="x"} 3.0\n') == 12
-
-
-def test_lines_elsewhere_come_every_few_seconds_and_at_the_end() -> None:
-    """A log file is not filled by a line for each conversation."""
-    now, file = [0.0], io.StringIO()
-    display = PlainDisplay(file, lambda: now[0])
-    display.begin(3)
-    for count in (1, 2, 3):
-        display.posted(count)
-    display.ended(1)
-    now[0] = LINE_EVERY_S
-    display.ended(2)
-    display.ended(3)
-    display.ended(3)
-    assert file.getvalue().splitlines() == ["posted 3 of 3, ended 2", "posted 3 of 3, ended 3"]

@@ -37,12 +37,12 @@ class Silent:
 
     def say(self, line: str) -> None: ...
 
-    def begin(self, total: int) -> None: ...
+    def begin(self, step: str, total: int | None) -> None: ...
 
-    def posted(self, count: int) -> None: ...
-
-    def ended(self, count: int) -> None:
+    def reached(self, step: str, count: int) -> None:
         self.last = count
+
+    def done(self, step: str) -> None: ...
 
 
 def stack(*, is_running: bool = True) -> Stack:

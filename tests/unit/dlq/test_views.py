@@ -1,7 +1,6 @@
 """What is shown never holds what a conversation says, and does a terminal no harm."""
 
 import orjson
-import pytest
 from rich.console import Console
 
 from schemas.topics import Origin
@@ -15,15 +14,6 @@ from tests.unit.dlq.factories import letter
 
 SECRET = b"my card number is 4111"
 MARK = Mark(0, NOON, Origin("conversations", 5, 6))
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [(None, ""), ("a\tb", "a\\tb"), (b"\x1b[2J", "\\x1b[2J"), (b"\xff", "\ufffd"), ("Grüße", "Grüße")],
-)
-def test_control_characters_are_escaped(given: bytes | str | None, shown: str) -> None:
-    """A foreign key must not move the cursor, nor make two lines of one."""
-    assert views.printable(given) == shown
 
 
 def test_no_view_shows_the_value() -> None:
