@@ -5,12 +5,16 @@ import json
 import random
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from tests.chaos.oracle import HANG_MARKER, REFUSED_MARKER
 
 _TIMEOUT_S = 30
 _TROUBLE_S = (5.0, 10.0)
+#: A trouble goes on until so many calls have met it: all workers may be down, or waiting for a broker, all the while.
+_SPOILED = 20
+_SPOILED_WITHIN_S = 40.0
 _REFUSED = {"text": REFUSED_MARKER, "kind": "violation_403"}
 _HANGS = {"text": HANG_MARKER, "kind": "hang"}
 #: Troubles by the name of their fault, as shares of calls.
@@ -39,13 +43,25 @@ class Grok:
         self._holds = False
         self._put({})
 
-    async def trouble(self, name: str, source: random.Random) -> None:
-        """For some seconds."""
-        await asyncio.to_thread(self._put, TROUBLES[name])
+    async def trouble(self, name: str, source: random.Random) -> int:
+        """For some seconds, and until enough calls have met it; how many have."""
+        rates = TROUBLES[name]
+        before = await asyncio.to_thread(self._spoiled, rates)
+        await asyncio.to_thread(self._put, rates)
         try:
             await asyncio.sleep(source.uniform(*_TROUBLE_S))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SPOILED_WITHIN_S):
+                    while await asyncio.to_thread(self._spoiled, rates) - before < _SPOILED:
+                        await asyncio.sleep(0.3)
+            return await asyncio.to_thread(self._spoiled, rates) - before
         finally:
             await asyncio.to_thread(self._put, {})
+
+    def _spoiled(self, rates: Mapping[str, float]) -> int:
+        """Calls that met one of these faults so far."""
+        shown = self.stats()["faults"]
+        return sum(shown.get(kind, 0) for kind in rates)
 
     def stats(self) -> dict[str, Any]:
         """The stand-in's own figures."""

@@ -101,8 +101,7 @@ class Infrastructure:
         self.happened["broker_restarted"] += 1
 
     async def _grok_trouble(self, name: str, source: random.Random) -> None:
-        await self._grok.trouble(name, source)
-        self.happened[name] += 1
+        self.happened[name] += await self._grok.trouble(name, source) > 0
 
     def _was_away(self, began_s: float) -> None:
         self.outages.append(Outage(began_s, time.time() + _ELECTIONS_S))
