@@ -29,8 +29,9 @@ TROUBLES: Mapping[str, Mapping[str, float]] = {
 class Grok:
     """Marked texts hang, whatever else is wrong, until `release`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, trouble_s: tuple[float, float] = _TROUBLE_S) -> None:
         self._address = address
+        self._trouble_s = trouble_s
         self._holds = True
 
     def hold(self) -> None:
@@ -49,7 +50,7 @@ class Grok:
         before = await asyncio.to_thread(self._spoiled, rates)
         await asyncio.to_thread(self._put, rates)
         try:
-            await asyncio.sleep(source.uniform(*_TROUBLE_S))
+            await asyncio.sleep(source.uniform(*self._trouble_s))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SPOILED_WITHIN_S):
                     while await asyncio.to_thread(self._spoiled, rates) - before < _SPOILED:
