@@ -12,7 +12,6 @@ from agents.analyser import Analyser
 from agents.grok.client import GrokAnalyser
 from agents.guards.breaker import CircuitBreaker
 from agents.local import LocalAnalyser
-from schemas.errors import Retryable
 from schemas.settings import Settings
 from schemas.topics import INPUT_TOPICS
 from streams.kafka_client import client_options
@@ -49,70 +48,70 @@ def build_worker(settings: Settings) -> AnalystApp:
     """
     assert settings.database_url is not None, "load_settings('database_url') sees to it"
     options = client_options(settings)
-    producer, log_reader = ConfirmedProducer(options), LogReader(options)
+    log_reader, producer = LogReader(options), ConfirmedProducer(options)
     letters_producer = ConfirmedProducer(options, compression="gzip")
     rows = PostgresSink(settings.database_url.get_secret_value())
     assignment = Assignment()
-    metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: assignment.in_flight)
-
-    async def may_pay() -> None:
-        await until_may_pay(app.lease, assignment)
-
-    async def partitions_assigned() -> None:
-        if app.rebalancing or app.in_recovery or not app.has_been_assigned:
-            raise Retryable("joining the group or restoring the answers table")
-
-    async def not_halted() -> None:
-        await worker.check_not_halted()
-
+    # Worker and app are made of what asks them, once it runs.
+    analyser = build_analyser(settings, lambda: until_may_pay(app.lease, assignment))
     health = Health(
         {
             "broker": log_reader.check,
             "database": rows.ping,
-            "assignment": partitions_assigned,
-            "dead_letters": not_halted,
+            "assignment": lambda: app.check_assigned(),
+            "dead_letters": lambda: worker.check_not_halted(),
         }
     )
-    server = MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health)
-    analyser = build_analyser(settings, may_pay)
-    folder = WorkerFolder(settings.data_dir)
-    parts: list[Part] = [folder, server, log_reader, producer, letters_producer, rows, LagMetrics(LogLag(log_reader))]
-    if isinstance(analyser, GrokAnalyser):
-        parts.append(analyser)
+    parts: list[Part] = [
+        WorkerFolder(settings.data_dir),
+        MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health),
+        *(log_reader, producer, letters_producer, rows),
+        LagMetrics(LogLag(log_reader)),
+        *([analyser] if isinstance(analyser, GrokAnalyser) else []),
+    ]
     worker = Worker(parts, log_reader, assignment)
-    app = AnalystApp(worker, **faust_options(settings))
     limit = DeadLetterLimit(worker.halt)
     letters = LimitedLetters(limit, DeadLetterSink(letters_producer))
-    metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
-
-    def now() -> datetime:
-        return datetime.now(UTC)
-
+    app = AnalystApp(worker, **faust_options(settings))
     steps = Steps(
-        Recipe(analyser, timedelta(days=settings.cache_ttl_days), now),
-        Delivery(rows, ResultsSink(producer), letters, analyser.version, now),
+        Recipe(analyser, timedelta(days=settings.cache_ttl_days), _now),
+        Delivery(rows, ResultsSink(producer), letters, analyser.version, _now),
         Rehoming(producer, lambda: worker.partitions),
         lambda partition: ShardCache(app.answers.store, producer, partition),
         CountedOutcomes(limit, OutcomeMetrics()),
         worker.fail,
     )
-    pump = Pump(
+    _run_agent(app, _pump(app, worker, assignment, log_reader, steps, settings.max_in_flight))
+    metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: assignment.in_flight)
+    metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
+    return app
+
+
+def _pump(
+    app: AnalystApp, worker: Worker, assignment: Assignment, log_reader: LogReader, steps: Steps, max_in_flight: int
+) -> Pump:
+    return Pump(
         assignment,
         log_reader,
         steps.handle,
-        max_in_flight=settings.max_in_flight,
+        max_in_flight=max_in_flight,
         generation=lambda: app.consumer_generation_id,
         is_assigned=lambda tp: tp in app.consumer.assignment(),
         seek=lambda tp, offset: app.consumer.seek(tp, offset),
         fail=worker.fail,
     )
 
-    # Names are written out: Faust would derive them from the module's path, and moving a file would move data.
+
+def _run_agent(app: AnalystApp, pump: Pump) -> None:
+    """Names are written out: Faust would derive them from the module's path, and moving a file would move data."""
+
     @app.agent(app.topic(*INPUT_TOPICS, key_type=bytes, value_type=bytes), name="analyst")
     async def analyst(stream: StreamT[bytes]) -> None:
         await pump.run(cast(Stream[bytes], stream))
 
-    return app
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -> Analyser:

@@ -9,6 +9,7 @@ from faust.app.base import BootStrategy
 from faust.tables.manager import TableManager
 from faust.types import TP, ConsumerT
 
+from schemas.errors import Retryable
 from schemas.topics import CONSUMER_GROUP
 from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.faust_consumer import OwnOffsetsConsumer
@@ -84,6 +85,11 @@ class AnalystApp(faust.App):
         """Whether a first assignment, its tables restored, is or was there; the generation would not tell: Tansu's
         first one is 0, as before any."""
         return bool(cast(TableManager, self.tables).recovery.completed.is_set())
+
+    async def check_assigned(self) -> None:
+        """A health check. Raises Retryable while the worker joins the group or restores its table."""
+        if self.rebalancing or self.in_recovery or not self.has_been_assigned:
+            raise Retryable("joining the group or restoring the answers table")
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
         """Where partitions end; see streams.pipeline.log_reader."""
