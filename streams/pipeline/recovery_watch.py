@@ -2,24 +2,26 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
 import faust
 from faust.tables.manager import TableManager
 
-from schemas.errors import Fatal
+from schemas.errors import Fatal, Retryable
 
 #: Recovery was seen to hang for ever after quick rebalances; a live one applies records many times a second.
 STANDSTILL_S = 15.0
 LOOK_EVERY_S = 1.0
+CHECK_WITHIN_S = 3.0
 
 
 @dataclass(slots=True)
 class RecoveryWatch:
     """Fed regularly with what recovery still has to read; the time is passed in."""
 
-    standstill_s: float = STANDSTILL_S
+    standstill_s: float
     _remaining: int | None = None
     _moved_at_s: float = 0.0
 
@@ -33,12 +35,31 @@ class RecoveryWatch:
         return now_s - self._moved_at_s >= self.standstill_s
 
 
-async def watch_recovery(app: faust.App) -> NoReturn:
-    """Until cancelled. Raises Fatal when recovery stands still: the process is then to be started again."""
-    watch, recovery = RecoveryWatch(), cast(TableManager, app.tables).recovery
+async def watch_recovery(
+    app: faust.App,
+    check_broker: Callable[[], Awaitable[None]],
+    *,
+    standstill_s: float = STANDSTILL_S,
+    look_every_s: float = LOOK_EVERY_S,
+) -> NoReturn:
+    """Until cancelled. Raises Fatal when recovery stands still: the process is then to be started again.
+
+    Time counts only while `check_broker` passes, by returning: a recovery waits for brokers as everything else does.
+    """
+    watch, recovery = RecoveryWatch(standstill_s), cast(TableManager, app.tables).recovery
     while True:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(look_every_s)
         remaining = recovery.active_remaining_total()
-        if watch.stands_still(app.in_recovery, remaining, time.monotonic()):
-            why = f"nothing was read from its changelog for {STANDSTILL_S:g} s, {remaining} records are left"
+        is_recovering = app.in_recovery and await _passes(check_broker)
+        if watch.stands_still(is_recovering, remaining, time.monotonic()):
+            why = f"nothing was read from its changelog for {standstill_s:g} s, {remaining} records are left"
             raise Fatal("the recovery of the answers table stands still", why, "start the worker again")
+
+
+async def _passes(check_broker: Callable[[], Awaitable[None]]) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_WITHIN_S):
+            await check_broker()
+    except (Retryable, TimeoutError):
+        return False
+    return True

@@ -76,7 +76,7 @@ class Worker:
             self._started.append(part)
         self.partitions = await _when_possible(self._check_topics, "topics")
         self.keep_running(Committer(self._assignment, self._commit).run(lambda: app.consumer_generation_id))
-        self.keep_running(watch_recovery(app))
+        self.keep_running(watch_recovery(app, self._log_reader.check))
 
     async def stop(self) -> None:
         """Stops loops, then all parts at once: one that hangs or fails does not keep the others from stopping."""

@@ -58,14 +58,20 @@ class ConfirmedProducer:
         try:
             # An error of this first await comes from the client itself, before the record had a sequence number.
             confirmation = await producer.send(topic, value=value, key=key, headers=headers, partition=partition)
-        except KafkaError as error:
+        except MessageSizeTooLargeError as error:
             raise _judged(error, topic) from error
+        except KafkaError as error:
+            # A producer whose sender has died says so here, for ever.
+            raise self._failed(producer, error, topic) from error
         try:
             return await confirmation
         except KafkaError as error:
-            if not error.retriable:
-                self._kept.replace(producer, error)
-            raise _judged(error, topic) from error
+            raise self._failed(producer, error, topic) from error
+
+    def _failed(self, producer: AIOKafkaProducer, error: KafkaError, topic: str) -> Retryable | Unprocessable:
+        if not error.retriable:
+            self._kept.replace(producer, error)
+        return _judged(error, topic)
 
 
 def _judged(error: KafkaError, topic: str) -> Retryable | Unprocessable:

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, UnknownError
+from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
+from aiokafka.structs import RecordMetadata
 
+from schemas.errors import Retryable
 from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
+from streams.sinks.producer import ConfirmedProducer
 from streams.topics_maker import make_topics
 from tests.fakes.producer import FakeProducer
 
@@ -109,3 +112,19 @@ async def test_a_silent_broker_leaves_the_confirmation_open(started: Producer, t
     started.is_silent = False
     async with asyncio.timeout(10):
         await (await send(started))
+
+
+async def test_a_producer_whose_sender_has_died_is_replaced(producer: ConfirmedProducer) -> None:
+    """aiokafka refuses every further send then, with the error that the sender died of."""
+    broken = await producer._kept.available()
+    broken._message_accumulator.fail_all(InvalidProducerEpoch())
+    with pytest.raises(Retryable):
+        await send_confirmed(producer)
+    async with asyncio.timeout(10):
+        while producer._kept.current is broken:
+            await asyncio.sleep(0)
+        assert (await send_confirmed(producer)).topic == Topic.CONVERSATIONS
+
+
+async def send_confirmed(producer: ConfirmedProducer) -> RecordMetadata:
+    return await producer.send(Topic.CONVERSATIONS, key=None, value=b"value", headers=[])

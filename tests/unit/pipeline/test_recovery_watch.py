@@ -1,6 +1,13 @@
 """A recovery that stands still is noticed; one that moves, however slowly, is left alone."""
 
-from streams.pipeline.recovery_watch import RecoveryWatch
+from types import SimpleNamespace
+from typing import cast
+
+import faust
+import pytest
+
+from schemas.errors import Fatal, Retryable
+from streams.pipeline.recovery_watch import RecoveryWatch, watch_recovery
 
 
 def test_a_recovery_that_moves_is_left_alone() -> None:
@@ -24,3 +31,20 @@ def test_a_new_recovery_has_its_own_time() -> None:
     watch.stands_still(True, remaining=9, now_s=0)
     assert not watch.stands_still(False, remaining=9, now_s=100)
     assert not watch.stands_still(True, remaining=9, now_s=200)
+
+
+async def test_a_recovery_waits_for_brokers_that_are_away() -> None:
+    """An outage of any length ends no worker; only then may a standstill be the recovery's own fault."""
+    checks = 0
+
+    async def check_broker() -> None:
+        nonlocal checks
+        checks += 1
+        if checks < 20:
+            raise Retryable("the broker does not answer")
+
+    recovery = SimpleNamespace(active_remaining_total=lambda: 9)
+    app = cast(faust.App, SimpleNamespace(in_recovery=True, tables=SimpleNamespace(recovery=recovery)))
+    with pytest.raises(Fatal, match="stands still"):
+        await watch_recovery(app, check_broker, standstill_s=0, look_every_s=0)
+    assert checks == 20
