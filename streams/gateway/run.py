@@ -26,7 +26,7 @@ from streams.telemetry.server import listen
 
 #: Requests under way get this long to finish; with a broker that is frozen, all that follows takes 3 s more.
 DRAIN_TIMEOUT_S = 5.0
-STOP_WITHIN_S = 9.0
+STOP_WITHIN_S = 9.5
 #: aiohttp waits twice as long: for answers being written, then for handlers that were cancelled.
 CLOSE_TIMEOUT_S = 0.5
 POOL_CLOSE_TIMEOUT_S = 1.0

@@ -10,14 +10,12 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from agents.analyse import KEEP_S
 from agents.guards.backoff import Backoff
 from schemas.errors import Fatal, Retryable
 from schemas.topics import ANSWERS_CHANGELOG, INPUT_TOPICS, Topic
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.committer import Committer
-from streams.pipeline.consumer_thread import LEAVE_WITHIN_S
 from streams.pipeline.deadline import end_process_within
 from streams.pipeline.faust_consumer import OwnOffsetsConsumer
 from streams.pipeline.log_reader import LogReader
@@ -31,11 +29,11 @@ DRAIN_S = 6.0
 LAST_COMMIT_S = 1.0
 #: What each part gets to stop; all of them stop at once.
 PART_STOPS_WITHIN_S = 1.0
-#: A second below the promise of 10 s, for the interpreter's own end on a busy machine.
-STOP_WITHIN_S = 9.0
-#: Of a worker that is told to stop: keeping, the last commit, leaving the group and the parts need their time too,
-#: each of them all of it when brokers are frozen, and half a second is Faust's.
-STOP_DRAIN_S = STOP_WITHIN_S - (KEEP_S + LAST_COMMIT_S + LEAVE_WITHIN_S + PART_STOPS_WITHIN_S) - 0.5
+#: The last resort, half a second below the promise of 10 s.
+STOP_WITHIN_S = 9.5
+#: The same of a worker that is told to stop. With keeping, the last commit, leaving the group and the parts, each of
+#: which takes all of its time when brokers are frozen, and half a second of Faust's, it comes to 9 s.
+STOP_DRAIN_S = 5.0
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
 
 T = TypeVar("T")

@@ -72,6 +72,11 @@ class Lots:
             until, lambda: self.stats()["answered"] == answered + count, within_s=30, what="the calls are answered"
         )
 
+    @property
+    def ends(self) -> dict[TopicPartition, int]:
+        """The end of each partition."""
+        return {TopicPartition(Topic.CONVERSATIONS, partition): end for partition, end in self._ends.items()}
+
     async def _send(self, words: Sequence[str]) -> None:
         """To each partition."""
         async with AIOKafkaProducer(bootstrap_servers=self._broker.bootstrap_servers, acks="all") as producer:
@@ -146,13 +151,21 @@ async def stopped(worker: Process, what: str) -> None:
     assert (code, took_s < WITHIN_S) == (0, True)
 
 
+async def hears(worker: Process) -> None:
+    """Returns when it has begun to stop."""
+    await asyncio.to_thread(
+        until, lambda: "worker_stopping" in worker.log.read_text(), within_s=10, what="the signal is heard"
+    )
+
+
 @pytest.mark.kafka
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
 async def test_workers_stop_in_time_and_exactly(
     service: Service, lots: Lots, broker: Kafka, postgres_of_its_own: Postgres
 ) -> None:
     """One with Grok hanging and Postgres gone, 152 in flight for each; one with 304 calls that hang and Kafka frozen;
-    one with as many and Kafka slow; and one is told twice, for whoever cannot wait."""
+    one with as many and Kafka slow; one whose calls end during the stop; and one is told twice, for whoever cannot
+    wait."""
     worker = await asyncio.to_thread(service.start_worker, "first")
     await lots.produce(hanging=IN_FLIGHT // 2)
     assert postgres_of_its_own.pid is not None
@@ -181,10 +194,16 @@ async def test_workers_stop_in_time_and_exactly(
 
     worker = await lots.settle("fourth")
     await lots.produce(hanging=IN_FLIGHT)
+    stopping = asyncio.create_task(stopped(worker, "calls end during the stop"))
+    await hears(worker)
+    await asyncio.to_thread(lots.release)
+    await stopping
+    assert await lots.committed() == lots.ends
+
+    worker = await lots.settle("fifth")
+    await lots.produce(hanging=IN_FLIGHT)
     worker.process.send_signal(signal.SIGTERM)
-    await asyncio.to_thread(
-        until, lambda: "worker_stopping" in worker.log.read_text(), within_s=10, what="the first one is heard"
-    )
+    await hears(worker)
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.process.wait, 5) == -signal.SIGTERM
 

@@ -7,14 +7,23 @@ from typing import Any, cast
 import pytest
 from aiokafka.errors import NodeNotReadyError
 
+from agents.analyse import KEEP_S
 from agents.guards.backoff import Backoff
 from schemas.errors import Fatal
 from streams.pipeline import worker as worker_module
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
+from streams.pipeline.consumer_thread import LEAVE_WITHIN_S
 from streams.pipeline.deadline import end_process_within
 from streams.pipeline.log_reader import LogReader
-from streams.pipeline.worker import DRAIN_S, STOP_DRAIN_S, Worker
+from streams.pipeline.worker import (
+    DRAIN_S,
+    LAST_COMMIT_S,
+    PART_STOPS_WITHIN_S,
+    STOP_DRAIN_S,
+    STOP_WITHIN_S,
+    Worker,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +64,8 @@ class LogThatIsSoonThere:
             raise NodeNotReadyError
         return dict.fromkeys(topics, 3)
 
+    async def check(self) -> None: ...
+
 
 async def test_a_start_waits_for_the_broker_that_knows_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of several may be down just then; ending the process would only have somebody start it again."""
@@ -93,6 +104,9 @@ async def test_all_parts_are_told_to_stop_though_each_of_them_hangs(monkeypatch:
     assert [part.is_told for part in parts] == [True, True, True]
 
 
-def test_a_stop_leaves_calls_the_time_that_they_take() -> None:
-    """Calls to Grok take 2 to 5 s; the rest of the stop has its time too."""
+def test_a_stop_leaves_calls_the_time_that_they_take_and_ends_before_its_last_resort() -> None:
+    """Calls to Grok take 2 to 5 s; all that follows takes its whole time when brokers are frozen."""
     assert 5.0 <= STOP_DRAIN_S < DRAIN_S
+    faust_s = 0.5
+    whole_s = STOP_DRAIN_S + KEEP_S + LAST_COMMIT_S + LEAVE_WITHIN_S + faust_s + PART_STOPS_WITHIN_S
+    assert whole_s <= STOP_WITHIN_S - 0.5
