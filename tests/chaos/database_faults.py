@@ -1,7 +1,8 @@
 """What goes wrong with a database: it dies, stands still, drops its connections, or takes its time to commit."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
@@ -16,7 +17,13 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 # For each statement, in its own transaction: whoever writes waits before it can commit.
 _SLOWNESS = """
 CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
-    AS $$ BEGIN PERFORM pg_sleep({seconds:f}); RETURN NULL; END $$
+    AS $$ BEGIN PERFORM nextval('slow_statements'), pg_sleep({seconds:f}); RETURN NULL; END $$
+"""
+_COUNTER = "CREATE SEQUENCE IF NOT EXISTS slow_statements"
+_SLOWED = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM slow_statements"
+_WRITERS = """
+SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ILIKE '%INSERT INTO insights%'
+    AND pid <> pg_backend_pid() AND datname = current_database()
 """
 # The trigger stays: taking it away would have to wait for writers, and the slow ones are what is to end.
 _TRIGGER = """
@@ -72,17 +79,36 @@ class DatabaseFaults:
         if self._postgres.pid is not None and self.is_alive:
             continue_tree(self._postgres.pid)
 
-    async def cut_connections(self) -> bool:
-        """Ends all connections to the database but the one that says so. Whether the server did it."""
-        return await self._did(_CUT)
+    async def until_written_to(self, within_s: float) -> bool:
+        """Returns at a moment at which rows are being written, and whether there was one."""
+        with suppress(TimeoutError, *_AWAY):
+            async with asyncio.timeout(within_s), self._connection() as connection:
+                while not await connection.fetchval(_WRITERS):
+                    await asyncio.sleep(0.005)
+                return True
+        return False
+
+    async def cut_connections(self) -> int:
+        """Ends all connections to the database but the one that says so; how many."""
+        with suppress(*_AWAY):
+            async with self._connection() as connection:
+                return len(await connection.fetch(_CUT, timeout=_TIMEOUT_S))
+        return 0
 
     async def slow_commits(self, seconds: float) -> bool:
         """From now on each statement that writes insights takes so much longer. Whether the server did it."""
-        return await self._did(_SLOWNESS.format(seconds=seconds), _TRIGGER)
+        return await self._did(_COUNTER, _SLOWNESS.format(seconds=seconds), _TRIGGER)
 
     async def normal_commits(self) -> bool:
         """Ends slow_commits, but for statements that wait already. Whether the server did it."""
-        return await self._did(_SLOWNESS.format(seconds=0))
+        return await self._did(_COUNTER, _SLOWNESS.format(seconds=0))
+
+    async def slowed(self) -> int:
+        """How many statements have met the trigger so far, slow or not; 0 while the server is away."""
+        with suppress(*_AWAY):
+            async with self._connection() as connection:
+                return int(await connection.fetchval(_SLOWED, timeout=_TIMEOUT_S))
+        return 0
 
     async def _did(self, *statements: str) -> bool:
         try:

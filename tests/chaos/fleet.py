@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,10 +17,10 @@ from tests.chaos.verdict import Verdict
 from tests.e2e.service import Process, Service, get
 
 WORKERS_MIN, WORKERS_MAX = 2, 4
-#: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
-_FREEZE_S = (13.0, 19.0)
 #: The promise is 10 s; the machine may be busy.
 _STOP_WITHIN_S = 12.0
+#: What a worker's log says of a defect of its own.
+_DEFECTS = ('"step_failed"', '"postgres_writer_ended"', "exception was never retrieved")
 #: The files of RocksDB that a broken disk would be noticed by.
 _TORN = ("*.sst", "MANIFEST*", "*.log")
 
@@ -35,6 +35,7 @@ class Member:
         self.caller = hashlib.sha256(self.api_key.encode()).hexdigest()[:8]
         self.process: Process | None = None
         self.port = 0
+        self.log = folder / f"{name}.log"
         self.is_frozen = False
         #: Whether it is to be running: nobody killed or stopped it on purpose.
         self.is_wanted = False
@@ -43,6 +44,18 @@ class Member:
     def is_alive(self) -> bool:
         """Its process is there, frozen or not."""
         return self.process is not None and self.process.process.poll() is None
+
+    def log_bytes(self) -> int:
+        """How long its log is now."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def told(self, what: str, since_bytes: int = 0) -> int:
+        """How many lines of its log, from there on, hold the words."""
+        if not self.log.exists():
+            return 0
+        with self.log.open("rb") as log:
+            log.seek(since_bytes)
+            return sum(what.encode() in line for line in log)
 
     def is_ready(self) -> bool:
         """Whether it has joined and its table is restored."""
@@ -103,8 +116,8 @@ class Fleet:
             self.deaths.append(Death(member.caller, time.time(), "killed"))
             self.happened["workers_killed"] += 1
 
-    async def freeze(self, member: Member, source: random.Random) -> None:
-        """SIGSTOP until the group has given its partitions away, then SIGCONT: its late work must do no harm."""
+    async def freeze(self, member: Member, until: Awaitable[object]) -> None:
+        """SIGSTOP, then SIGCONT: its late work must do no harm."""
         process = self._process_of(member).process
         member.is_frozen = True
         process.send_signal(signal.SIGSTOP)
@@ -112,7 +125,7 @@ class Fleet:
         self.deaths.append(Death(member.caller, frozen_s, "frozen"))
         self.happened["workers_frozen"] += 1
         try:
-            await asyncio.sleep(source.uniform(*_FREEZE_S))
+            await until
         finally:
             self.freezes.append((frozen_s, time.time()))
             member.is_frozen = False
@@ -120,11 +133,12 @@ class Fleet:
 
     async def stop(self, member: Member) -> None:
         """SIGTERM; one that does not end is killed."""
-        process, member.is_wanted, began_s = self._process_of(member), False, time.monotonic()
-        await asyncio.to_thread(process.stop)
+        process, member.is_wanted, told_s, began_s = self._process_of(member), False, time.time(), time.monotonic()
+        code = await asyncio.to_thread(process.stop)
         took_s = time.monotonic() - began_s
-        self.deaths.append(Death(member.caller, time.time(), "stopped"))
+        self.deaths.append(Death(member.caller, told_s, "stopped"))
         self.happened["workers_stopped"] += 1
+        self.happened["stopped_in_order"] += code == 0
         if took_s > _STOP_WITHIN_S:
             self.violations.append(("stops_too_slow", f"{member.name} after {took_s:.1f} s"))
 
@@ -133,18 +147,22 @@ class Fleet:
         now_s = time.time()
         self.deaths += [Death(member.caller, now_s, "given_up") for member in self.members if member.is_alive]
 
-    def lose_tables(self, member: Member) -> None:
-        """The RocksDB folder of a dead worker is gone."""
-        shutil.rmtree(member.data_dir / "tables", ignore_errors=True)
+    def lose_tables(self, member: Member) -> bool:
+        """The RocksDB folder of a dead worker is gone. Whether there was one."""
+        tables = member.data_dir / "tables"
+        was_there = tables.exists()
+        shutil.rmtree(tables, ignore_errors=True)
+        return was_there
 
-    def tear_table(self, member: Member, source: random.Random) -> None:
-        """One file of a dead worker's RocksDB is cut in half."""
+    def tear_table(self, member: Member, source: random.Random) -> bool:
+        """One file of each of a dead worker's shards is cut in half. Whether there was any."""
         files = sorted(file for pattern in _TORN for file in member.data_dir.rglob(pattern) if file.stat().st_size > 1)
-        if files:
-            file = source.choice(files)
+        shards = sorted({file.parent for file in files})
+        for shard in shards:
+            file = source.choice([file for file in files if file.parent == shard])
             with file.open("r+b") as torn:
                 torn.truncate(file.stat().st_size // 2)
-            self.happened["tables_torn"] += 1
+        return bool(shards)
 
     async def supervise(self) -> NoReturn:
         """Starts again who ended by itself, as any supervisor would; until cancelled."""
@@ -172,10 +190,18 @@ class Fleet:
             return False
         return True
 
+    def shards_rebuilt(self) -> int:
+        """How often a worker noticed that a shard of its table was torn."""
+        return sum(member.told("_rebuilding_from_changelog") for member in self.members)
+
     def tell(self, verdict: Verdict) -> None:
-        """Adds what workers did wrong."""
+        """Adds what workers did wrong, also what they got over and only their logs tell of."""
         for violation, example in self.violations:
             verdict.violation(violation, example)
+        for member in self.members:
+            for what in _DEFECTS:
+                if count := member.told(what):
+                    verdict.violation("swallowed_defect", f"{what.strip()} {count} times in {member.log.name}")
 
     def _process_of(self, member: Member) -> Process:
         assert member.process is not None, f"{member.name} was never started"

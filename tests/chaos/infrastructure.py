@@ -17,10 +17,12 @@ _KAFKA_FROZEN_S = 30.0
 #: Leaders are elected anew and clients find them, after a broker died or all of them went on.
 _ELECTIONS_S = 20.0
 _NORMAL_AGAIN_WITHIN_S = 60.0
+#: All workers may be down, or waiting for a broker; what hits nobody does not count.
+_WRITTEN_TO_WITHIN_S = 20.0
 
 
 class Infrastructure:
-    """Counts what really happened by its name. `given_up` is told when frozen brokers are about to go on."""
+    """Counts what happened and hit somebody, by its name. `given_up` is told when frozen brokers are about to go on."""
 
     def __init__(self, cluster: Cluster, database: DatabaseFaults, grok: Grok, given_up: Callable[[], None]) -> None:
         self._cluster, self._database, self._grok, self._given_up = cluster, database, grok, given_up
@@ -42,25 +44,30 @@ class Infrastructure:
         }
 
     async def _postgres_killed(self, source: random.Random) -> None:
+        hits = await self._database.until_written_to(_WRITTEN_TO_WITHIN_S)
         await asyncio.to_thread(self._database.kill)
         try:
             await asyncio.sleep(source.uniform(2, 8))
         finally:
             await asyncio.to_thread(self._database.restart)
-        self.happened["postgres_killed"] += 1
+        self.happened["postgres_killed"] += hits
 
     async def _postgres_frozen(self, source: random.Random) -> None:
+        hits = await self._database.until_written_to(_WRITTEN_TO_WITHIN_S)
         await asyncio.to_thread(self._database.freeze)
         try:
             await asyncio.sleep(source.uniform(5, 15))
         finally:
             await asyncio.to_thread(self._database.thaw)
-        self.happened["postgres_frozen"] += 1
+        self.happened["postgres_frozen"] += hits
 
     async def _postgres_slow(self, source: random.Random) -> None:
+        await self._database.until_written_to(_WRITTEN_TO_WITHIN_S)
         is_slow = await self._database.slow_commits(source.uniform(0.3, 1.5))
         try:
+            before = await self._database.slowed()
             await asyncio.sleep(source.uniform(6, 10))
+            is_slow = is_slow and await self._database.slowed() > before
         finally:
             async with asyncio.timeout(_NORMAL_AGAIN_WITHIN_S):
                 while not await self._database.normal_commits():
@@ -69,7 +76,8 @@ class Infrastructure:
 
     async def _postgres_cut(self, source: random.Random) -> None:
         for _ in range(3):
-            self.happened["postgres_cut"] += await self._database.cut_connections()
+            await self._database.until_written_to(_WRITTEN_TO_WITHIN_S)
+            self.happened["postgres_cut"] += await self._database.cut_connections() > 0
             await asyncio.sleep(source.uniform(0.5, 2))
 
     async def _kafka_frozen(self, source: random.Random) -> None:

@@ -37,7 +37,9 @@ def judge(oracle: Oracle, posted: Posted, evidence: Evidence, fates: Fates, *, e
     for case in books.due(everything_is_due):
         books.judge_case(case)
     books.judge_strangers()
-    judge_commits(evidence, books.rows_ms(), verdict)
+    rows_ms = books.rows_ms()
+    books.judge_keeping(rows_ms)
+    judge_commits(evidence, rows_ms, verdict)
     if everything_is_due:
         judge_offsets_at_end(evidence, verdict)
     kept_s = {case.digest: [at / 1000 for at in evidence.kept.get(case.text_key, ())] for case in books.cases.values()}
@@ -126,6 +128,15 @@ class _Books:
         for conversation_id, rows in Counter(row["conversation_id"] for row in self._evidence.rows).items():
             if rows > 1:
                 self._verdict.violation("duplicate_rows", f"{conversation_id} has {rows} rows")
+
+    def judge_keeping(self, rows_ms: Mapping[Place, float]) -> None:
+        """An answer stands in the changelog before anybody is told of it: who dies in between pays twice."""
+        for first, case in self._case_at.items():
+            if self._outcome(case) in _ANALYSED:
+                kept_ms = min(self._evidence.kept.get(case.text_key, ()), default=inf)
+                told_ms = min(rows_ms[first], self._evidence.ended.get(first, inf))
+                if kept_ms > told_ms:
+                    self._verdict.violation("delivered_before_kept", f"{case.id} by {kept_ms - told_ms:g} ms")
 
     def _judge_broken(self, case: Case) -> None:
         if case.id in self._rows or case.id in self._evidence.events:

@@ -98,9 +98,11 @@ class Cashier:
 
     def _judge_text(self, text: str, asked: Sequence[Call]) -> None:
         kept_s = self._kept_s.get(text, ())
-        if not kept_s and any(call.end == "answered" for call in asked):
-            self._verdict.violation("paid_again", f"text {text[:8]} was answered and its answer never kept")
         losses = [self._loss(call, kept_s) for call in asked]
+        # One that was lost with its worker may be followed by bad answers only, of which the text dies.
+        unlost = any(call.end == "answered" and loss is None for call, loss in zip(asked, losses, strict=True))
+        if not kept_s and unlost:
+            self._verdict.violation("paid_again", f"text {text[:8]} was answered and its answer never kept")
         self._verdict.figures["cut_off"] += sum(loss is not None for loss in losses)
         for number, again in enumerate(asked[1:], start=1):
             for first, loss in zip(asked[:number], losses[:number], strict=True):
@@ -113,7 +115,18 @@ class Cashier:
             late_s = _READ_LATE_S if death.kind in ("killed", "frozen") else 0
             if death.at_s >= call.began_s - late_s and self._is_lost(call, death, kept_s):
                 return _Loss(death.at_s, excuses_same_caller=death.kind != "given_up")
+        if call.end == "answered" and self._moved_unkept(call, kept_s):
+            return _Loss(call.ended_s, excuses_same_caller=False)
         return None
+
+    def _moved_unkept(self, call: Call, kept_s: Sequence[float]) -> bool:
+        """The partition moved while no broker took the answer: whoever has it now cannot know of it."""
+        until_s = call.ended_s + _KEPT_WITHIN_S
+        return (
+            self._fates.is_outage(call.ended_s, until_s)
+            and self._fates.moves(call.ended_s, call.ended_s + _LET_GO_BEFORE_S) > 0
+            and not any(call.began_s <= kept <= until_s for kept in kept_s)
+        )
 
     def _is_lost(self, call: Call, death: Death, kept_s: Sequence[float]) -> bool:
         """A worker that is stopped in order has the time to end its calls, as long as it can keep their answers."""

@@ -19,6 +19,7 @@ Finding = Literal[
     "commits_past_unfinished",
     "commits_moved_back",
     "paid_again",
+    "delivered_before_kept",
     "unbalanced",
 ]
 
@@ -66,6 +67,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_sinks.letter_dropped_on_error, "missing"),
         _bug(planted_in_answers.errors_set_aside, "unbalanced"),
         _bug(planted_in_answers.answer_kept_unchecked, "corrupted"),
+        _bug(planted_in_answers.answer_kept_in_background, "delivered_before_kept"),
         _bug(planted_in_answers.cache_entry_reserved, "corrupted"),
         _bug(planted_in_answers.cache_key_cut, "corrupted"),
         _bug(planted_in_answers.no_single_flight, "paid_again"),

@@ -18,7 +18,7 @@ from schemas.insight import Answer, Insight, Usage
 from schemas.outcome import Analysed, Cached
 from streams.pipeline.lease import GroupLease
 from streams.pipeline.table_cache import ShardCache
-from tests.chaos.planting import replace
+from tests.chaos.planting import in_background, replace
 
 #: Of a text's hash: few enough that some texts of a few thousand share them.
 KEY_CHARS = 3
@@ -49,6 +49,16 @@ def answer_kept_unchecked() -> None:
             return Reply(DEFAULTS, error.usage, "")
 
     replace(agents.grok.client, "read_reply", read_leniently)
+
+
+def answer_kept_in_background() -> None:
+    """Whoever asked is told at once, and the answer is kept when there is time."""
+    keep = Recipe._keep
+
+    async def keep_in_background(recipe: Recipe, cache: AnswerCache, key: str, answer: Answer) -> None:
+        in_background(lambda: keep(recipe, cache, key, answer))
+
+    replace(Recipe, "_keep", keep_in_background)
 
 
 def cache_entry_reserved() -> None:

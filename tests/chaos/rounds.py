@@ -22,14 +22,22 @@ from tests.chaos.world import World, build
 ROUNDS_PER_WORLD = 3
 PER_S = 250.0
 _PAUSE_S = (0.3, 1.5)
-_FRESH = 20
+#: Enough for each partition to get some; when all is well they go through in seconds, after a last rebalance in more.
+_FRESH, _FRESH_WITHIN_S = 40, 60.0
 #: What has to have happened in a run, or it proves nothing.
 _MUST_HAPPEN = (
     *("workers_killed", "workers_frozen", "frozen_out", "rebalances", "redelivered", "accepted_by_gateway"),
     *("cut_off", "rounds_under_load"),
 )
-#: From so many rounds on every kind of fault must have happened.
+#: And what must have happened more than now and then: its name, of what, and the least share.
+_NOT_RARE = (
+    ("rounds_under_load", "rounds", 0.8),
+    ("frozen_out", "workers_frozen", 0.5),
+    ("stopped_in_order", "workers_stopped", 0.5),
+)
+#: From so many rounds on every kind of fault must have happened, and a torn table have been noticed.
 ROUNDS_FOR_ALL_FAULTS = 20
+_IN_A_LONG_RUN = {*FAULTS, "shards_rebuilt"}
 IN_FLIGHT_AT_A_KILL = 200
 IN_FLIGHT = 300
 _LOAD_WITHIN_S = 20.0
@@ -77,8 +85,12 @@ class Total:
     @property
     def did_not_happen(self) -> list[str]:
         """What a run needs to have seen and has not."""
-        wanted = {*_MUST_HAPPEN, *(FAULTS if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ())}
-        absent = sorted(name for name in wanted if not self.figures[name])
+        figures = self.figures
+        wanted = {*_MUST_HAPPEN, *(_IN_A_LONG_RUN if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ())}
+        absent = sorted(name for name in wanted if not figures[name])
+        for name, of, share in _NOT_RARE:
+            if figures[name] < share * (whole := self.rounds if of == "rounds" else figures[of]):
+                absent.append(f"{name} only {figures[name]} times, of {whole} {of}")
         most = max(self.in_flight_at_kills, default=0)
         if most < IN_FLIGHT_AT_A_KILL:
             absent.append(f"{IN_FLIGHT_AT_A_KILL} calls in flight at a kill (at most {most})")
@@ -197,7 +209,7 @@ async def _judged(world: World, within_s: float, *, is_last: bool) -> Verdict:
     if not verdict.is_green:
         return verdict
     fresh = {world.feeder.post_next() for _ in range(_FRESH)}
-    verdict = await world.settle(within_s, release=is_last)
+    verdict = await world.settle(_FRESH_WITHIN_S, release=is_last)
     for number in fresh - world.feeder.posted.confirmed:
         verdict.violation("refused_though_all_was_well", world.oracle.case(number).id)
     return verdict

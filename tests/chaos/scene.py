@@ -95,6 +95,13 @@ class Scene:
         self._add_row(case, offset, outcome, insight)
         self.event(case, offset, outcome, insight)
 
+    def take_to_death(self, case: Case, reason: str) -> None:
+        """A case of any kind is posted and dies, with a row."""
+        offset = self.absorb(Topic.CONVERSATIONS, case.id.encode(), case.value).offset
+        self._add_row(case, offset, "dead", None, reason)
+        self.letter(case, offset, reason)
+        self.commit(offset + 1)
+
     def _take_to_death(self, case: Case, offset: int) -> None:
         reason = "undecodable" if case.kind is Kind.BROKEN else "refused"
         if case.kind is Kind.REFUSED:

@@ -143,6 +143,22 @@ async def test_slow_commits_end_also_while_writers_wait(faults: DatabaseFaults, 
     await written(sink)
 
 
+async def test_a_moment_is_found_at_which_rows_are_written(faults: DatabaseFaults, sink: PostgresSink) -> None:
+    """A fault that meets nobody proves nothing; and so it is told whether a slow one has met anybody."""
+    assert not await faults.until_written_to(0.2)
+    assert await faults.slow_commits(3600)
+    before = await faults.slowed()
+    waiting = asyncio.create_task(sink.write(a_result()))
+    assert await faults.until_written_to(DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        while await faults.slowed() == before:
+            pass
+    assert await faults.normal_commits()
+    assert await faults.cut_connections() > 0
+    await asyncio.wait({waiting})
+    waiting.exception()
+
+
 @pytest.mark.parametrize("away", [DatabaseFaults.kill, DatabaseFaults.freeze])
 async def test_a_server_that_is_away_does_nothing_and_says_so(
     faults: DatabaseFaults, away: Callable[[DatabaseFaults], None], monkeypatch: pytest.MonkeyPatch
@@ -153,3 +169,4 @@ async def test_a_server_that_is_away_does_nothing_and_says_so(
     assert not await faults.cut_connections()
     assert not await faults.slow_commits(1)
     assert not await faults.normal_commits()
+    assert not await faults.until_written_to(0.1)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas.topics import ANSWERS_CHANGELOG, Topic
+from tests.chaos.evidence import Call
 from tests.chaos.judge import judge
 from tests.chaos.oracle import Kind
 from tests.chaos.payments import Death, Fates, Outage
@@ -93,6 +94,10 @@ def answered_and_never_kept(scene: Scene) -> None:
     scene.evidence.kept[scene.case(Kind.FRESH).text_key] = []
 
 
+def told_before_it_was_kept(scene: Scene) -> None:
+    scene.evidence.kept[scene.case(Kind.FRESH).text_key] = [scene.tick()]
+
+
 def answer_from_nowhere(scene: Scene) -> None:
     fresh = scene.case(Kind.FRESH)
     scene.evidence.calls = [call for call in scene.evidence.calls if call.text != fresh.digest]
@@ -160,6 +165,7 @@ def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
         (committed_past_the_end, "unbalanced"),
         (asked_again, "paid_again"),
         (answered_and_never_kept, "paid_again"),
+        (told_before_it_was_kept, "delivered_before_kept"),
         (answer_from_nowhere, "unbalanced"),
         (given_up_without_a_reason, "paid_again"),
         (asked_on_and_on_for_a_good_answer, "paid_again"),
@@ -178,16 +184,17 @@ def test_each_wrong_is_seen(spoil: Callable[[Scene], None], violation: str) -> N
     assert violation in verdict.counts, verdict.lines()
 
 
-def cut_off_scene(kept: bool = False) -> tuple[Scene, float]:
+def cut_off_scene() -> tuple[Scene, float]:
     """A fresh text's answer was not kept by its worker, and another worker asked again; when the first call ended."""
     scene = Scene(10)
-    fresh = scene.case(Kind.FRESH)
-    first = next(call for call in scene.evidence.calls if call.text == fresh.digest)
-    if not kept:
-        scene.evidence.kept[fresh.text_key] = []
-    scene.call(fresh, caller="bbbbbbbb")
-    scene.keep(fresh)
+    first = first_call(scene)
+    again = first._replace(caller="bbbbbbbb", began_s=first.ended_s + 0.001, ended_s=first.ended_s + 0.002)
+    scene.evidence.calls.append(again)
     return scene, first.ended_s
+
+
+def first_call(scene: Scene) -> Call:
+    return next(call for call in scene.evidence.calls if call.text == scene.case(Kind.FRESH).digest)
 
 
 def test_a_call_whose_worker_died_before_its_answer_was_kept_may_be_made_again() -> None:
@@ -202,26 +209,50 @@ def test_a_call_whose_worker_died_before_its_answer_was_kept_may_be_made_again()
 def test_a_request_that_is_read_after_its_worker_was_frozen_was_sent_before() -> None:
     """The stand-in takes it out of the socket a moment later; it excuses only what is so near."""
     scene, _ = cut_off_scene()
-    first = next(call for call in scene.evidence.calls if call.text == scene.case(Kind.FRESH).digest)
+    first = first_call(scene)
     assert verdict_on(scene, Death(CALLER, first.began_s - 0.05, "frozen")).is_green
     assert verdict_on(scene, Death(CALLER, first.began_s - 5, "frozen")).counts["paid_again"] == 1
 
 
-def move_the_second_call(scene: Scene, by_s: float) -> None:
-    """Later, with all that came after it."""
-    again = scene.evidence.calls.pop()
-    scene.evidence.calls.append(again._replace(began_s=again.began_s + by_s, ended_s=again.ended_s + by_s))
-    kept = scene.evidence.kept[scene.case(Kind.FRESH).text_key]
-    kept[:] = [at_ms + int(by_s * 1000) for at_ms in kept]
+def long_ago(scene: Scene, by_s: float) -> float:
+    """The first call was so much earlier; when it ended."""
+    first = first_call(scene)
+    earlier = first._replace(began_s=first.began_s - by_s, ended_s=first.ended_s - by_s)
+    scene.evidence.calls[scene.evidence.calls.index(first)] = earlier
+    return earlier.ended_s
 
 
 def test_a_death_long_after_the_answer_excuses_nothing_while_brokers_were_there() -> None:
     """The worker had the time to keep it."""
-    scene, ended_s = cut_off_scene()
-    move_the_second_call(scene, 60)
+    scene, _ = cut_off_scene()
+    ended_s = long_ago(scene, 60)
     death = Death(CALLER, ended_s + 50, "killed")
     assert verdict_on(scene, death).counts["paid_again"] == 1
     assert verdict_on(scene, death, outages=(Outage(ended_s, ended_s + 40),)).is_green
+
+
+def test_an_answer_that_no_broker_took_while_the_partition_moved_is_nobodys_fault() -> None:
+    """Its worker remembers it, and whoever has the partition now cannot; one without the other excuses nothing."""
+    scene, _ = cut_off_scene()
+    ended_s = long_ago(scene, 60)
+    outages, moves_s = (Outage(ended_s, ended_s + 3),), (ended_s + 2,)
+    assert verdict_on(scene, outages=outages, moves_s=moves_s).is_green
+    assert verdict_on(scene, outages=outages).counts["paid_again"] == 1
+    assert verdict_on(scene, moves_s=moves_s).counts["paid_again"] == 1
+
+
+def test_a_text_may_die_of_bad_answers_after_a_good_one_was_lost() -> None:
+    """Nobody ever kept an answer then."""
+    scene = Scene(0)
+    number = next(number for number in range(100) if scene.oracle.case(number).kind is Kind.FRESH)
+    case = scene.oracle.case(number)
+    scene.posted.confirmed.add(number)
+    lost = scene.call(case)
+    for _ in range(2):
+        scene.call(case, caller="bbbbbbbb", fault="bad_schema")
+    scene.take_to_death(case, "bad_answer")
+    assert verdict_on(scene, Death(CALLER, lost.ended_s, "killed")).is_green
+    assert verdict_on(scene).counts["paid_again"] == 1
 
 
 @pytest.mark.parametrize(("away", "is_green"), [(True, True), (False, False)])

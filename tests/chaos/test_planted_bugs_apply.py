@@ -23,6 +23,7 @@ from agents.guards.single_flight import SingleFlight
 from agents.text import text_key
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import InsightsError, Retryable
+from schemas.insight import Answer
 from schemas.outcome import Analysed
 from schemas.topics import Origin, Topic
 from streams.local.ports import free_port
@@ -238,6 +239,14 @@ async def bad_answer_is_read() -> str:
     return await name_of_error(read())
 
 
+async def answer_is_told_before_it_is_kept() -> bool:
+    class KeepsNothing(MemoryCache):
+        async def put(self, key: str, answer: Answer) -> None:
+            await asyncio.Event().wait()
+
+    return await returns_unconfirmed(recipe(FakeAnalyser()).analyse("text", "key", KeepsNothing()))
+
+
 async def kept_of_a_failed_call() -> int:
     cache = MemoryCache()
     await name_of_error(recipe(FakeAnalyser([Retryable("down")])).analyse("text", "key", cache))
@@ -319,6 +328,7 @@ SCENES: Mapping[str, tuple[Callable[[], Awaitable[object]], object, object]] = {
     "letter_dropped_on_error": (letters_of_a_record_without_an_id, 1, 0),
     "errors_set_aside": (error_of_a_dead_provider, "Retryable", "Unprocessable"),
     "answer_kept_unchecked": (bad_answer_is_read, "BadAnswer", "none"),
+    "answer_kept_in_background": (answer_is_told_before_it_is_kept, False, True),
     "cache_entry_reserved": (kept_of_a_failed_call, 0, 1),
     "cache_key_cut": (calls_of_alike_keys, 2, 1),
     "no_single_flight": (calls_of_equal_texts_at_once, 1, 2),

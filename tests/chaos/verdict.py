@@ -12,10 +12,12 @@ VIOLATIONS = (
     "commits_past_unfinished",
     "commits_moved_back",
     "paid_again",
+    "delivered_before_kept",
     "unbalanced",
     "refused_though_all_was_well",
     "stops_too_slow",
     "ended_by_itself",
+    "swallowed_defect",
 )
 _EXAMPLES = 5
 

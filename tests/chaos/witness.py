@@ -10,7 +10,10 @@ from schemas.topics import ANSWERS_CHANGELOG, Topic
 from streams.topic_scan import bounds, scan
 from tests.chaos.evidence import GROUP_TOPIC, Evidence
 
-_ROWS = "SELECT insights.*, written_at FROM insights LEFT JOIN chaos_written USING (tenant, conversation_id)"
+_ROWS = """
+SELECT insights.*, pg_xact_commit_timestamp(chaos_written.xmin) AS written_at
+FROM insights LEFT JOIN chaos_written USING (tenant, conversation_id)
+"""
 _TOPICS = (*Topic, ANSWERS_CHANGELOG)
 
 

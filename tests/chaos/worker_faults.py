@@ -2,10 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from tests.chaos.fleet import WORKERS_MAX, WORKERS_MIN, Fleet
+from tests.chaos.fleet import WORKERS_MAX, WORKERS_MIN, Fleet, Member
 from tests.chaos.schedule import Fault
+
+#: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
+_FREEZE_S = (13.0, 19.0)
+#: What logs say when partitions are assigned, and when their table is restored, which takes about so long.
+_ASSIGNED, _RESTORED = "Setting newly assigned partitions {", "Recovery complete"
+_RECOVERY_S = 0.7
+_ASSIGNED_WITHIN_S = 40.0
 
 
 class WorkerFaults:
@@ -39,27 +47,28 @@ class WorkerFaults:
     async def _killed_and_table_lost(self, source: random.Random) -> None:
         member = await self._fleet.pick(source)
         await self._fleet.kill(member)
-        self._fleet.lose_tables(member)
+        was_there = self._fleet.lose_tables(member)
         self._fleet.start(member)
-        self._happened("killed_and_table_lost")
+        self._fleet.happened["killed_and_table_lost"] += was_there
 
     async def _killed_and_table_torn(self, source: random.Random) -> None:
         member = await self._fleet.pick(source)
         await self._fleet.kill(member)
-        self._fleet.tear_table(member, source)
+        was_there = self._fleet.tear_table(member, source)
         self._fleet.start(member)
-        self._happened("killed_and_table_torn")
+        self._fleet.happened["killed_and_table_torn"] += was_there
 
     async def _killed_in_recovery(self, source: random.Random) -> None:
-        """A second time, at any moment between its start and its first record; its whole table is to be restored."""
+        """A second time, while it restores its table, the whole of which is lost."""
         member = await self._fleet.pick(source)
         await self._fleet.kill(member)
         self._fleet.lose_tables(member)
+        since = member.log_bytes()
         self._fleet.start(member)
-        await asyncio.sleep(source.uniform(2, 8))
-        if not await asyncio.to_thread(member.is_ready):
-            self._happened("killed_in_recovery")
+        if await _until(lambda: member.told(_ASSIGNED, since)):
+            await asyncio.sleep(source.uniform(0, _RECOVERY_S))
         await self._fleet.kill(member)
+        self._fleet.happened["killed_in_recovery"] += member.told(_ASSIGNED, since) > member.told(_RESTORED, since)
         self._fleet.start(member)
 
     async def _all_killed(self, source: random.Random) -> None:
@@ -73,16 +82,27 @@ class WorkerFaults:
     async def _successor_killed_while_frozen(self, source: random.Random) -> None:
         """Whoever gets the frozen one's partitions dies with them."""
         self._fleet.fill_up(WORKERS_MIN)
-        freezing = asyncio.create_task(self._fleet.freeze(await self._fleet.pick(source), source))
-        await asyncio.sleep(source.uniform(11, 13))
-        member = await self._fleet.pick(source)
-        await self._fleet.kill(member)
-        self._fleet.start(member)
-        await freezing
-        self._happened("successor_killed_while_frozen")
+        frozen, thaw = await self._fleet.pick(source), asyncio.Event()
+        since = {member: member.log_bytes() for member in self._fleet.members if member is not frozen}
+
+        def successors() -> list[Member]:
+            """Workers that were given partitions after the freeze."""
+            living = [member for member in self._fleet.living if member is not frozen]
+            return [member for member in living if member.told(_ASSIGNED, since[member])]
+
+        freezing = asyncio.create_task(self._fleet.freeze(frozen, thaw.wait()))
+        try:
+            await _until(successors)
+            if successor := next(iter(successors()), None):
+                await self._fleet.kill(successor)
+                self._fleet.start(successor)
+                self._happened("successor_killed_while_frozen")
+        finally:
+            thaw.set()
+            await freezing
 
     async def _frozen(self, source: random.Random) -> None:
-        await self._fleet.freeze(await self._fleet.pick(source), source)
+        await self._fleet.freeze(await self._fleet.pick(source), asyncio.sleep(source.uniform(*_FREEZE_S)))
         self._happened("frozen")
 
     async def _stopped(self, source: random.Random) -> None:
@@ -103,3 +123,13 @@ class WorkerFaults:
 
     def _happened(self, name: str) -> None:
         self._fleet.happened[name] += 1
+
+
+async def _until(condition: Callable[[], object]) -> bool:
+    """Whether it became true in time: with a member gone the group may take a session and a rebalance."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ASSIGNED_WITHIN_S):
+            while not await asyncio.to_thread(condition):
+                await asyncio.sleep(0.05)
+            return True
+    return False
