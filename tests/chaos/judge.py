@@ -130,9 +130,12 @@ class _Books:
                 self._verdict.violation("duplicate_rows", f"{conversation_id} has {rows} rows")
 
     def judge_keeping(self, rows_ms: Mapping[Place, float]) -> None:
-        """An answer stands in the changelog before anybody is told of it: who dies in between pays twice."""
+        """An answer stands in the changelog before anybody is told of it: who dies in between pays twice.
+
+        Texts that may have died of bad answers first are left out: it was their death that was told.
+        """
         for first, case in self._case_at.items():
-            if self._outcome(case) in _ANALYSED:
+            if self._outcome(case) in _ANALYSED and not self._is_unlucky(case):
                 kept_ms = min(self._evidence.kept.get(case.text_key, ()), default=inf)
                 told_ms = min(rows_ms[first], self._evidence.ended.get(first, inf))
                 if kept_ms > told_ms:
@@ -153,12 +156,16 @@ class _Books:
     def _judge_dead(self, case: Case, row: Mapping[str, Any]) -> None:
         if case.id in self._evidence.events:
             self._verdict.violation("unbalanced", f"{case.id} ({case.kind}) died and has an event")
-        unlucky = row["reason"] == DeadLetterReason.BAD_ANSWER and self._bad_answers[case.digest] >= 2
+        unlucky = row["reason"] == DeadLetterReason.BAD_ANSWER and self._is_unlucky(case)
         expected = DeadLetterReason.BAD_ANSWER if unlucky else _DEAD_REASON.get(case.kind)
         if expected is None or row["reason"] != expected:
             self._verdict.violation("unbalanced", f"{case.id} ({case.kind}) died of {row['reason']}")
         else:
             self._judge_letter(case, expected)
+
+    def _is_unlucky(self, case: Case) -> bool:
+        """Its text had two bad answers, which is what a text may die of."""
+        return self._bad_answers[case.digest] >= 2
 
     def _judge_living(self, case: Case, row: Mapping[str, Any]) -> None:
         events = self._evidence.events.get(case.id, [])
@@ -167,7 +174,7 @@ class _Books:
         if len({event.event_id for event in events}) > len({event.first for event in events}):
             self._verdict.violation("corrupted", f"the events of {case.id} cannot be told apart by their ids")
         # A bad answer may be followed by a good one when the worker died in between.
-        unlucky = self._bad_answers[case.digest] >= 2
+        unlucky = self._is_unlucky(case)
         letters = self._letters.get(case.number, [])
         if any(not unlucky or letter.reason != DeadLetterReason.BAD_ANSWER for letter in letters):
             self._verdict.violation("unbalanced", f"{case.id} has a row and a letter")

@@ -241,6 +241,17 @@ def test_an_answer_that_no_broker_took_while_the_partition_moved_is_nobodys_faul
     assert verdict_on(scene, moves_s=moves_s).counts["paid_again"] == 1
 
 
+def test_a_text_may_be_answered_after_it_died_of_bad_answers() -> None:
+    """Its worker was killed before the offset was committed; then the answer is kept long after the first end."""
+    scene = Scene(10)
+    fresh = scene.case(Kind.FRESH)
+    for _ in range(2):
+        scene.call(fresh, fault="bad_schema")
+    scene.letter(fresh, fresh.number, "bad_answer")
+    scene.evidence.kept[fresh.text_key] = [scene.tick()]
+    assert verdict_on(scene, Death(CALLER, first_call(scene).ended_s, "killed")).is_green
+
+
 def test_a_text_may_die_of_bad_answers_after_a_good_one_was_lost() -> None:
     """Nobody ever kept an answer then."""
     scene = Scene(0)
