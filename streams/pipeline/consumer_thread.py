@@ -105,7 +105,18 @@ def _commit_as_members_only(coordinator: Any) -> None:
             raise IllegalGenerationError(f"finished in {_GENERATION.get()}, now in {coordinator.generation}")
         await commit(assignment, offsets)
 
-    coordinator._do_commit_offsets = commit_as_member
+    def begin_to_commit(assignment: Any, offsets: Any) -> "asyncio.Task[None]":
+        # aiokafka shields it: one that outlasts COMMIT_WITHIN_S goes on, and its error is nobody's any more.
+        committing = asyncio.ensure_future(commit_as_member(assignment, offsets))
+        committing.add_done_callback(_hear_the_error)
+        return committing
+
+    coordinator._do_commit_offsets = begin_to_commit
+
+
+def _hear_the_error(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _listen(coordinator: Any, lease: GroupLease) -> None:

@@ -11,7 +11,7 @@ from tests.chaos.schedule import Fault
 #: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
 _FREEZE_S = (13.0, 19.0)
 #: What logs say when partitions are assigned, and when their table is restored, which takes about so long.
-_ASSIGNED, _RESTORED = "Setting newly assigned partitions {", "Recovery complete"
+_ASSIGNED, _RESTORED = "Setting newly assigned partitions [{]", "Recovery complete"
 _RECOVERY_S = 0.7
 _ASSIGNED_WITHIN_S = 40.0
 
