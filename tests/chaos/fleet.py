@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
-from tests.chaos.payments import Death
+from tests.chaos.payments import Death, Thaw
 from tests.chaos.verdict import Verdict
 from tests.e2e.service import Process, Service, get
 
@@ -74,6 +74,7 @@ class Fleet:
         self.deaths: list[Death] = []
         #: From when to when a worker was frozen.
         self.freezes: list[tuple[float, float]] = []
+        self.thaws: list[Thaw] = []
         self.happened: Counter[str] = Counter()
         #: What a worker must not do.
         self.violations: list[tuple[str, str]] = []
@@ -128,7 +129,9 @@ class Fleet:
         try:
             await until
         finally:
-            self.freezes.append((frozen_s, time.time()))
+            thawed_s = time.time()
+            self.freezes.append((frozen_s, thawed_s))
+            self.thaws.append(Thaw(member.caller, thawed_s))
             member.is_frozen = False
             process.send_signal(signal.SIGCONT)
 

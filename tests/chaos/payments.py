@@ -19,6 +19,8 @@ _LET_GO_BEFORE_S, _LET_GO_AFTER_S = 20.0, 5.0
 #: A request stands in the stand-in's socket for a while before it is read and counts as begun, maybe after its worker
 #: was killed or frozen. Nobody calls in that worker's name so soon after: a new life takes longer to begin.
 _READ_LATE_S = 1.0
+#: A worker that is let go on sends what it was just handing to the socket: no more than one request, and at once.
+_HALF_SENT_S = 0.05
 _ASKS_FOR_A_GOOD_ANSWER = 2
 
 
@@ -29,6 +31,13 @@ class Death(NamedTuple):
     caller: str
     at_s: float
     kind: str
+
+
+class Thaw(NamedTuple):
+    """A frozen worker was let go on."""
+
+    caller: str
+    at_s: float
 
 
 class Outage(NamedTuple):
@@ -45,6 +54,7 @@ class Fates:
     deaths: Sequence[Death]
     outages: Sequence[Outage]
     moves_s: Sequence[float]
+    thaws: Sequence[Thaw] = ()
 
     def is_outage(self, from_s: float, to_s: float) -> bool:
         """Whether brokers were away at any time in between."""
@@ -73,6 +83,8 @@ class Cashier:
         self._deaths: dict[str, list[Death]] = defaultdict(list)
         for death in sorted(fates.deaths, key=lambda death: death.at_s):
             self._deaths[death.caller].append(death)
+        #: Thaws, each of which may still excuse one call.
+        self._thaws = list(fates.thaws)
 
     def judge(self, calls: Iterable[Call]) -> None:
         """Calls that the stand-in spoiled have to be followed by another; any other text has one call, but for those
@@ -93,6 +105,7 @@ class Cashier:
         figures = self._verdict.figures
         figures["calls"], figures["distinct_texts"] = sum(map(len, good.values())), len(self._ended)
         figures["spoiled"] = sum(map(len, spoiled.values()))
+        figures["cut_off"] += figures["half_sent"]
         if figures["calls"] > figures["distinct_texts"] + figures["cut_off"] and not self._verdict.counts["paid_again"]:
             self._verdict.violation("paid_again", f"{figures['calls']} calls, {figures['cut_off']} of them cut off")
 
@@ -107,8 +120,18 @@ class Cashier:
         for number, again in enumerate(asked[1:], start=1):
             for first, loss in zip(asked[:number], losses[:number], strict=True):
                 if not _may_follow(first, loss, again):
-                    self._verdict.violation("paid_again", _story(first, again, kept_s))
+                    if not self._was_half_sent(again):
+                        self._verdict.violation("paid_again", _story(first, again, kept_s))
                     break
+
+    def _was_half_sent(self, call: Call) -> bool:
+        """Its worker was frozen between its last look at the lease and the socket, which no client can rule out."""
+        for thaw in self._thaws:
+            if thaw.caller == call.caller and 0 <= call.began_s - thaw.at_s <= _HALF_SENT_S:
+                self._thaws.remove(thaw)
+                self._verdict.figures["half_sent"] += 1
+                return True
+        return False
 
     def _loss(self, call: Call, kept_s: Sequence[float]) -> _Loss | None:
         for death in self._deaths.get(call.caller, ()):

@@ -113,7 +113,7 @@ class World:
             self.supervisor.result()  # its error
         evidence = await self.witness.look()
         moves_s = sorted(at_ms / 1000 for at_ms in evidence.generations.values())
-        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s)
+        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.thaws)
         verdict = judge(self.oracle, self.feeder.posted, evidence, fates, everything_is_due=release)
         verdict.figures["shards_rebuilt"] = self.fleet.shards_rebuilt()
         verdict.figures["accepted_by_gateway"] = self.feeder.accepted_by_gateway
