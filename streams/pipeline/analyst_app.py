@@ -33,6 +33,8 @@ class Worker(Protocol):
 
     async def end_assignment(self, consumer: OwnOffsetsConsumer) -> None: ...
 
+    async def last_work_ended(self) -> None: ...
+
     async def stop(self) -> None: ...
 
 
@@ -104,6 +106,13 @@ class AnalystApp(faust.App):
             await super().on_stop()
         finally:
             await self.worker.stop()
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self.should_stop and revoked:
+            # Faust would let them go at once, while their calls are under way: the next worker would pay for the same
+            # texts, and what ends here could not be committed any more.
+            await self.worker.last_work_ended()
+        await super()._on_partitions_revoked(revoked)
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         if not self.should_stop:

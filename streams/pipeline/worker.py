@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -10,6 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from agents.analyse import KEEP_S
 from agents.guards.backoff import Backoff
 from schemas.errors import Fatal, Retryable
 from schemas.topics import ANSWERS_CHANGELOG, INPUT_TOPICS, Topic
@@ -64,6 +66,7 @@ class Worker:
         #: What ended the worker or made it take no more records, if it was not a signal from outside.
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
+        self._last_work_ended = asyncio.Event()
         self.halted: Fatal | None = None
 
     async def start(self, app: AnalystApp) -> None:
@@ -152,12 +155,22 @@ class Worker:
         assert self.app is not None
         if self.app.should_stop:
             end_process_within(STOP_WITHIN_S)
-        await self._assignment.drain(STOP_DRAIN_S if self.app.should_stop else DRAIN_S)
-        due = self._assignment.due(self.app.consumer_generation_id)
-        self._assignment.revoke()
-        consumer._unacked_messages.clear()
-        if due:
-            await self._last_commit(consumer, {tp: offset for tp, (_, offset) in due.items()})
+        try:
+            await self._assignment.drain(STOP_DRAIN_S if self.app.should_stop else DRAIN_S)
+            due = self._assignment.due(self.app.consumer_generation_id)
+            self._assignment.revoke()
+            consumer._unacked_messages.clear()
+            if due:
+                await self._last_commit(consumer, {tp: offset for tp, (_, offset) in due.items()})
+        finally:
+            if self.app.should_stop:
+                self._last_work_ended.set()
+
+    async def last_work_ended(self) -> None:
+        """Returns when the stop has ended the last assignment, or should have."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_DRAIN_S + KEEP_S + LAST_COMMIT_S):
+                await self._last_work_ended.wait()
 
     async def _last_commit(self, consumer: OwnOffsetsConsumer, offsets: Mapping[TP, int]) -> None:
         try:

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 import signal
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -30,6 +31,7 @@ IN_FLIGHT = 304
 GOOD = 10
 WITHIN_S = 10.0
 HANGS = "hanging"
+REVOKING = "Revoking previously assigned partitions frozenset({T"
 
 
 @pytest.fixture
@@ -52,13 +54,13 @@ class Lots:
         self.finished: dict[TopicPartition, int] = {}
         self._ends = dict.fromkeys(range(PARTITIONS), 0)
 
-    async def produce(self, hanging: int) -> None:
+    async def produce(self, hanging: int, partitions: Collection[int] = range(PARTITIONS)) -> None:
         """Returns when all but the hanging ones are done, and those are in flight."""
         self._put({"markers": [{"text": HANGS, "kind": "hang"}], "hang_s": 3600})
-        words = ["good"] * GOOD + [HANGS] + ["good"] * GOOD + [HANGS] * (hanging // PARTITIONS - 1)
-        for partition, end in self._ends.items():
-            self.finished[TopicPartition(Topic.CONVERSATIONS, partition)] = end + GOOD
-        await self._send(words)
+        words = ["good"] * GOOD + [HANGS] + ["good"] * GOOD + [HANGS] * (hanging // len(partitions) - 1)
+        for partition in partitions:
+            self.finished[TopicPartition(Topic.CONVERSATIONS, partition)] = self._ends[partition] + GOOD
+        await self._send(words, partitions)
         await self.rows(self._produced - hanging)
         await asyncio.to_thread(
             until, lambda: self.stats()["hanging"] == hanging, within_s=30, what="the calls are in flight"
@@ -67,7 +69,7 @@ class Lots:
     async def produce_while_nothing_is_stored(self, count: int) -> None:
         """Returns when their calls are answered."""
         answered = self.stats()["answered"]
-        await self._send(["good"] * (count // PARTITIONS))
+        await self._send(["good"] * (count // PARTITIONS), range(PARTITIONS))
         await asyncio.to_thread(
             until, lambda: self.stats()["answered"] == answered + count, within_s=30, what="the calls are answered"
         )
@@ -77,10 +79,10 @@ class Lots:
         """The end of each partition."""
         return {TopicPartition(Topic.CONVERSATIONS, partition): end for partition, end in self._ends.items()}
 
-    async def _send(self, words: Sequence[str]) -> None:
-        """To each partition."""
+    async def _send(self, words: Sequence[str], partitions: Collection[int]) -> None:
+        """To each of the partitions."""
         async with AIOKafkaProducer(bootstrap_servers=self._broker.bootstrap_servers, acks="all") as producer:
-            for partition in self._ends:
+            for partition in partitions:
                 for word in words:
                     await producer.send(Topic.CONVERSATIONS, self._conversation(word, partition), partition=partition)
                 self._ends[partition] += len(words)
@@ -153,9 +155,18 @@ async def stopped(worker: Process, what: str) -> None:
 
 async def hears(worker: Process) -> None:
     """Returns when it has begun to stop."""
-    await asyncio.to_thread(
-        until, lambda: "worker_stopping" in worker.log.read_text(), within_s=10, what="the signal is heard"
-    )
+    await tells(worker, "worker_stopping")
+
+
+async def tells(worker: Process, what: str, count: int = 1) -> None:
+    """Returns when the worker's log has it so often."""
+    await asyncio.to_thread(until, lambda: worker.log.read_text().count(what) >= count, within_s=20, what=what)
+
+
+def partitions_of(worker: Process) -> set[int]:
+    """Of the conversations, by its latest assignment."""
+    [*_, latest] = re.findall("Setting newly assigned partitions ([^}]*)", worker.log.read_text())
+    return {int(number) for number in re.findall(r"'conversations', partition=(\d)", latest)}
 
 
 @pytest.mark.kafka
@@ -206,6 +217,28 @@ async def test_workers_stop_in_time_and_exactly(
     await hears(worker)
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.process.wait, 5) == -signal.SIGTERM
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_partitions_move_only_when_the_work_of_a_stopping_worker_has_ended(service: Service, lots: Lots) -> None:
+    """Another worker leaves meanwhile. What ends within the stop is committed, and nobody pays for it again."""
+    stays = await asyncio.to_thread(service.start_worker, "stays")
+    leaves = await asyncio.to_thread(service.start_worker, "leaves")
+    await tells(stays, "Setting newly assigned", 2)
+    await lots.produce(IN_FLIGHT, partitions_of(stays))
+    moves = stays.log.read_text().count(REVOKING)
+    stopping = asyncio.create_task(stopped(stays, "the group rebalances meanwhile"))
+    await hears(stays)
+    assert await asyncio.to_thread(leaves.stop) == 0
+    await tells(stays, REVOKING, moves + 1)
+    await asyncio.to_thread(lots.release)
+    await stopping
+    committed = await lots.committed()
+    assert {at: committed[at] for at in lots.finished} == {at: lots.ends[at] for at in lots.finished}
+    await lots.settle("next")
+    stats = lots.stats()
+    assert stats["calls"] == stats["distinct_texts"]
 
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
