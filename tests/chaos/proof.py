@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.chaos.planted_bugs import BUGS, HARMLESS
@@ -55,8 +55,8 @@ def _story(bug: str | None) -> str:
 async def prove(folder: Path, seed: int, bug: str | None, say: Callable[[str], None]) -> Proof:
     """A calm start, round 0, then rounds with this bug in every worker, until the judge is red or they are over."""
     rounds = CONTROL_ROUNDS if bug in CONTROLS else MAX_ROUNDS
-    faults = BUGS[str(bug)].faults if bug in BUGS else None
-    plan = Plan(seed, rounds, _IDS, bug, _SETTLE_WITHIN_S, calm_ids=_CALM_IDS, faults=faults)
+    own = {"faults": BUGS[str(bug)].faults, "settings": BUGS[str(bug)].settings} if bug in BUGS else {}
+    plan = replace(Plan(seed, rounds, _IDS, bug, _SETTLE_WITHIN_S, calm_ids=_CALM_IDS), **own)
     total = await run_world(folder / (bug or "none"), plan, range(1, rounds + 1), say)
     return Proof(bug, total.rounds, dict(total.violations))
 
@@ -64,12 +64,12 @@ async def prove(folder: Path, seed: int, bug: str | None, say: Callable[[str], N
 def prove_all(
     folder: Path, seed: int, bugs: Iterable[str | None], worlds_at_once: int, say: Callable[[str], None]
 ) -> list[Proof]:
-    """Each told as a line of the table."""
+    """Each told as a line of the table, as soon as it is there."""
     proofs = []
     with side_by_side(worlds_at_once) as worlds:
-        for proof in worlds.map(partial(_prove_alone, folder, seed), bugs):
-            proofs.append(proof)
-            say(proof.as_row)
+        for proven in as_completed([worlds.submit(_prove_alone, folder, seed, bug) for bug in bugs]):
+            proofs.append(proven.result())
+            say(proofs[-1].as_row)
     return proofs
 
 
