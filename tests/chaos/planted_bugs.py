@@ -51,7 +51,7 @@ def _bug(
 #: A worker that was frozen out comes back, and gets partitions that another one went on with.
 _THAWED_AND_LEFT_ALONE = RoundFaults(("frozen",), ("grok_slow",))
 #: Records wait in a worker for calls to end, and their calls begin when it is thawed.
-_THAWED_WITH_RECORDS_WAITING = {"MAX_IN_FLIGHT": "100"}
+_THAWED_WITH_RECORDS_WAITING = {"MAX_IN_FLIGHT": "256"}
 
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
