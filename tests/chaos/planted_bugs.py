@@ -5,7 +5,7 @@ They prove the harness and nothing else; `python -m tests.chaos.buggy_worker BUG
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from tests.chaos import planted_in_answers, planted_in_offsets, planted_in_sinks
@@ -28,7 +28,7 @@ Finding = Literal[
 class Bug:
     """`story` is what the developer did; `shows_as` the finding of the judge that must turn red, beside any others.
 
-    A bug that shows in one situation only has its own `faults` and `settings`, which make it in every round.
+    A bug that shows in one situation only has its own `faults`, which make it in every round.
     """
 
     name: str
@@ -36,22 +36,16 @@ class Bug:
     shows_as: Finding
     patch: Callable[[], None]
     faults: RoundFaults | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def _bug(
-    patch: Callable[[], None],
-    shows_as: Finding,
-    faults: RoundFaults | None = None,
-    settings: Mapping[str, str] | None = None,
-) -> Bug:
-    return Bug(patch.__name__, inspect.getdoc(patch) or "", shows_as, patch, faults, settings or {})
+def _bug(patch: Callable[[], None], shows_as: Finding, faults: RoundFaults | None = None) -> Bug:
+    return Bug(patch.__name__, inspect.getdoc(patch) or "", shows_as, patch, faults)
 
 
 #: A worker that was frozen out comes back, and gets partitions that another one went on with.
 _THAWED_AND_LEFT_ALONE = RoundFaults(("frozen",), ("grok_slow",))
-#: Records wait in a worker for calls to end, and their calls begin when it is thawed.
-_THAWED_WITH_RECORDS_WAITING = {"MAX_IN_FLIGHT": "256"}
+#: A worker that was frozen out comes back, and the broker that would tell it so is away.
+_THAWED_WITHOUT_A_COORDINATOR = RoundFaults(("frozen",), ("broker_killed", "broker_killed", "broker_killed"))
 
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
@@ -80,7 +74,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_answers.cache_key_cut, "corrupted"),
         _bug(planted_in_answers.no_single_flight, "paid_again"),
         _bug(planted_in_answers.flight_drops_error, "corrupted"),
-        _bug(planted_in_answers.lease_not_asked, "paid_again", settings=_THAWED_WITH_RECORDS_WAITING),
+        _bug(planted_in_answers.lease_not_asked, "paid_again", _THAWED_WITHOUT_A_COORDINATOR),
         _bug(planted_in_answers.changelog_not_written, "paid_again"),
         _bug(planted_in_answers.home_by_salted_hash, "paid_again"),
     )

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.planted_bugs import BUGS, HARMLESS
@@ -55,8 +55,8 @@ def _story(bug: str | None) -> str:
 async def prove(folder: Path, seed: int, bug: str | None, say: Callable[[str], None]) -> Proof:
     """A calm start, round 0, then rounds with this bug in every worker, until the judge is red or they are over."""
     rounds = CONTROL_ROUNDS if bug in CONTROLS else MAX_ROUNDS
-    own = {"faults": BUGS[str(bug)].faults, "settings": BUGS[str(bug)].settings} if bug in BUGS else {}
-    plan = replace(Plan(seed, rounds, _IDS, bug, _SETTLE_WITHIN_S, calm_ids=_CALM_IDS), **own)
+    faults = BUGS[str(bug)].faults if bug in BUGS else None
+    plan = Plan(seed, rounds, _IDS, bug, _SETTLE_WITHIN_S, calm_ids=_CALM_IDS, faults=faults)
     total = await run_world(folder / (bug or "none"), plan, range(1, rounds + 1), say)
     return Proof(bug, total.rounds, dict(total.violations))
 

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +111,6 @@ class Plan:
     worlds_at_once: int = 1
     #: Of each round, in place of those that the seed deals.
     faults: RoundFaults | None = None
-    #: Of the service, in place of the usual ones.
-    settings: Mapping[str, str] = field(default_factory=dict)
 
     def rounds_by_world(self) -> list[range]:
         """Numbers of rounds, from 1 on."""
@@ -167,7 +165,7 @@ async def run_world(folder: Path, plan: Plan, rounds: Sequence[int], say: Callab
     here = folder / f"world-of-round-{rounds[0]}"
     here.mkdir(parents=True)
     faults = [plan.faults] * rounds[-1] if plan.faults else deal(plan.seed, rounds[-1])
-    async with build(here, plan.seed + rounds[0], plan.bug, plan.settings) as world:
+    async with build(here, plan.seed + rounds[0], plan.bug) as world:
         verdict, done = await _calm(world, plan), 0
         for number in rounds:
             if not verdict.is_green:

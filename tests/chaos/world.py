@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -145,19 +145,15 @@ class World:
 
 
 @asynccontextmanager
-async def build(
-    folder: Path, seed: int, bug: str | None = None, settings: Mapping[str, str] | None = None
-) -> AsyncIterator[World]:
-    """Ready when two workers are; everything is ended at the end. `settings` come before the usual ones."""
+async def build(folder: Path, seed: int, bug: str | None = None) -> AsyncIterator[World]:
+    """Ready when two workers are; everything is ended at the end."""
     async with AsyncExitStack() as stack:
         log = stack.enter_context(closing(LogSink(folder / "servers.log")))
         cluster, postgres = Cluster(folder, log), Postgres(folder, log)
         stack.callback(cluster.stop)
         stack.callback(postgres.stop)
         await asyncio.gather(asyncio.to_thread(cluster.start), asyncio.to_thread(postgres.start))
-        service = stack.enter_context(
-            Service(folder, cluster.bootstrap_servers, postgres.url, **_SETTINGS | dict(settings or {}))
-        )
+        service = stack.enter_context(Service(folder, cluster.bootstrap_servers, postgres.url, **_SETTINGS))
         await _prepare_database(postgres)
         journal = folder / "journal.jsonl"
         journal.touch()
