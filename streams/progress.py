@@ -62,9 +62,10 @@ class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
         self._progress.console.print(f"  {line}", style="dim", markup=False, highlight=False)
 
     def begin(self, step: str, total: int | None) -> None:
-        task = self._progress.add_task(
-            step, total=total and max(total, 1), count="" if total is None else f"0/{total:,}"
-        )
+        if total is None:
+            task = self._progress.add_task(step, total=None, count="")
+        else:
+            task = self._progress.add_task(step, total=max(total, 1), count=f"0/{total:,}")
         self._bars[step] = _Bar(task, total)
 
     def reached(self, step: str, count: int) -> None:
