@@ -160,7 +160,7 @@ async def hears(worker: Process) -> None:
 
 async def tells(worker: Process, what: str, count: int = 1) -> None:
     """Returns when the worker's log has it so often."""
-    await asyncio.to_thread(until, lambda: worker.log.read_text().count(what) >= count, within_s=20, what=what)
+    await asyncio.to_thread(until, lambda: worker.log.read_text().count(what) >= count, within_s=10, what=what)
 
 
 def partitions_of(worker: Process) -> set[int]:
