@@ -1,6 +1,5 @@
 """What goes wrong with a database: it dies, stands still, drops its connections, or takes its time to commit."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -8,6 +7,7 @@ import asyncpg
 
 from streams.local.postgres import Postgres
 from tests.chaos.process_tree import continue_tree, is_stopped, kill_tree, stop_tree
+from tests.chaos.waiting import became_true
 
 _TIMEOUT_S = 5.0
 _CUT = """
@@ -81,11 +81,9 @@ class DatabaseFaults:
 
     async def until_written_to(self, within_s: float) -> bool:
         """Returns at a moment at which rows are being written, and whether there was one."""
-        with suppress(TimeoutError, *_AWAY):
-            async with asyncio.timeout(within_s), self._connection() as connection:
-                while not await connection.fetchval(_WRITERS):
-                    await asyncio.sleep(0.005)
-                return True
+        with suppress(*_AWAY):
+            async with self._connection() as connection:
+                return await became_true(lambda: connection.fetchval(_WRITERS), within_s, 0.005)
         return False
 
     async def cut_connections(self) -> int:
@@ -101,7 +99,7 @@ class DatabaseFaults:
 
     async def normal_commits(self) -> bool:
         """Ends slow_commits, but for statements that wait already. Whether the server did it."""
-        return await self._did(_COUNTER, _SLOWNESS.format(seconds=0))
+        return await self._did(_SLOWNESS.format(seconds=0))
 
     async def slowed(self) -> int:
         """How many statements have met the trigger so far, slow or not; 0 while the server is away."""

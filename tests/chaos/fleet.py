@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
-from tests.chaos.payments import Death, Thaw
+from tests.chaos.payments import Death, Freeze
 from tests.chaos.verdict import Verdict
+from tests.chaos.waiting import became_true
 from tests.e2e.service import Process, Service, get
 
 WORKERS_MIN, WORKERS_MAX = 2, 4
@@ -72,9 +73,7 @@ class Fleet:
         self._bug = bug
         self.members = [Member(f"worker-{number}", service.folder) for number in range(WORKERS_MAX)]
         self.deaths: list[Death] = []
-        #: From when to when a worker was frozen.
-        self.freezes: list[tuple[float, float]] = []
-        self.thaws: list[Thaw] = []
+        self.freezes: list[Freeze] = []
         self.happened: Counter[str] = Counter()
         #: What a worker must not do.
         self.violations: list[tuple[str, str]] = []
@@ -129,9 +128,7 @@ class Fleet:
         try:
             await until
         finally:
-            thawed_s = time.time()
-            self.freezes.append((frozen_s, thawed_s))
-            self.thaws.append(Thaw(member.caller, thawed_s))
+            self.freezes.append(Freeze(member.caller, frozen_s, time.time()))
             member.is_frozen = False
             process.send_signal(signal.SIGCONT)
 
@@ -186,13 +183,10 @@ class Fleet:
 
     async def ready(self, within_s: float) -> bool:
         """Whether every living worker got ready in time."""
-        try:
-            async with asyncio.timeout(within_s):
-                while not all([await asyncio.to_thread(member.is_ready) for member in self.living]):
-                    await asyncio.sleep(0.3)
-        except TimeoutError:
-            return False
-        return True
+        return await became_true(lambda: asyncio.to_thread(self._all_ready), within_s, 0.3)
+
+    def _all_ready(self) -> bool:
+        return all(member.is_ready() for member in self.living)
 
     def shards_rebuilt(self) -> int:
         """How often a worker noticed that a shard of its table was torn."""

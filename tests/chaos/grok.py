@@ -5,10 +5,10 @@ import json
 import random
 import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from tests.chaos.oracle import HANG_MARKER, REFUSED_MARKER
+from tests.chaos.waiting import became_true
 
 _TIMEOUT_S = 30
 _TROUBLE_S = (5.0, 10.0)
@@ -48,13 +48,14 @@ class Grok:
         """For some seconds, and until enough calls have met it; how many have."""
         rates = TROUBLES[name]
         before = await asyncio.to_thread(self._spoiled, rates)
+
+        def is_enough() -> bool:
+            return self._spoiled(rates) - before >= _SPOILED
+
         await asyncio.to_thread(self._put, rates)
         try:
             await asyncio.sleep(source.uniform(*self._trouble_s))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SPOILED_WITHIN_S):
-                    while await asyncio.to_thread(self._spoiled, rates) - before < _SPOILED:
-                        await asyncio.sleep(0.3)
+            await became_true(lambda: asyncio.to_thread(is_enough), _SPOILED_WITHIN_S, 0.3)
             return await asyncio.to_thread(self._spoiled, rates) - before
         finally:
             await asyncio.to_thread(self._put, {})

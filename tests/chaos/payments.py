@@ -33,11 +33,12 @@ class Death(NamedTuple):
     kind: str
 
 
-class Thaw(NamedTuple):
-    """A frozen worker was let go on."""
+class Freeze(NamedTuple):
+    """A worker stood still; at the end it was let go on."""
 
     caller: str
-    at_s: float
+    from_s: float
+    to_s: float
 
 
 class Outage(NamedTuple):
@@ -54,7 +55,7 @@ class Fates:
     deaths: Sequence[Death]
     outages: Sequence[Outage]
     moves_s: Sequence[float]
-    thaws: Sequence[Thaw] = ()
+    freezes: Sequence[Freeze] = ()
 
     def is_outage(self, from_s: float, to_s: float) -> bool:
         """Whether brokers were away at any time in between."""
@@ -83,8 +84,8 @@ class Cashier:
         self._deaths: dict[str, list[Death]] = defaultdict(list)
         for death in sorted(fates.deaths, key=lambda death: death.at_s):
             self._deaths[death.caller].append(death)
-        #: Thaws, each of which may still excuse one call.
-        self._thaws = list(fates.thaws)
+        #: Each of them may still excuse one call.
+        self._freezes = list(fates.freezes)
 
     def judge(self, calls: Iterable[Call]) -> None:
         """Calls that the stand-in spoiled have to be followed by another; any other text has one call, but for those
@@ -126,9 +127,9 @@ class Cashier:
 
     def _was_half_sent(self, call: Call) -> bool:
         """Its worker was frozen between its last look at the lease and the socket, which no client can rule out."""
-        for thaw in self._thaws:
-            if thaw.caller == call.caller and 0 <= call.began_s - thaw.at_s <= _HALF_SENT_S:
-                self._thaws.remove(thaw)
+        for freeze in self._freezes:
+            if freeze.caller == call.caller and 0 <= call.began_s - freeze.to_s <= _HALF_SENT_S:
+                self._freezes.remove(freeze)
                 self._verdict.figures["half_sent"] += 1
                 return True
         return False

@@ -9,7 +9,7 @@ from schemas.topics import ANSWERS_CHANGELOG, Topic
 from tests.chaos.evidence import Call
 from tests.chaos.judge import judge
 from tests.chaos.oracle import Kind
-from tests.chaos.payments import Death, Fates, Outage, Thaw
+from tests.chaos.payments import Death, Fates, Freeze, Outage
 from tests.chaos.scene import CALLER, Scene
 from tests.chaos.verdict import Verdict
 
@@ -21,9 +21,9 @@ def verdict_on(
     *deaths: Death,
     outages: tuple[Outage, ...] = (),
     moves_s: tuple[float, ...] = (),
-    thaws: tuple[Thaw, ...] = (),
+    freezes: tuple[Freeze, ...] = (),
 ) -> Verdict:
-    fates = Fates(deaths, outages, moves_s, thaws)
+    fates = Fates(deaths, outages, moves_s, freezes)
     return judge(scene.oracle, scene.posted, scene.evidence, fates, everything_is_due=True)
 
 
@@ -222,14 +222,14 @@ def test_a_thawed_worker_may_send_the_one_request_that_it_was_sending() -> None:
     """At once, and only that one; it counts as cut off."""
     scene, _ = cut_off_scene()
     again = scene.evidence.calls[-1]
-    thaw = Thaw(again.caller, again.began_s - 0.001)
-    verdict = verdict_on(scene, thaws=(thaw,))
+    freeze = Freeze(again.caller, again.began_s - 15, again.began_s - 0.001)
+    verdict = verdict_on(scene, freezes=(freeze,))
     assert verdict.is_green, verdict.lines()
     assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
-    assert verdict_on(scene, thaws=(thaw._replace(at_s=again.began_s - 1),)).counts["paid_again"] == 1
-    assert verdict_on(scene, thaws=(thaw._replace(caller=CALLER),)).counts["paid_again"] == 1
+    assert verdict_on(scene, freezes=(freeze._replace(to_s=again.began_s - 1),)).counts["paid_again"] == 1
+    assert verdict_on(scene, freezes=(freeze._replace(caller=CALLER),)).counts["paid_again"] == 1
     scene.evidence.calls.append(again._replace(began_s=again.began_s + 0.001))
-    assert verdict_on(scene, thaws=(thaw,)).counts["paid_again"] == 1
+    assert verdict_on(scene, freezes=(freeze,)).counts["paid_again"] == 1
 
 
 def long_ago(scene: Scene, by_s: float) -> float:

@@ -3,10 +3,10 @@
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from tests.chaos.fleet import WORKERS_MAX, WORKERS_MIN, Fleet, Member
 from tests.chaos.schedule import Fault
+from tests.chaos.waiting import became_true
 
 #: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
 _FREEZE_S = (13.0, 19.0)
@@ -49,14 +49,14 @@ class WorkerFaults:
         await self._fleet.kill(member)
         was_there = self._fleet.lose_tables(member)
         self._fleet.start(member)
-        self._fleet.happened["killed_and_table_lost"] += was_there
+        self._happened("killed_and_table_lost", hit=was_there)
 
     async def _killed_and_table_torn(self, source: random.Random) -> None:
         member = await self._fleet.pick(source)
         await self._fleet.kill(member)
         was_there = self._fleet.tear_table(member, source)
         self._fleet.start(member)
-        self._fleet.happened["killed_and_table_torn"] += was_there
+        self._happened("killed_and_table_torn", hit=was_there)
 
     async def _killed_in_recovery(self, source: random.Random) -> None:
         """A second time, while it restores its table, the whole of which is lost."""
@@ -68,7 +68,8 @@ class WorkerFaults:
         if await _until(lambda: member.told(_ASSIGNED, since)):
             await asyncio.sleep(source.uniform(0, _RECOVERY_S))
         await self._fleet.kill(member)
-        self._fleet.happened["killed_in_recovery"] += member.told(_ASSIGNED, since) > member.told(_RESTORED, since)
+        in_recovery = member.told(_ASSIGNED, since) > member.told(_RESTORED, since)
+        self._happened("killed_in_recovery", hit=in_recovery)
         self._fleet.start(member)
 
     async def _all_killed(self, source: random.Random) -> None:
@@ -121,15 +122,10 @@ class WorkerFaults:
                 await self._fleet.stop(await self._fleet.pick(source))
         self._happened("churn")
 
-    def _happened(self, name: str) -> None:
-        self._fleet.happened[name] += 1
+    def _happened(self, name: str, *, hit: bool = True) -> None:
+        self._fleet.happened[name] += hit
 
 
 async def _until(condition: Callable[[], object]) -> bool:
     """Whether it became true in time: with a member gone the group may take a session and a rebalance."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_ASSIGNED_WITHIN_S):
-            while not await asyncio.to_thread(condition):
-                await asyncio.sleep(0.05)
-            return True
-    return False
+    return await became_true(lambda: asyncio.to_thread(condition), _ASSIGNED_WITHIN_S, 0.05)

@@ -28,6 +28,7 @@ from tests.chaos.judge import judge
 from tests.chaos.oracle import PARTITIONS, Kind, Oracle
 from tests.chaos.payments import Fates
 from tests.chaos.verdict import Verdict
+from tests.chaos.waiting import became_true
 from tests.chaos.witness import Witness
 from tests.chaos.worker_faults import WorkerFaults
 from tests.e2e.service import Service
@@ -96,15 +97,13 @@ class World:
 
     async def _last_look(self) -> Verdict:
         """When nothing is under way any more: a call that nobody needed, or a late commit, is to be seen too."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_QUIET_WITHIN_S):
-                while (await asyncio.to_thread(self.grok.stats))["in_flight"]:
-                    await asyncio.sleep(0.2)
+        await became_true(lambda: asyncio.to_thread(lambda: not self._in_flight()), _QUIET_WITHIN_S, 0.2)
         await asyncio.sleep(_LATE_S)
         return self._told(await self._verdict(release=True))
 
     def _told(self, verdict: Verdict) -> Verdict:
         self.fleet.tell(verdict)
+        verdict.figures["shards_rebuilt"] = self.fleet.shards_rebuilt()
         self.note(f"judged: {dict(verdict.counts)}")
         return verdict
 
@@ -113,12 +112,11 @@ class World:
             self.supervisor.result()  # its error
         evidence = await self.witness.look()
         moves_s = sorted(at_ms / 1000 for at_ms in evidence.generations.values())
-        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.thaws)
+        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.freezes)
         verdict = judge(self.oracle, self.feeder.posted, evidence, fates, everything_is_due=release)
-        verdict.figures["shards_rebuilt"] = self.fleet.shards_rebuilt()
         verdict.figures["accepted_by_gateway"] = self.feeder.accepted_by_gateway
         verdict.figures["frozen_out"] = sum(
-            fates.moves(frozen_s, thawed_s) > 0 for frozen_s, thawed_s in self.fleet.freezes
+            fates.moves(freeze.from_s, freeze.to_s) > 0 for freeze in self.fleet.freezes
         )
         return verdict
 
@@ -131,12 +129,10 @@ class World:
 
     async def under_load(self, calls: int, within_s: float) -> bool:
         """Whether so many calls were under way at the stand-in in time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while (await asyncio.to_thread(self.grok.stats))["in_flight"] < calls:
-                    await asyncio.sleep(0.2)
-                return True
-        return False
+        return await became_true(lambda: asyncio.to_thread(lambda: self._in_flight() >= calls), within_s, 0.2)
+
+    def _in_flight(self) -> int:
+        return int(self.grok.stats()["in_flight"])
 
     @property
     def happened(self) -> Counter[str]:
