@@ -29,13 +29,14 @@ _MUST_HAPPEN = (
     *("workers_killed", "workers_frozen", "frozen_out", "rebalances", "redelivered", "accepted_by_gateway"),
     *("cut_off", "rounds_under_load"),
 )
-#: And what must have happened more than now and then: its name, of what, and the least share.
+#: And what must have happened more than now and then in a long run: its name, of what, and the least share.
 _NOT_RARE = (
     ("rounds_under_load", "rounds", 0.8),
     ("frozen_out", "workers_frozen", 0.5),
     ("stopped_in_order", "workers_stopped", 0.5),
 )
-#: From so many rounds on every kind of fault must have happened, and a torn table have been noticed.
+#: From so many rounds on every kind of fault must have happened, a torn table have been noticed, and shares are looked
+#: at: of one stop or two, none in order may be chance.
 ROUNDS_FOR_ALL_FAULTS = 20
 _IN_A_LONG_RUN = {*FAULTS, "shards_rebuilt"}
 IN_FLIGHT_AT_A_KILL = 200
@@ -88,7 +89,7 @@ class Total:
         figures = self.figures
         wanted = {*_MUST_HAPPEN, *(_IN_A_LONG_RUN if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ())}
         absent = sorted(name for name in wanted if not figures[name])
-        for name, of, share in _NOT_RARE:
+        for name, of, share in _NOT_RARE if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ():
             if figures[name] < share * (whole := self.rounds if of == "rounds" else figures[of]):
                 absent.append(f"{name} only {figures[name]} times, of {whole} {of}")
         most = max(self.in_flight_at_kills, default=0)
