@@ -44,8 +44,9 @@ def _bug(patch: Callable[[], None], shows_as: Finding, faults: RoundFaults | Non
 
 #: A worker that was frozen out comes back, and gets partitions that another one went on with.
 _THAWED_AND_LEFT_ALONE = RoundFaults(("frozen",), ("grok_slow",))
-#: A worker that was frozen out comes back, and the broker that would tell it so is away.
-_THAWED_WITHOUT_A_COORDINATOR = RoundFaults(("frozen",), ("broker_killed", "broker_killed", "broker_killed"))
+#: A worker is frozen out while some of its texts wait to be asked again: their pauses are over when it goes on, before
+#: the group has told it anything.
+_THAWED_WITH_CALLS_DUE = RoundFaults(("frozen", "frozen"), ("grok_errors",) * 4)
 
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
@@ -74,7 +75,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_answers.cache_key_cut, "corrupted"),
         _bug(planted_in_answers.no_single_flight, "paid_again"),
         _bug(planted_in_answers.flight_drops_error, "corrupted"),
-        _bug(planted_in_answers.lease_not_asked, "paid_again", _THAWED_WITHOUT_A_COORDINATOR),
+        _bug(planted_in_answers.lease_not_asked, "paid_again", _THAWED_WITH_CALLS_DUE),
         _bug(planted_in_answers.changelog_not_written, "paid_again"),
         _bug(planted_in_answers.home_by_salted_hash, "paid_again"),
     )
