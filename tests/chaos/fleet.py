@@ -139,7 +139,8 @@ class Fleet:
         took_s = time.monotonic() - began_s
         self.deaths.append(Death(member.caller, told_s, "stopped"))
         self.happened["workers_stopped"] += 1
-        self.happened["stopped_in_order"] += code == 0
+        # Another code is that of the last resort, or of a signal that came before the process listens to any.
+        self.happened["stopped_in_order" if code == 0 else f"stopped_with_{code}"] += 1
         if took_s > _STOP_WITHIN_S:
             self.violations.append(("stops_too_slow", f"{member.name} after {took_s:.1f} s"))
 
