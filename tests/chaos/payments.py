@@ -65,6 +65,12 @@ class Fates:
         """Rebalances in between."""
         return bisect_right(self.moves_s, to_s) - bisect_left(self.moves_s, from_s)
 
+    def moved_soon(self, from_s: float, within_s: float) -> bool:
+        """Whether a rebalance ended in time; one that brokers interrupt by going away ends when they are back."""
+        until_s = from_s + within_s
+        until_s = max([until_s, *(outage.to_s for outage in self.outages if outage.from_s <= until_s)])
+        return self.moves(from_s, until_s) > 0
+
 
 class _Loss(NamedTuple):
     """A call that was lost with its worker; one of a worker that lives on may not be made again by itself."""
@@ -148,7 +154,7 @@ class Cashier:
         until_s = call.ended_s + _KEPT_WITHIN_S
         return (
             self._fates.is_outage(call.ended_s, until_s)
-            and self._fates.moves(call.ended_s, call.ended_s + _LET_GO_BEFORE_S) > 0
+            and self._fates.moved_soon(call.ended_s, _LET_GO_BEFORE_S)
             and not any(call.began_s <= kept <= until_s for kept in kept_s)
         )
 
@@ -173,7 +179,7 @@ class Cashier:
             self._verdict.violation("paid_again", f"text {asked[0].text[:8]} was asked {len(asked)} times ({fault})")
 
     def _had_to_let_go(self, call: Call) -> bool:
-        if self._fates.moves(call.ended_s - _LET_GO_AFTER_S, call.ended_s + _LET_GO_BEFORE_S):
+        if self._fates.moved_soon(call.ended_s - _LET_GO_AFTER_S, _LET_GO_AFTER_S + _LET_GO_BEFORE_S):
             return True
         near = (call.ended_s - _LET_GO_BEFORE_S, call.ended_s + _LET_GO_BEFORE_S)
         return any(near[0] <= death.at_s <= near[1] for death in self._deaths.get(call.caller, ()))

@@ -309,6 +309,16 @@ def test_what_hangs_may_be_given_up_when_the_partition_goes() -> None:
     assert verdict_on(scene, Death(CALLER, call.ended_s, "killed")).is_green
 
 
+def test_a_rebalance_that_frozen_brokers_hold_up_is_near_until_they_are_back() -> None:
+    """Revoked, given up after the drain, and nothing more for half a minute."""
+    scene = Scene(10)
+    ended_s = scene.call(scene.case(Kind.FRESH), end="cut_off", fault="hang").ended_s
+    moved_s = ended_s + 25
+    assert verdict_on(scene, moves_s=(moved_s,)).counts["paid_again"] == 1
+    assert verdict_on(scene, moves_s=(moved_s,), outages=(Outage(ended_s - 6, moved_s),)).is_green
+    assert verdict_on(scene, moves_s=(moved_s,), outages=(Outage(ended_s - 9, ended_s - 6),)).counts["paid_again"] == 1
+
+
 def test_a_kept_answer_excuses_no_second_call_whoever_dies() -> None:
     """The changelog had the answer before the worker died."""
     scene = Scene(10)
