@@ -1,7 +1,6 @@
 """The thread of Faust's consumer: heartbeats that are heard of, commits that may fail, and an end in time."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol, cast
@@ -15,6 +14,7 @@ from faust.types import TP
 from mode.threads import QueueServiceThread
 
 from streams.kafka_consumer import stop_consumer
+from streams.pipeline.group_voice import listen
 from streams.pipeline.lease import GroupLease
 
 FETCH_MAX_WAIT_MS = 200
@@ -47,7 +47,7 @@ class OwnOffsetsThread(AIOKafkaConsumerThread):
         """Starts Faust's consumer, and listens to what its group says: aiokafka keeps that to itself."""
         await super().on_start()
         coordinator = self._ensure_consumer()._coordinator
-        _listen(coordinator, cast(GroupApp, self.app).lease)
+        listen(coordinator, cast(GroupApp, self.app).lease)
         _commit_as_members_only(coordinator)
 
     async def on_thread_stop(self) -> None:
@@ -117,34 +117,3 @@ def _commit_as_members_only(coordinator: Any) -> None:
 def _hear_the_error(task: "asyncio.Task[None]") -> None:
     if not task.cancelled():
         task.exception()
-
-
-def _listen(coordinator: Any, lease: GroupLease) -> None:
-    """The lease begins with a join, is renewed by heartbeats, and is lost when the group does not know us any more."""
-    send_heartbeat, rejoin, reset = (
-        coordinator._do_heartbeat,
-        coordinator._do_rejoin_group,
-        coordinator.reset_generation,
-    )
-
-    async def send_and_tell() -> bool:
-        sent_at_s = time.monotonic()
-        was_taken = bool(await send_heartbeat())
-        if was_taken:
-            lease.renewed(sent_at_s)
-        return was_taken
-
-    async def rejoin_and_tell(subscription: Any) -> bool:
-        began_s = time.monotonic()
-        has_joined = bool(await rejoin(subscription))
-        if has_joined:
-            lease.renewed(began_s)
-        return has_joined
-
-    def reset_and_tell() -> None:
-        lease.lost()
-        reset()
-
-    coordinator._do_heartbeat = send_and_tell
-    coordinator._do_rejoin_group = rejoin_and_tell
-    coordinator.reset_generation = reset_and_tell

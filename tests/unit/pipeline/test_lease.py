@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-from types import SimpleNamespace
 
-from streams.pipeline.consumer_thread import _listen
 from streams.pipeline.lease import GroupLease
 
 
@@ -57,29 +55,3 @@ async def test_many_who_wait_are_one_who_looks() -> None:
     await asyncio.wait({waiting[0]})
     lease.renewed(100.0)
     await asyncio.wait_for(asyncio.gather(*waiting[1:]), 5)
-
-
-async def test_the_group_gives_the_lease_and_takes_it() -> None:
-    """A join and a heartbeat that are taken renew it; that the group does not know us ends it at once."""
-    said = {"join": False, "heartbeat": False}
-    resets: list[bool] = []
-
-    async def heartbeat() -> bool:
-        return said["heartbeat"]
-
-    async def rejoin(_: object) -> bool:
-        return said["join"]
-
-    coordinator = SimpleNamespace(
-        _do_heartbeat=heartbeat, _do_rejoin_group=rejoin, reset_generation=lambda: resets.append(lease.is_held)
-    )
-    lease, held = GroupLease(10), []
-    _listen(coordinator, lease)
-    for said["join"] in (False, True):
-        await coordinator._do_rejoin_group(None)
-        held.append(lease.is_held)
-    coordinator.reset_generation()
-    for said["heartbeat"] in (False, True):
-        await coordinator._do_heartbeat()
-        held.append(lease.is_held)
-    assert (held, resets) == ([False, True, False, True], [False])

@@ -1,0 +1,133 @@
+"""What the group says gives the lease, renews it and takes it; what a coordinator says blindly does not."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.errors import KafkaConnectionError
+
+from streams.pipeline.group_voice import listen
+from streams.pipeline.lease import GroupLease
+
+#: Kafka's code of a coordinator that reads what it took over, and which answers no question about offsets.
+COORDINATOR_LOAD_IN_PROGRESS = 14
+
+
+class Coordinator:
+    """aiokafka's, with as much of its broker as it takes: heartbeats are accepted unless the group says no, blindly
+    while the broker loads."""
+
+    def __init__(self) -> None:
+        self.group_id = "group"
+        self._subscription = SimpleNamespace(topics={"conversations", "conversations.rehomed"})
+        self.knows_us, self.is_loading, self.is_away = True, False, False
+        #: In this layout a broker says it for each partition; in the later one it names no partition.
+        self.says_it_for_partitions = True
+        self.heartbeats = 0
+        self.found()
+
+    def found(self) -> None:
+        """Another broker, or the same one again."""
+        self._coordinator_dead_fut = asyncio.get_running_loop().create_future()
+
+    async def _do_heartbeat(self) -> bool:
+        self.heartbeats += 1
+        return self.is_loading or self.knows_us
+
+    async def _do_rejoin_group(self, subscription: object) -> bool:
+        return self.knows_us
+
+    def reset_generation(self) -> None:
+        self.knows_us = False
+
+    async def _send_req(self, request: Any) -> Any:
+        if self.is_away:
+            raise KafkaConnectionError
+        [(topic, [partition])] = request._partitions
+        code = COORDINATOR_LOAD_IN_PROGRESS if self.is_loading else 0
+        is_named = self.says_it_for_partitions or not code
+        return SimpleNamespace(topics=[(topic, [(partition, -1, "", code)])] if is_named else [])
+
+
+async def joined() -> tuple[Coordinator, GroupLease]:
+    """A worker that has just joined, and forgot its lease, as after a freeze."""
+    coordinator, lease = Coordinator(), GroupLease(10)
+    listen(coordinator, lease)
+    assert await coordinator._do_rejoin_group(None)
+    assert lease.is_held
+    lease.lost()
+    return coordinator, lease
+
+
+async def test_a_join_that_is_refused_gives_no_lease() -> None:
+    coordinator, lease = Coordinator(), GroupLease(10)
+    listen(coordinator, lease)
+    coordinator.knows_us = False
+    assert not await coordinator._do_rejoin_group(None)
+    assert not lease.is_held
+
+
+async def test_a_heartbeat_that_is_taken_renews_the_lease_and_another_does_not() -> None:
+    coordinator, lease = await joined()
+    coordinator.knows_us = False
+    assert not await coordinator._do_heartbeat()
+    assert not lease.is_held
+    coordinator.knows_us = True
+    assert await coordinator._do_heartbeat()
+    assert lease.is_held
+
+
+async def test_that_the_group_does_not_know_us_ends_the_lease() -> None:
+    coordinator, lease = await joined()
+    await coordinator._do_heartbeat()
+    coordinator.reset_generation()
+    assert not lease.is_held
+    assert not coordinator.knows_us, "aiokafka has to be told too"
+
+
+async def test_a_broker_that_loads_the_group_prolongs_nothing() -> None:
+    """The coordinator died while this worker was frozen out, and the next one would take its heartbeat blindly."""
+    for says_it_for_partitions in (True, False):
+        coordinator, lease = await joined()
+        coordinator.says_it_for_partitions = says_it_for_partitions
+        coordinator.knows_us, coordinator.is_loading = False, True
+        coordinator.found()
+        assert not await coordinator._do_heartbeat()
+        assert (lease.is_held, coordinator.heartbeats) == (False, 0)
+        coordinator.is_loading = False
+        assert not await coordinator._do_heartbeat()
+        assert (lease.is_held, coordinator.heartbeats) == (False, 1)
+
+
+async def test_a_broker_that_has_loaded_the_group_is_believed_and_asked_once() -> None:
+    coordinator, lease = await joined()
+    coordinator.found()
+    assert await coordinator._do_heartbeat()
+    assert lease.is_held
+    coordinator.is_loading = True  # would be refused if it were asked again
+    assert await coordinator._do_heartbeat()
+
+
+async def test_a_broker_that_does_not_answer_is_asked_again() -> None:
+    coordinator, lease = await joined()
+    coordinator.found()
+    coordinator.is_away = True
+    assert not await coordinator._do_heartbeat()
+    coordinator.is_away = False
+    assert await coordinator._do_heartbeat()
+    assert lease.is_held
+
+
+async def test_an_answer_that_another_broker_may_have_given_renews_nothing() -> None:
+    """The coordinator was replaced between question and answer."""
+    coordinator, lease = Coordinator(), GroupLease(10)
+    accept = coordinator._do_heartbeat
+
+    async def replaced_meanwhile() -> bool:
+        coordinator.found()
+        return await accept()
+
+    coordinator._do_heartbeat = replaced_meanwhile  # type: ignore[method-assign]
+    listen(coordinator, lease)
+    assert await coordinator._do_heartbeat()
+    assert not lease.is_held
