@@ -4,9 +4,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 
+from aiokafka.admin import AIOKafkaAdminClient
+
+from schemas.topics import CONSUMER_GROUP
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.grok import TROUBLES, Grok
@@ -92,13 +96,8 @@ class Infrastructure:
         self.happened["kafka_frozen"] += 1
 
     async def _broker_killed(self, source: random.Random) -> None:
-        node, began_s = source.choice(NODES), time.time()
-        await asyncio.to_thread(self._cluster.kill, node)
-        try:
+        async with self._without(source.choice(NODES)):
             await asyncio.sleep(source.uniform(3, 8))
-        finally:
-            await asyncio.to_thread(self._cluster.restart, node)
-            self._was_away(began_s)
         self.happened["broker_killed"] += 1
 
     async def _broker_restarted(self, source: random.Random) -> None:
@@ -107,6 +106,28 @@ class Infrastructure:
         await asyncio.to_thread(self._cluster.restart, node)
         self._was_away(began_s)
         self.happened["broker_restarted"] += 1
+
+    @asynccontextmanager
+    async def without_coordinator(self) -> AsyncIterator[None]:
+        """The broker that coordinates the workers' group is dead, and back at the end."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._cluster.bootstrap_servers)
+        await admin.start()
+        try:
+            node = await admin.find_coordinator(CONSUMER_GROUP)
+        finally:
+            await admin.close()
+        async with self._without(node):
+            yield
+
+    @asynccontextmanager
+    async def _without(self, node: int) -> AsyncIterator[None]:
+        began_s = time.time()
+        await asyncio.to_thread(self._cluster.kill, node)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._cluster.restart, node)
+            self._was_away(began_s)
 
     async def _grok_trouble(self, name: str, source: random.Random) -> None:
         self.happened[name] += await self._grok.trouble(name, source) > 0

@@ -44,9 +44,10 @@ def _bug(patch: Callable[[], None], shows_as: Finding, faults: RoundFaults | Non
 
 #: A worker that was frozen out comes back, and gets partitions that another one went on with.
 _THAWED_AND_LEFT_ALONE = RoundFaults(("frozen",), ("grok_slow",))
-#: A worker is frozen out while some of its texts wait to be asked again: their pauses are over when it goes on, before
-#: the group has told it anything.
-_THAWED_WITH_CALLS_DUE = RoundFaults(("frozen", "frozen"), ("grok_errors",) * 4)
+#: A worker that was frozen out comes back, and the broker that would tell it so has just died.
+_THAWED_WITHOUT_COORDINATOR = RoundFaults(("thawed_without_coordinator",) * 2, ("grok_slow",))
+#: Leaders of partitions are away for some seconds, while the group's coordinator takes commits.
+_BROKERS_KILLED = RoundFaults(("stopped",), ("broker_killed",) * 3)
 
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
@@ -66,7 +67,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_sinks.table_without_key, "duplicate_rows"),
         _bug(planted_in_sinks.origin_of_the_copy, "invented"),
         _bug(planted_in_sinks.row_means_done, "unbalanced"),
-        _bug(planted_in_sinks.rehomed_not_awaited, "commits_past_unfinished"),
+        _bug(planted_in_sinks.rehomed_not_awaited, "commits_past_unfinished", _BROKERS_KILLED),
         _bug(planted_in_sinks.letter_dropped_on_error, "missing"),
         _bug(planted_in_answers.errors_set_aside, "unbalanced"),
         _bug(planted_in_answers.answer_kept_unchecked, "corrupted"),
@@ -75,7 +76,7 @@ BUGS: Mapping[str, Bug] = {
         _bug(planted_in_answers.cache_key_cut, "corrupted"),
         _bug(planted_in_answers.no_single_flight, "paid_again"),
         _bug(planted_in_answers.flight_drops_error, "corrupted"),
-        _bug(planted_in_answers.lease_not_asked, "paid_again", _THAWED_WITH_CALLS_DUE),
+        _bug(planted_in_answers.lease_not_asked, "paid_again", _THAWED_WITHOUT_COORDINATOR),
         _bug(planted_in_answers.changelog_not_written, "paid_again"),
         _bug(planted_in_answers.home_by_salted_hash, "paid_again"),
     )

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from tests.chaos.fleet import WORKERS_MAX, WORKERS_MIN, Fleet, Member
 from tests.chaos.schedule import Fault
@@ -14,13 +15,15 @@ _FREEZE_S = (13.0, 19.0)
 _ASSIGNED, _RESTORED = "Setting newly assigned partitions [{]", "Recovery complete"
 _RECOVERY_S = 0.7
 _ASSIGNED_WITHIN_S = 40.0
+#: Another broker coordinates the group by then.
+_TAKEN_OVER_S = 8.0
 
 
 class WorkerFaults:
     """Counts those that really happened under their names."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Fleet, without_coordinator: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        self._fleet, self._without_coordinator = fleet, without_coordinator
 
     @property
     def by_name(self) -> Mapping[str, Fault]:
@@ -33,6 +36,7 @@ class WorkerFaults:
             "all_killed": self._all_killed,
             "successor_killed_while_frozen": self._successor_killed_while_frozen,
             "frozen": self._frozen,
+            "thawed_without_coordinator": self._thawed_without_coordinator,
             "stopped": self._stopped,
             "churn": self._churn,
         }
@@ -105,6 +109,20 @@ class WorkerFaults:
     async def _frozen(self, source: random.Random) -> None:
         await self._fleet.freeze(await self._fleet.pick(source), asyncio.sleep(source.uniform(*_FREEZE_S)))
         self._happened("frozen")
+
+    async def _thawed_without_coordinator(self, source: random.Random) -> None:
+        """Nobody tells it that it was given up: the broker that would is dead, and no other knows of it yet."""
+        frozen, thaw = await self._fleet.pick(source), asyncio.Event()
+        freezing = asyncio.create_task(self._fleet.freeze(frozen, thaw.wait()))
+        try:
+            await asyncio.sleep(source.uniform(*_FREEZE_S))
+            async with self._without_coordinator():
+                thaw.set()
+                await asyncio.sleep(_TAKEN_OVER_S)
+        finally:
+            thaw.set()
+            await freezing
+        self._happened("thawed_without_coordinator")
 
     async def _stopped(self, source: random.Random) -> None:
         member = await self._fleet.pick(source)

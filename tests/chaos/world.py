@@ -169,7 +169,7 @@ async def build(folder: Path, seed: int, bug: str | None = None) -> AsyncIterato
         stack.push_async_callback(_end, supervisor)
         infrastructure = Infrastructure(cluster, DatabaseFaults(postgres), grok, fleet.given_up)
         witness = Witness(cluster.bootstrap_servers, postgres.url, journal)
-        faults = WorkerFaults(fleet)
+        faults = WorkerFaults(fleet, infrastructure.without_coordinator)
         yield World(oracle, fleet, feeder, grok, infrastructure, faults, witness, supervisor, folder / "timeline.log")
 
 
