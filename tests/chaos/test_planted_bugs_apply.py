@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
 
@@ -53,6 +54,7 @@ from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
 from tests.unit.pipeline.factories import PARTITIONS, at_home
 
 FIRST = TP("conversations", 0)
+ADR = Path(__file__).parents[2] / "infra" / "adr"
 
 
 class Wire:
@@ -382,6 +384,18 @@ def test_every_bug_has_a_name_of_its_own_and_a_scene() -> None:
     assert BUGS.keys() == SCENES.keys()
     assert not BUGS.keys() & HARMLESS.keys()
     assert {bug.shows_as for bug in BUGS.values()} <= set(get_args(Finding))
+
+
+def test_the_table_of_the_record_has_every_bug_and_none_of_them_undetected() -> None:
+    """infra/adr/0006: a bug that is planted and not in it has never been seen to turn the judge red."""
+    [record] = ADR.glob("0006-*.md")
+    rows = [line.strip("| \n").split(" | ") for line in record.read_text().splitlines() if line.startswith("| ")]
+    table = {name: (story, findings) for name, story, rounds, findings in rows if rounds.isdigit()}
+    assert table.keys() == {"none", *HARMLESS, *BUGS}
+    for bug in BUGS.values():
+        story, findings = table[bug.name]
+        assert story == bug.story.splitlines()[0]
+        assert bug.shows_as in findings
 
 
 def test_a_patch_whose_target_is_gone_is_loud() -> None:
