@@ -21,16 +21,16 @@ def listen(coordinator: Any, lease: GroupLease) -> None:
         coordinator._do_rejoin_group,
         coordinator.reset_generation,
     )
-    #: aiokafka makes such a future for each coordinator that it finds.
-    has_read_all: Any = None
+    #: The coordinator that has read all; aiokafka makes a future of this kind for each one that it finds.
+    ready: Any = None
 
     async def send_and_tell() -> bool:
-        nonlocal has_read_all
+        nonlocal ready
         asked = coordinator._coordinator_dead_fut
-        if asked is not has_read_all:
+        if asked is not ready:
             if not await _has_read_all(coordinator):
                 return False  # aiokafka comes again after its back-off
-            has_read_all = asked
+            ready = asked
         sent_at_s = time.monotonic()
         was_taken = bool(await send_heartbeat())
         if was_taken and coordinator._coordinator_dead_fut is asked:
@@ -38,13 +38,13 @@ def listen(coordinator: Any, lease: GroupLease) -> None:
         return was_taken
 
     async def rejoin_and_tell(subscription: Any) -> bool:
-        nonlocal has_read_all
+        nonlocal ready
         began_s = time.monotonic()
         asked = coordinator._coordinator_dead_fut
         has_joined = bool(await rejoin(subscription))
         if has_joined:
             lease.renewed(began_s)
-            has_read_all = asked
+            ready = asked
         return has_joined
 
     def reset_and_tell() -> None:

@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -117,8 +118,9 @@ class Fleet:
             self.deaths.append(Death(member.caller, time.time(), "killed"))
             self.happened["workers_killed"] += 1
 
-    async def freeze(self, member: Member, until: Awaitable[object]) -> None:
-        """SIGSTOP, then SIGCONT: its late work must do no harm."""
+    @contextmanager
+    def frozen(self, member: Member) -> Iterator[None]:
+        """SIGSTOP, and SIGCONT at the end: its late work must do no harm."""
         process = self._process_of(member).process
         member.is_frozen = True
         process.send_signal(signal.SIGSTOP)
@@ -126,7 +128,7 @@ class Fleet:
         self.deaths.append(Death(member.caller, frozen_s, "frozen"))
         self.happened["workers_frozen"] += 1
         try:
-            await until
+            yield
         finally:
             self.freezes.append(Freeze(member.caller, frozen_s, time.time()))
             member.is_frozen = False

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from aiokafka.admin import AIOKafkaAdminClient
-
 from schemas.topics import CONSUMER_GROUP
+from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.grok import TROUBLES, Grok
 from tests.chaos.payments import Outage
 from tests.chaos.schedule import Fault
+from tests.chaos.waiting import became_true
 
 _KAFKA_FROZEN_S = 30.0
 #: Leaders are elected anew and clients find them, after a broker died or all of them went on.
@@ -73,9 +73,8 @@ class Infrastructure:
             await asyncio.sleep(source.uniform(6, 10))
             is_slow = is_slow and await self._database.slowed() > before
         finally:
-            async with asyncio.timeout(_NORMAL_AGAIN_WITHIN_S):
-                while not await self._database.normal_commits():
-                    await asyncio.sleep(0.5)
+            is_normal = await became_true(self._database.normal_commits, _NORMAL_AGAIN_WITHIN_S, 0.5)
+            assert is_normal, f"commits are still slow after {_NORMAL_AGAIN_WITHIN_S:g} s"
         self.happened["postgres_slow"] += is_slow
 
     async def _postgres_cut(self, source: random.Random) -> None:
@@ -110,12 +109,8 @@ class Infrastructure:
     @asynccontextmanager
     async def without_coordinator(self) -> AsyncIterator[None]:
         """The broker that coordinates the workers' group is dead, and back at the end."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._cluster.bootstrap_servers)
-        await admin.start()
-        try:
+        async with admin_of(self._cluster.bootstrap_servers) as admin:
             node = await admin.find_coordinator(CONSUMER_GROUP)
-        finally:
-            await admin.close()
         async with self._without(node):
             yield
 

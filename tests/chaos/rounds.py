@@ -86,10 +86,10 @@ class Total:
     @property
     def did_not_happen(self) -> list[str]:
         """What a run needs to have seen and has not."""
-        figures = self.figures
-        wanted = {*_MUST_HAPPEN, *(_IN_A_LONG_RUN if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ())}
+        figures, is_long = self.figures, self.rounds >= ROUNDS_FOR_ALL_FAULTS
+        wanted = {*_MUST_HAPPEN, *(_IN_A_LONG_RUN if is_long else ())}
         absent = sorted(name for name in wanted if not figures[name])
-        for name, of, share in _NOT_RARE if self.rounds >= ROUNDS_FOR_ALL_FAULTS else ():
+        for name, of, share in _NOT_RARE if is_long else ():
             if figures[name] < share * (whole := self.rounds if of == "rounds" else figures[of]):
                 absent.append(f"{name} only {figures[name]} times, of {whole} {of}")
         most = max(self.in_flight_at_kills, default=0)

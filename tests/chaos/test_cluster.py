@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streams.local.log_sink import LogSink
+from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.cluster_view import ClusterView
 from tests.conftest import skip_unless_kafka
@@ -28,21 +29,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-@asynccontextmanager
-async def admin_of(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
-
-
 @pytest.fixture
 async def topic(cluster: Cluster) -> str:
     """A new one, on all nodes."""
     name = f"parcels-{secrets.token_hex(4)}"
-    async with admin_of(cluster) as admin:
+    async with admin_of(cluster.bootstrap_servers) as admin:
         await admin.create_topics([NewTopic(name, PARTITIONS, len(NODES))])
     return name
 
@@ -118,7 +109,7 @@ def _in_sync(view: ClusterView | None, topic: str) -> set[frozenset[int]]:
 
 async def test_a_new_topic_has_three_replicas_of_which_two_must_be_in_sync(cluster: Cluster, topic: str) -> None:
     """Else acks=all would promise nothing."""
-    async with admin_of(cluster) as admin:
+    async with admin_of(cluster.bootstrap_servers) as admin:
         (reply,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     settings = {entry[0]: entry[1] for entry in reply.resources[0][4]}
     assert (settings["min.insync.replicas"], settings["unclean.leader.election.enable"]) == ("2", "false")

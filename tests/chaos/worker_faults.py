@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from tests.chaos.fleet import WORKERS_MAX, WORKERS_MIN, Fleet, Member
 from tests.chaos.schedule import Fault
@@ -87,7 +87,7 @@ class WorkerFaults:
     async def _successor_killed_while_frozen(self, source: random.Random) -> None:
         """Whoever gets the frozen one's partitions dies with them."""
         self._fleet.fill_up(WORKERS_MIN)
-        frozen, thaw = await self._fleet.pick(source), asyncio.Event()
+        frozen = await self._fleet.pick(source)
         since = {member: member.log_bytes() for member in self._fleet.members if member is not frozen}
 
         def successors() -> list[Member]:
@@ -95,33 +95,25 @@ class WorkerFaults:
             living = [member for member in self._fleet.living if member is not frozen]
             return [member for member in living if member.told(_ASSIGNED, since[member])]
 
-        freezing = asyncio.create_task(self._fleet.freeze(frozen, thaw.wait()))
-        try:
+        with self._fleet.frozen(frozen):
             await _until(successors)
             if successor := next(iter(successors()), None):
                 await self._fleet.kill(successor)
                 self._fleet.start(successor)
                 self._happened("successor_killed_while_frozen")
-        finally:
-            thaw.set()
-            await freezing
 
     async def _frozen(self, source: random.Random) -> None:
-        await self._fleet.freeze(await self._fleet.pick(source), asyncio.sleep(source.uniform(*_FREEZE_S)))
+        with self._fleet.frozen(await self._fleet.pick(source)):
+            await asyncio.sleep(source.uniform(*_FREEZE_S))
         self._happened("frozen")
 
     async def _thawed_without_coordinator(self, source: random.Random) -> None:
         """Nobody tells it that it was given up: the broker that would is dead, and no other knows of it yet."""
-        frozen, thaw = await self._fleet.pick(source), asyncio.Event()
-        freezing = asyncio.create_task(self._fleet.freeze(frozen, thaw.wait()))
-        try:
-            await asyncio.sleep(source.uniform(*_FREEZE_S))
-            async with self._without_coordinator():
-                thaw.set()
-                await asyncio.sleep(_TAKEN_OVER_S)
-        finally:
-            thaw.set()
-            await freezing
+        async with AsyncExitStack() as until_taken_over:
+            with self._fleet.frozen(await self._fleet.pick(source)):
+                await asyncio.sleep(source.uniform(*_FREEZE_S))
+                await until_taken_over.enter_async_context(self._without_coordinator())
+            await asyncio.sleep(_TAKEN_OVER_S)
         self._happened("thawed_without_coordinator")
 
     async def _stopped(self, source: random.Random) -> None:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from schemas.topics import Topic
@@ -18,6 +17,7 @@ from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.migrations import migrate_database
 from streams.topics_maker import TOPIC_CONFIGS
+from tests.chaos.admin import admin_of
 from tests.chaos.cluster import Cluster
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.feeder import Feeder
@@ -191,9 +191,7 @@ async def _let_brokers_stamp(bootstrap_servers: str) -> None:
     Not the conversations, whose time of receipt is the producer's to say. The whole of a topic's settings is given, for
     this request resets what it does not name.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
-    try:
+    async with admin_of(bootstrap_servers) as admin:
         await admin.alter_configs(
             [
                 ConfigResource(
@@ -203,8 +201,6 @@ async def _let_brokers_stamp(bootstrap_servers: str) -> None:
                 if name != Topic.CONVERSATIONS
             ]
         )
-    finally:
-        await admin.close()
 
 
 def _start_servers(service: Service, journal: Path, seed: int) -> None:

@@ -1,0 +1,17 @@
+"""An admin client for as long as it is needed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+
+@asynccontextmanager
+async def admin_of(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Connected, and closed at the end."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
