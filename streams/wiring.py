@@ -27,6 +27,8 @@ from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters
 from streams.pipeline.log_reader import LogReader
 from streams.pipeline.payment import until_may_pay
 from streams.pipeline.pump import Pump
+from streams.pipeline.reading import Reading
+from streams.pipeline.silence_watch import SilenceWatch
 from streams.pipeline.steps import Steps
 from streams.pipeline.table_cache import ShardCache
 from streams.pipeline.worker import Part, Worker
@@ -69,7 +71,15 @@ def build_worker(settings: Settings) -> AnalystApp:
         LagMetrics(LogLag(log_reader)),
         *([analyser] if isinstance(analyser, GrokAnalyser) else []),
     ]
-    worker = Worker(parts, log_reader, assignment)
+    reading = Reading(
+        assignment,
+        log_reader,
+        generation=lambda: app.consumer_generation_id,
+        is_assigned=lambda tp: tp in app.consumer.assignment(),
+        seek=lambda tp, offset: app.consumer.seek(tp, offset),
+    )
+    silence = SilenceWatch(reading, log_reader, is_full=lambda: assignment.in_flight >= settings.max_in_flight)
+    worker = Worker(parts, log_reader, assignment, [lambda: silence.run(lambda: app.flowing_inputs)])
     limit = DeadLetterLimit(worker.halt)
     letters = LimitedLetters(limit, DeadLetterSink(letters_producer))
     app = AnalystApp(worker, **faust_options(settings))
@@ -81,25 +91,10 @@ def build_worker(settings: Settings) -> AnalystApp:
         CountedOutcomes(limit, OutcomeMetrics()),
         worker.fail,
     )
-    _run_agent(app, _pump(app, worker, assignment, log_reader, steps, settings.max_in_flight))
+    _run_agent(app, Pump(assignment, reading, steps.handle, max_in_flight=settings.max_in_flight, fail=worker.fail))
     metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: assignment.in_flight)
     metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
     return app
-
-
-def _pump(
-    app: AnalystApp, worker: Worker, assignment: Assignment, log_reader: LogReader, steps: Steps, max_in_flight: int
-) -> Pump:
-    return Pump(
-        assignment,
-        log_reader,
-        steps.handle,
-        max_in_flight=max_in_flight,
-        generation=lambda: app.consumer_generation_id,
-        is_assigned=lambda tp: tp in app.consumer.assignment(),
-        seek=lambda tp, offset: app.consumer.seek(tp, offset),
-        fail=worker.fail,
-    )
 
 
 def _run_agent(app: AnalystApp, pump: Pump) -> None:

@@ -10,7 +10,7 @@ from faust.tables.manager import TableManager
 from faust.types import TP, ConsumerT
 
 from schemas.errors import Retryable
-from schemas.topics import CONSUMER_GROUP
+from schemas.topics import CONSUMER_GROUP, INPUT_TOPICS
 from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.faust_consumer import OwnOffsetsConsumer
 from streams.pipeline.lease import GroupLease
@@ -90,8 +90,17 @@ class AnalystApp(faust.App):
 
     async def check_assigned(self) -> None:
         """A health check. Raises Retryable while the worker joins the group or restores its table."""
-        if self.rebalancing or self.in_recovery or not self.has_been_assigned:
+        if not self._is_settled:
             raise Retryable("joining the group or restoring the answers table")
+
+    @property
+    def flowing_inputs(self) -> set[TP]:
+        """The assigned partitions of the input topics; none while the worker joins the group or restores its table."""
+        return {tp for tp in self.consumer.assignment() if tp.topic in INPUT_TOPICS} if self._is_settled else set()
+
+    @property
+    def _is_settled(self) -> bool:
+        return not self.rebalancing and not self.in_recovery and self.has_been_assigned
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
         """Where partitions end; see streams.pipeline.log_reader."""

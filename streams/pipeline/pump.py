@@ -1,31 +1,19 @@
 """Takes records from Faust in order, each once per assignment, and keeps a bounded number of them in work."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-import structlog
-from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
 from faust.events import Event
 from faust.streams import Stream
-from faust.types import TP
 
 from schemas.topics import Origin
-from streams.pipeline.assignment import Assignment, Key
-from streams.pipeline.log_reader import LogReader
+from streams.pipeline.assignment import Assignment
 from streams.pipeline.offsets import Slot, Tracker, Verdict
+from streams.pipeline.reading import Reading
 from streams.pipeline.record import Record, read_record
 
-#: How long a seek is given to bring the expected record before it is made again.
-SEEK_AGAIN_S = 2.0
-ASK_AGAIN_S = 0.5
-
-log = structlog.get_logger()
-
 Handle = Callable[[Record, Callable[[], bool]], Awaitable[bool]]
-Seek = Callable[[TP, int], Awaitable[None]]
 
 
 class Pump:
@@ -34,22 +22,16 @@ class Pump:
     def __init__(
         self,
         assignment: Assignment,
-        log_reader: LogReader,
+        reading: Reading,
         handle: Handle,
         *,
         max_in_flight: int,
-        generation: Callable[[], int],
-        is_assigned: Callable[[TP], bool],
-        seek: Seek,
         fail: Callable[[BaseException], None],
     ) -> None:
         self._assignment = assignment
-        self._log_reader = log_reader
+        self._reading = reading
         self._handle = handle
         self._free = asyncio.Semaphore(max_in_flight)
-        self._generation = generation
-        self._is_assigned = is_assigned
-        self._seek = seek
         self._fail = fail
 
     async def run(self, stream: Stream[bytes]) -> None:
@@ -95,66 +77,18 @@ class Pump:
 
     async def _tracker_of(self, event: Event) -> Tracker | None:
         """The tracker of the event's assignment, or None when that assignment is over."""
-        key = (event.message.tp, event.message.generation_id or 0)
-        tracker = self._assignment.tracker(key)
-        # Also that the partition is ours: a late fetch of the old assignment carries the new generation's number.
-        if tracker is None and self._is_current(key) and self._is_assigned(key[0]):
-            start = await self._start_of_reading(key)
-            tracker = self._assignment.open(key, start) if start is not None else None
-        return tracker if self._is_current(key) else None
-
-    async def _start_of_reading(self, key: Key) -> int | None:
-        """Asked of the log until it answers: a record must not be judged by anything else."""
-        tp = TopicPartition(key[0].topic, key[0].partition)
-        while self._is_current(key):
-            try:
-                start = await self._log_reader.start_of_reading(tp)
-            except KafkaError as error:
-                log.warning("start_of_reading_unknown", partition=tp.partition, error=type(error).__name__)
-                await asyncio.sleep(ASK_AGAIN_S)
-            else:
-                return start if self._is_current(key) else None
-        return None
+        return await self._reading.tracker((event.message.tp, event.message.generation_id or 0))
 
     async def _is_next(self, tracker: Tracker, event: Event) -> bool:
         """True for the record to admit. A jump is believed only if the log has the same hole; else it is read again."""
-        offset = event.message.offset
+        tp, offset = event.message.tp, event.message.offset
         verdict = tracker.judge(offset)
-        if verdict is Verdict.JUMP and await self._hole_is_real(tracker, event):
-            return not tracker.dead
+        if verdict is Verdict.JUMP:
+            await self._reading.look_for_a_hole(tracker, tp)
+            verdict = tracker.judge(offset)
         if verdict is Verdict.JUMP and not tracker.dead:
-            await self._read_again(tracker, event)
-        return verdict is Verdict.NEXT
-
-    async def _hole_is_real(self, tracker: Tracker, event: Event) -> bool:
-        """Looked up once a jump, for thousands of records may be queued behind it; again only after SEEK_AGAIN_S."""
-        if not tracker.is_hole_known and self._is_due(tracker.looked_at_s):
-            tracker.looked_at_s = time.monotonic()
-            tp = TopicPartition(event.message.topic, event.message.partition)
-            try:
-                record = (await self._log_reader.first_records({tp: tracker.expected})).get(tp)
-            except KafkaError as error:
-                log.warning("log_not_read", partition=tp.partition, error=type(error).__name__)
-                record = None
-            if record is not None:
-                tracker.confirm_hole(record.offset)
-        return tracker.judge(event.message.offset) is Verdict.NEXT
-
-    async def _read_again(self, tracker: Tracker, event: Event) -> None:
-        tp = event.message.tp
-        if self._is_due(tracker.sought_at_s):
-            tracker.sought_at_s = time.monotonic()
-            log.info("reading_again", topic=tp.topic, partition=tp.partition, offset=tracker.expected)
-            try:
-                await self._seek(tp, tracker.expected)
-            except IllegalStateError:
-                log.info("not_assigned_any_more", topic=tp.topic, partition=tp.partition)
-
-    def _is_due(self, last_s: float | None) -> bool:
-        return last_s is None or time.monotonic() - last_s >= SEEK_AGAIN_S
-
-    def _is_current(self, key: Key) -> bool:
-        return self._assignment.is_open and key[1] == self._generation()
+            await self._reading.again(tracker, tp)
+        return verdict is Verdict.NEXT and not tracker.dead
 
 
 async def _until_cancelled() -> None:

@@ -39,6 +39,7 @@ STOP_DRAIN_S = 5.0
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
 
 T = TypeVar("T")
+Watch = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
 
@@ -52,10 +53,14 @@ class Part(Protocol):
 
 
 class Worker:
-    """Implements streams.pipeline.analyst_app.Worker; `parts` are started in order and stopped at once."""
+    """Implements streams.pipeline.analyst_app.Worker; `parts` are started in order and stopped at once, and the
+    `watches` run in between."""
 
-    def __init__(self, parts: Sequence[Part], log_reader: LogReader, assignment: Assignment) -> None:
+    def __init__(
+        self, parts: Sequence[Part], log_reader: LogReader, assignment: Assignment, watches: Sequence[Watch] = ()
+    ) -> None:
         self._parts = parts
+        self._watches = watches
         self._log_reader = log_reader
         self._assignment = assignment
         self._started: list[Part] = []
@@ -78,6 +83,8 @@ class Worker:
         self.partitions = await _when_possible(self._check_topics, "topics")
         self.keep_running(Committer(self._assignment, self._commit).run(lambda: app.consumer_generation_id))
         self.keep_running(watch_recovery(app, self._log_reader.check))
+        for watch in self._watches:
+            self.keep_running(watch())
 
     async def stop(self) -> None:
         """Stops loops, then all parts at once: one that hangs or fails does not keep the others from stopping."""

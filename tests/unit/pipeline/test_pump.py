@@ -1,104 +1,12 @@
 """The pump: each record once per assignment, in order, bounded, and never a slot that nobody works on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from aiokafka import TopicPartition
-from faust.types import TP
 
-from streams.pipeline.assignment import Assignment
-from streams.pipeline.pump import Pump
 from streams.pipeline.record import EPOCH, Record
-from tests.fakes.faust_stream import FakeStream
-
-FIRST = TP("conversations", 0)
-
-
-@dataclass(frozen=True)
-class LogRecord:
-    offset: int
-
-
-class FakeLog:
-    """A log whose reading starts at 0 and that holds the given offsets."""
-
-    def __init__(self) -> None:
-        self.holds = set(range(100))
-        self.start = asyncio.Event()
-        self.start.set()
-
-    async def start_of_reading(self, partition: TopicPartition) -> int:
-        await self.start.wait()
-        return 0
-
-    async def first_records(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, LogRecord | None]:
-        [(partition, at)] = offsets.items()
-        return {partition: LogRecord(min(offset for offset in self.holds if offset >= at))}
-
-
-class Rig:
-    """A pump on fakes; `handle` takes records when the gate is open."""
-
-    def __init__(self, max_in_flight: int) -> None:
-        self.stream, self.log, self.assignment = FakeStream(), FakeLog(), Assignment()
-        self.generation = 1
-        self.assigned = {FIRST}
-        self.handled: list[Record] = []
-        self.sought: list[int] = []
-        self.failures: list[BaseException] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.pump = Pump(
-            self.assignment,
-            self.log,  # type: ignore[arg-type]
-            self.handle,
-            max_in_flight=max_in_flight,
-            generation=lambda: self.generation,
-            is_assigned=lambda tp: tp in self.assigned,
-            seek=self.seek,
-            fail=self.failures.append,
-        )
-
-    async def handle(self, record: Record, is_alive: Callable[[], bool]) -> bool:
-        self.handled.append(record)
-        await self.gate.wait()
-        return True
-
-    async def seek(self, tp: TP, offset: int) -> None:
-        self.sought.append(offset)
-
-    @property
-    def offsets(self) -> list[int]:
-        return [record.origin.offset for record in self.handled]
-
-    def due(self) -> dict[TP, int]:
-        return {tp: offset for tp, (_, offset) in self.assignment.due(self.generation).items()}
-
-
-@pytest.fixture
-async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    rig = Rig(getattr(request, "param", 10))
-    running = asyncio.create_task(rig.pump.run(rig.stream))  # type: ignore[arg-type]
-    yield rig
-    rig.gate.set()
-    running.cancel()
-    await asyncio.wait({running})
-
-
-async def settled(condition: Callable[[], Any]) -> None:
-    """Returns when the condition holds; every wait of the fakes is over within a few turns of the loop."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
-
-
-async def turns() -> None:
-    """Long enough for everything that could happen to have happened."""
-    for _ in range(50):
-        await asyncio.sleep(0)
+from tests.unit.pipeline.pump_rig import FIRST, Rig, settled, turns
 
 
 async def test_records_are_taken_once_and_committed_up_to_the_unbroken_run(rig: Rig) -> None:
