@@ -20,6 +20,7 @@ from streams.pipeline.assignment import Assignment
 from streams.pipeline.data_folder import WorkerFolder
 from streams.pipeline.dead_letter_limit import DeadLetterLimit
 from streams.pipeline.delivery import Delivery
+from streams.pipeline.faust_consumer import OwnOffsetsConsumer
 from streams.pipeline.faust_options import faust_options
 from streams.pipeline.home import Rehoming
 from streams.pipeline.lag import LogLag
@@ -78,7 +79,12 @@ def build_worker(settings: Settings) -> AnalystApp:
         is_assigned=lambda tp: tp in app.consumer.assignment(),
         seek=lambda tp, offset: app.consumer.seek(tp, offset),
     )
-    silence = SilenceWatch(reading, log_reader, is_full=lambda: assignment.in_flight >= settings.max_in_flight)
+    silence = SilenceWatch(
+        reading,
+        log_reader,
+        handed_out=lambda partitions: cast(OwnOffsetsConsumer, app.consumer).handed_out(partitions),
+        is_full=lambda: assignment.in_flight >= settings.max_in_flight,
+    )
     worker = Worker(parts, log_reader, assignment, [lambda: silence.run(lambda: app.flowing_inputs)])
     limit = DeadLetterLimit(worker.halt)
     letters = LimitedLetters(limit, DeadLetterSink(letters_producer))

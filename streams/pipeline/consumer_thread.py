@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, cast
 
@@ -89,6 +90,17 @@ class OwnOffsetsThread(AIOKafkaConsumerThread):
         """Seeks where the fetcher runs: from another thread, a fetch under way could undo it."""
         for tp, offset in offsets.items():
             self._ensure_consumer().seek(ensure_aiokafka_TP(tp), offset)
+
+    async def handed_out(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
+        """The offset after what Faust was given of each partition; without those that are not assigned any more or
+        whose position is not known yet."""
+        found = {}
+        for tp in partitions:
+            # Within no time: aiokafka would wait for the position, and this thread's commits with it.
+            with suppress(IllegalStateError, TimeoutError):
+                async with asyncio.timeout(0):
+                    found[tp] = await self._ensure_consumer().position(ensure_aiokafka_TP(tp))
+        return found
 
 
 def _commit_as_members_only(coordinator: Any) -> None:

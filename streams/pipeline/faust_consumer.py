@@ -72,3 +72,8 @@ class OwnOffsetsConsumer(Consumer):
             return ()
         thread, generation = cast(OwnOffsetsThread, self._thread), self.app.consumer_generation_id
         return ours.keys() if await thread.call_thread(thread.commit_as, generation, ours) else ()
+
+    async def handed_out(self, partitions: Collection[TP]) -> Mapping[TP, int]:
+        """Up to where Faust was given the records of each partition; see OwnOffsetsThread."""
+        thread = cast(OwnOffsetsThread, self._thread)
+        return cast(Mapping[TP, int], await thread.call_thread(thread.handed_out, partitions))

@@ -1,7 +1,7 @@
 """A pump on fakes of Faust's stream and of the log, with the watch beside it."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class LogRecord:
 
 
 class FakeLog:
-    """Every partition's reading starts at 0, and it holds the given offsets up to its end."""
+    """Every partition's reading starts at 0; `end` is also up to where Faust was given it."""
 
     def __init__(self) -> None:
         self.holds = set(range(100))
@@ -41,7 +41,7 @@ class FakeLog:
     async def first_records(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, LogRecord | None]:
         return {partition: self._first(at) for partition, at in offsets.items()}
 
-    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def handed_out(self, partitions: Collection[TP]) -> dict[TP, int]:
         if self.is_down:
             raise KafkaConnectionError
         return dict.fromkeys(partitions, self.end)
@@ -76,6 +76,7 @@ class Rig:
         self.watch = SilenceWatch(
             reading,
             self.log,  # type: ignore[arg-type]
+            handed_out=self.log.handed_out,
             is_full=lambda: self.assignment.in_flight >= max_in_flight,
         )
 

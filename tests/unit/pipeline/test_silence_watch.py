@@ -53,8 +53,8 @@ async def test_a_seek_that_brings_nothing_is_made_again(rig: Rig) -> None:
     assert rig.sought == [0, 0, 0]
 
 
-async def test_a_partition_at_its_end_is_left_alone(rig: Rig) -> None:
-    """It is silent because nobody sends anything."""
+async def test_a_partition_of_which_faust_has_no_more_is_left_alone(rig: Rig) -> None:
+    """Nobody sends anything, or what was sent is not fetched yet."""
     rig.log.end = 2
     rig.stream.put(0, 1)
     for _ in range(3):
@@ -62,8 +62,8 @@ async def test_a_partition_at_its_end_is_left_alone(rig: Rig) -> None:
     assert rig.sought == []
 
 
-async def test_a_transaction_s_marker_at_the_end_is_no_record(rig: Rig) -> None:
-    """The end is beyond what can be read."""
+async def test_the_marker_of_a_transaction_is_no_record(rig: Rig) -> None:
+    """Faust was given an offset, and no record."""
     rig.log.end, rig.log.holds = 3, {0, 1}
     rig.stream.put(0, 1)
     for _ in range(3):
@@ -72,7 +72,7 @@ async def test_a_transaction_s_marker_at_the_end_is_no_record(rig: Rig) -> None:
 
 
 async def test_a_partition_that_is_read_is_left_alone(rig: Rig) -> None:
-    """It is always behind while producers are faster, and moves between looks."""
+    """Faust has always more of it than the pump, and it moves between looks."""
     for offset in range(4):
         rig.stream.put(offset)
         await rig.look()
