@@ -79,12 +79,6 @@ def build_worker(settings: Settings) -> AnalystApp:
         is_assigned=lambda tp: tp in app.consumer.assignment(),
         seek=lambda tp, offset: app.consumer.seek(tp, offset),
     )
-    silence = SilenceWatch(
-        reading,
-        log_reader,
-        handed_out=lambda partitions: cast(OwnOffsetsConsumer, app.consumer).handed_out(partitions),
-        is_full=lambda: assignment.in_flight >= settings.max_in_flight,
-    )
     worker = Worker(parts, log_reader, assignment, [lambda: silence.run(lambda: app.flowing_inputs)])
     limit = DeadLetterLimit(worker.halt)
     letters = LimitedLetters(limit, DeadLetterSink(letters_producer))
@@ -97,7 +91,11 @@ def build_worker(settings: Settings) -> AnalystApp:
         CountedOutcomes(limit, OutcomeMetrics()),
         worker.fail,
     )
-    _run_agent(app, Pump(assignment, reading, steps.handle, max_in_flight=settings.max_in_flight, fail=worker.fail))
+    pump = Pump(assignment, reading, steps.handle, max_in_flight=settings.max_in_flight, fail=worker.fail)
+    _run_agent(app, pump)
+    silence = SilenceWatch(
+        reading, log_reader, pump, lambda partitions: cast(OwnOffsetsConsumer, app.consumer).handed_out(partitions)
+    )
     metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: assignment.in_flight)
     metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
     return app

@@ -87,7 +87,7 @@ class OwnOffsetsThread(AIOKafkaConsumerThread):
         return True
 
     async def seek_each(self, offsets: Mapping[TP, int]) -> None:
-        """Seeks where the fetcher runs: from another thread, a fetch under way could undo it."""
+        """Seeks where the fetcher runs: from another thread, a hand-out to Faust could undo it or raise KeyError."""
         for tp, offset in offsets.items():
             self._ensure_consumer().seek(ensure_aiokafka_TP(tp), offset)
 

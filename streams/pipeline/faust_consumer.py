@@ -58,6 +58,11 @@ class OwnOffsetsConsumer(Consumer):
             log.warning("begin_not_sought", error=type(error).__name__, partitions=len(at_begin))
         return committed
 
+    async def _seek(self, partition: TP, offset: int) -> None:
+        """Where the fetcher runs; see OwnOffsetsThread.seek_each."""
+        thread = cast(OwnOffsetsThread, self._thread)
+        await thread.call_thread(thread.seek_each, {partition: offset})
+
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Where the changelogs end, by the log reader: recovery must not stop before the last batch, as Faust's own
         question would on Tansu (see LogReader.ends)."""

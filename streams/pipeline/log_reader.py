@@ -11,7 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NotCoordinatorForGroupError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    RequestTimedOutError,
+)
 from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Retryable
@@ -40,9 +45,6 @@ class _Look(NamedTuple):
 
     record: ConsumerRecord | None
     end: int
-
-
-_NOTHING = _Look(None, 0)
 
 
 class LogReader:
@@ -135,20 +137,30 @@ class LogReader:
         Asked twice: Tansu 0.6 answers ListOffsets with the offset after the last batch's first record, and tells the
         true end only along with a fetch (tests/contracts/test_log_reader.py shows it).
         """
+        reported, seen = await self._ends(partitions)
+        return reported | seen
+
+    async def _ends(
+        self, partitions: Iterable[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """By ListOffsets, and the later of that and the fetch's where the fetch was answered."""
         reported: dict[TopicPartition, int] = await self._log.end_offsets(list(partitions))
-        seen = await self._look({partition: end - 1 for partition, end in reported.items() if end > 0})
-        return {partition: max(end, seen.get(partition, _NOTHING).end) for partition, end in reported.items()}
+        looks = await self._look({partition: end - 1 for partition, end in reported.items() if end > 0})
+        return reported, {partition: max(reported[partition], look.end) for partition, look in looks.items()}
 
     async def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         """Where reading must go on in each partition, and its end.
 
         That is the committed offset, or the partition's begin where that is later. The begin too when the log ends
         before the committed offset, as after an unclean election: other records stand there now, and those below the
-        offset would never be read.
+        offset would never be read. An end that is too low would have the partition worked on from its begin.
         """
         wanted = list(partitions)
-        committed, begins, ends = await self.committed(wanted), await self.begins(wanted), await self.ends(wanted)
-        return {at: _position(at, committed[at] or 0, begins[at], ends[at]) for at in wanted}
+        committed, begins = await self.committed(wanted), await self.begins(wanted)
+        reported, seen = await self._ends(wanted)
+        if unseen := [at for at in wanted if reported[at] and at not in seen]:
+            raise RequestTimedOutError(f"{len(unseen)} partitions did not tell their end")
+        return {at: _position(at, committed[at] or 0, begins[at], seen.get(at, 0)) for at in wanted}
 
     async def start_of_reading(self, partition: TopicPartition) -> int:
         """Where reading must begin; see `positions`."""

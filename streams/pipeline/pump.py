@@ -33,6 +33,13 @@ class Pump:
         self._handle = handle
         self._free = asyncio.Semaphore(max_in_flight)
         self._fail = fail
+        #: Records that have come so far, repeats included.
+        self.taken = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes has to wait for a slot."""
+        return self._free.locked()
 
     async def run(self, stream: Stream[bytes]) -> None:
         """Reads the stream until it ends. Nothing is acked to Faust: its commits would pass unfinished records.
@@ -41,6 +48,7 @@ class Pump:
         """
         try:
             async for event in stream.noack().events():
+                self.taken += 1
                 await self._take(event)
                 if self._assignment.is_halted:
                     await _until_cancelled()

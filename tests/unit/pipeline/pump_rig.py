@@ -25,11 +25,12 @@ class LogRecord:
 
 
 class FakeLog:
-    """Every partition's reading starts at 0; `end` is also up to where Faust was given it."""
+    """Every partition's reading starts at 0, and Faust was given it up to `end`, unless `ends` says otherwise."""
 
     def __init__(self) -> None:
         self.holds = set(range(100))
         self.end = 100
+        self.ends: dict[TP, int] = {}
         self.start = asyncio.Event()
         self.start.set()
         self.is_down = False
@@ -44,10 +45,10 @@ class FakeLog:
     async def handed_out(self, partitions: Collection[TP]) -> dict[TP, int]:
         if self.is_down:
             raise KafkaConnectionError
-        return dict.fromkeys(partitions, self.end)
+        return {tp: self.ends.get(tp, self.end) for tp in partitions}
 
     def _first(self, at: int) -> LogRecord | None:
-        offsets = [offset for offset in self.holds if at <= offset < self.end]
+        offsets = [offset for offset in self.holds if at <= offset]
         return LogRecord(min(offsets)) if offsets else None
 
 
@@ -73,17 +74,18 @@ class Rig:
             clock=lambda: self.now_s,
         )
         self.pump = Pump(self.assignment, reading, self.handle, max_in_flight=max_in_flight, fail=self.failures.append)
-        self.watch = SilenceWatch(
-            reading,
-            self.log,  # type: ignore[arg-type]
-            handed_out=self.log.handed_out,
-            is_full=lambda: self.assignment.in_flight >= max_in_flight,
-        )
+        self.watch = SilenceWatch(reading, self.log, self.pump, self.log.handed_out)  # type: ignore[arg-type]
 
     async def handle(self, record: Record, is_alive: Callable[[], bool]) -> bool:
         self.handled.append(record)
         await self.gate.wait()
         return True
+
+    async def one_ends(self) -> None:
+        """Lets go what is in work, and nothing that comes after it."""
+        gate, self.gate = self.gate, asyncio.Event()
+        gate.set()
+        await turns()
 
     async def seek(self, tp: TP, offset: int) -> None:
         self.sought.append(offset)

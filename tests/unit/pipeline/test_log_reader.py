@@ -1,13 +1,17 @@
-"""What a coordinator answers that has just taken the group over is not taken for an answer."""
+"""What a coordinator answers that has just taken the group over, or a broker that is falling silent, is no answer."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiokafka import TopicPartition
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import RequestTimedOutError
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
 
 from schemas.topics import CONSUMER_GROUP, Topic
+from streams.pipeline import log_reader
 from streams.pipeline.log_reader import LogReader
 
 FIRST, SECOND = TopicPartition(Topic.CONVERSATIONS, 0), TopicPartition(Topic.CONVERSATIONS, 1)
@@ -46,3 +50,36 @@ async def test_a_coordinator_that_does_not_know_yet_is_asked_again() -> None:
     reader = LogReader({})
     reader._admin = admin_that_gets(refusal(LOADING), refusal(NOT_COORDINATOR), ANSWER)
     assert await reader.committed([FIRST, SECOND]) == {FIRST: 5, SECOND: None}
+
+
+class LogThatTellsNoEnd:
+    """Its broker answers ListOffsets as Tansu does, with less than the end, and then no fetch."""
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 3)
+
+    def assign(self, partitions: list[TopicPartition]) -> None: ...
+
+    def unsubscribe(self) -> None: ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+
+    async def getmany(self, *_: object, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[object]]:
+        await asyncio.sleep(0)
+        return {}
+
+    def highwater(self, partition: TopicPartition) -> int | None:
+        return None
+
+
+async def test_an_end_that_nobody_confirms_is_not_taken_for_a_shorter_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partition would be worked on again from its begin, for the log seems to end before the committed offset."""
+    monkeypatch.setattr(log_reader, "LOOK_TIMEOUT_S", 0.01)
+    reader = LogReader({})
+    reader._admin = admin_that_gets(ANSWER)
+    reader._consumer = cast(AIOKafkaConsumer, LogThatTellsNoEnd())
+    with pytest.raises(RequestTimedOutError):
+        await reader.start_of_reading(FIRST)
