@@ -2,20 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 from aiokafka import TopicPartition
-from faust.streams import Stream
-from faust.types import TP, EventT
+from faust.types import TP
 
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.attempts import IsAlive
 from streams.pipeline.log_reader import LogReader
 from streams.pipeline.offsets import Slot, Tracker, Verdict
-from streams.pipeline.pump import Pump
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
+from tests.chaos.lossy_stream import lose_records
 from tests.chaos.planting import replace
 
 #: How long a record's slot may stay unopened where that happens after an await.
@@ -24,31 +22,9 @@ SLOT_OPENED_WITHIN_S = 0.2
 LOST_SHARE = 0.001
 
 
-class LossyStream:
-    """A stream of Faust's whose queue loses records, as it does when it is resumed twice around a rebalance."""
-
-    def __init__(self, stream: Stream[bytes]) -> None:
-        self._stream = stream
-
-    def noack(self) -> "LossyStream":
-        """As the stream's own."""
-        return LossyStream(cast(Stream[bytes], self._stream.noack()))
-
-    async def events(self) -> AsyncIterator[EventT[bytes]]:
-        """Those that are not lost."""
-        async for event in self._stream.events():
-            if random.random() >= LOST_SHARE:
-                yield event
-
-
 def faust_loses_records() -> None:
     """Faust loses a fetched record now and then: no bug of ours, and none that a worker may fall for."""
-    run = Pump.run
-
-    async def run_on_a_lossy_stream(pump: Pump, stream: Stream[bytes]) -> None:
-        await run(pump, LossyStream(stream))  # type: ignore[arg-type]
-
-    replace(Pump, "run", run_on_a_lossy_stream)
+    lose_records(lambda _: random.random() < LOST_SHARE)
 
 
 def commit_on_read() -> None:
