@@ -26,6 +26,8 @@ from streams.kafka_consumer import stop_consumer
 #: How long a look into the log may take before partitions that have not answered are left out.
 LOOK_TIMEOUT_S = 5.0
 READ_TIMEOUT_MS = 100
+#: How much a broker may send at once for a look: room for small batches of many partitions. A larger one comes whole.
+LOOK_BYTES = 2**16
 COORDINATOR_ATTEMPTS = 50
 COORDINATOR_PAUSE_S = 0.2
 
@@ -66,6 +68,8 @@ class LogReader:
             auto_offset_reset="earliest",
             # A look wants one record: brokers send at least one batch, whatever its size, and here no more than that.
             max_partition_fetch_bytes=1,
+            # Tansu 0.6 knows no limit by partition, and would send 5 MB at each look.
+            fetch_max_bytes=LOOK_BYTES,
         )
         try:
             await admin.start()

@@ -1,5 +1,6 @@
 """What the log reader says of offsets is true on every broker."""
 
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +13,7 @@ from streams.pipeline.lag import LogLag
 from streams.pipeline.log_reader import LogReader
 from streams.topics_maker import make_topics
 
-FIRST = TopicPartition(Topic.CONVERSATIONS, 0)
+FIRST, SECOND = TopicPartition(Topic.CONVERSATIONS, 0), TopicPartition(Topic.CONVERSATIONS, 1)
 
 
 @pytest.fixture
@@ -25,25 +26,24 @@ async def reader(broker: Tansu | Kafka) -> AsyncIterator[LogReader]:
     await reader.stop()
 
 
-async def produce_batches(broker: Tansu | Kafka, *sizes: int) -> int:
-    """One produce request a batch, all into the first partition; returns the offset after the last record."""
+async def produce_batches(broker: Tansu | Kafka, *sizes: int, at: TopicPartition = FIRST, chars: int = 100) -> int:
+    """One produce request a batch, all into one partition; returns the offset after the last record."""
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, acks="all") as producer:
         end = 0
         for size in sizes:
             batch = producer.create_batch()
             for _ in range(size):
-                batch.append(key=None, value=b"x" * 100, timestamp=None)
-            metadata = await (await producer.send_batch(batch, FIRST.topic, partition=FIRST.partition))
+                batch.append(key=None, value=b"x" * chars, timestamp=None)
+            metadata = await (await producer.send_batch(batch, at.topic, partition=at.partition))
             end = metadata.offset + size
     return end
 
 
 async def test_the_end_is_after_the_last_record(reader: LogReader, broker: Tansu | Kafka) -> None:
     """Whatever the sizes of the batches; recovery, lag and the shards' check rest on it."""
-    empty = TopicPartition(Topic.CONVERSATIONS, 1)
     for sizes in ((1,), (5, 3), (10, 1), (7,)):
         end = await produce_batches(broker, *sizes)
-        assert await reader.ends([FIRST, empty]) == {FIRST: end, empty: 0}
+        assert await reader.ends([FIRST, SECOND]) == {FIRST: end, SECOND: 0}
 
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
@@ -107,6 +107,21 @@ async def test_a_transactions_marker_is_no_lag(reader: LogReader, broker: Kafka)
         await consumer.commit({FIRST: 1})
     lag = await LogLag(reader).read()
     assert (lag.records, lag.seconds) == (0, 0)
+
+
+async def test_a_look_holds_little_of_a_log_of_large_records(reader: LogReader, broker: Tansu | Kafka) -> None:
+    """Lag is read every few seconds, while as much as you like has piled up."""
+    chars, count = 100_000, 60
+    ends = {at: await produce_batches(broker, *[1] * count, at=at, chars=chars) for at in (FIRST, SECOND)}
+    assert await reader.ends(ends) == ends  # what is allocated once is not a look's
+    tracemalloc.start()
+    try:
+        lag = await LogLag(reader).read()
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert lag.records_by_partition == {0: count, 1: count}
+    assert peak_bytes < 30 * chars
 
 
 async def test_partitions_are_counted(reader: LogReader) -> None:
