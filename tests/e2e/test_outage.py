@@ -31,7 +31,7 @@ PER_S = 60
 #: Large conversations on top of the steady ones, 90 MB in all: what buffers hold of them is what they hold of any.
 BURST = 3_000
 BURST_CHARS = 30_000
-MAX_GROWTH_MIB = 48
+MAX_GROWTH_MIB = 32
 
 
 @pytest.fixture
