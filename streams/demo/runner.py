@@ -180,9 +180,10 @@ def _folder(parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does, in order."""
+    """SIGTERM and SIGHUP end the demo as Ctrl-C does, in order; also where a shell's background job ignores SIGINT."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT)) for number in numbers}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

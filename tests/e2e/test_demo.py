@@ -13,6 +13,8 @@ import pytest
 
 LIMIT = 120
 COMMAND = (sys.executable, "-m", "streams", "demo")
+#: As a script's background job is started: SIGINT is ignored from the beginning.
+IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND)
 
 
 def environment(data_dir: Path) -> dict[str, str]:
@@ -75,10 +77,12 @@ def test_with_the_standin_no_text_is_asked_twice(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path, told["pids"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("argv", "number"), [(COMMAND, signal.SIGINT), (COMMAND, signal.SIGTERM), (IN_BACKGROUND, signal.SIGTERM)]
+)
+def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path, argv: tuple[str, ...], number: signal.Signals) -> None:
     """Exit code 130, as for Ctrl-C; data and processes are gone."""
-    with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(argv, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         # A stack that never starts must not hold the test: the pipe ends with the process.
         timer = threading.Timer(60, process.kill)
