@@ -118,15 +118,15 @@ class Cashier:
 
     def _judge_text(self, text: str, asked: Sequence[Call]) -> None:
         kept_s = self._kept_s.get(text, ())
-        losses = [self._loss(call, kept_s) for call in asked]
+        losses = [self._losses(call, kept_s) for call in asked]
         # One that was lost with its worker may be followed by bad answers only, of which the text dies.
-        unlost = any(call.end == "answered" and loss is None for call, loss in zip(asked, losses, strict=True))
+        unlost = any(call.end == "answered" and not lost for call, lost in zip(asked, losses, strict=True))
         if not kept_s and unlost:
             self._verdict.violation("paid_again", f"text {text[:8]} was answered and its answer never kept")
-        self._verdict.figures["cut_off"] += sum(loss is not None for loss in losses)
+        self._verdict.figures["cut_off"] += sum(map(bool, losses))
         for number, again in enumerate(asked[1:], start=1):
-            for first, loss in zip(asked[:number], losses[:number], strict=True):
-                if not _may_follow(first, loss, again):
+            for first, lost in zip(asked[:number], losses[:number], strict=True):
+                if not any(_may_follow(first, loss, again) for loss in lost):
                     if not self._was_half_sent(again):
                         self._verdict.violation("paid_again", _story(first, again, kept_s))
                     break
@@ -140,14 +140,26 @@ class Cashier:
                 return True
         return False
 
-    def _loss(self, call: Call, kept_s: Sequence[float]) -> _Loss | None:
+    def _losses(self, call: Call, kept_s: Sequence[float]) -> list[_Loss]:
+        """How it was lost; a worker that was given up may have died, too, before it could keep what it remembered."""
+        lost: list[_Loss] = []
         for death in self._deaths.get(call.caller, ()):
             late_s = _READ_LATE_S if death.kind in ("killed", "frozen") else 0
-            if death.at_s >= call.began_s - late_s and self._is_lost(call, death, kept_s):
-                return _Loss(death.at_s, excuses_same_caller=death.kind != "given_up")
-        if call.end == "answered" and self._moved_unkept(call, kept_s):
-            return _Loss(call.ended_s, excuses_same_caller=False)
-        return None
+            if death.at_s < call.began_s - late_s or not self._is_lost(call, death, kept_s):
+                continue
+            if death.kind != "given_up":
+                if not lost or not self._had_time_to_keep(lost[0].at_s, death.at_s):
+                    lost.append(_Loss(death.at_s, excuses_same_caller=True))
+                break
+            if not lost:
+                lost.append(_Loss(death.at_s, excuses_same_caller=False))
+        if not lost and call.end == "answered" and self._moved_unkept(call, kept_s):
+            lost.append(_Loss(call.ended_s, excuses_same_caller=False))
+        return lost
+
+    def _had_time_to_keep(self, given_up_s: float, death_s: float) -> bool:
+        """Whether the group, and the worker with it, was whole again some time before its death."""
+        return self._fates.moves(given_up_s, death_s - _KEPT_WITHIN_S) > 0
 
     def _moved_unkept(self, call: Call, kept_s: Sequence[float]) -> bool:
         """The partition moved while no broker took the answer: whoever has it now cannot know of it."""
@@ -190,8 +202,8 @@ def _is_good(call: Call) -> bool:
     return call.fault in _HARMLESS or (call.fault == "hang" and call.end == "answered")
 
 
-def _may_follow(first: Call, loss: _Loss | None, again: Call) -> bool:
-    if loss is None or loss.at_s > again.began_s:
+def _may_follow(first: Call, loss: _Loss, again: Call) -> bool:
+    if loss.at_s > again.began_s:
         return False
     return loss.excuses_same_caller or first.caller != again.caller
 

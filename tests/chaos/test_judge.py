@@ -301,6 +301,25 @@ def test_a_worker_that_was_given_up_and_lives_does_not_ask_again_itself() -> Non
     assert verdict_on(scene, death, outages=(Outage(ended_s, ended_s),)).counts["paid_again"] == 1
 
 
+def test_a_worker_that_was_given_up_and_died_at_once_may_ask_again_in_its_next_life() -> None:
+    """It could not keep the answer before; it may not where it died after that, or later than it needed to keep it."""
+    scene, _ = cut_off_scene()
+    ended_s = long_ago(scene, 60)
+    given_up, outages = Death(CALLER, ended_s + 30, "given_up"), (Outage(ended_s, ended_s + 30),)
+    scene.evidence.calls.append(scene.evidence.calls.pop()._replace(caller=CALLER))
+
+    def verdict(killed_s: float, *moves_s: float) -> Verdict:
+        deaths = (given_up, Death(CALLER, killed_s, "killed"))
+        return verdict_on(scene, *deaths, outages=outages, moves_s=moves_s)
+
+    green = verdict(ended_s + 33, ended_s + 31)
+    assert green.is_green, green.lines()
+    assert green.figures["calls"] - green.figures["distinct_texts"] == green.figures["cut_off"] == 1
+    assert verdict(ended_s + 50).is_green
+    assert verdict(ended_s + 50, ended_s + 31).counts["paid_again"] == 1
+    assert verdict(ended_s + 62, ended_s + 59).counts["paid_again"] == 1
+
+
 def test_what_hangs_may_be_given_up_when_the_partition_goes() -> None:
     """A rebalance or the worker's own end is near."""
     scene = Scene(10)
