@@ -139,7 +139,7 @@ class Fleet:
         process, member.is_wanted, told_s, began_s = self._process_of(member), False, time.time(), time.monotonic()
         code = await asyncio.to_thread(process.stop)
         took_s = time.monotonic() - began_s
-        self.deaths.append(Death(member.caller, told_s, "stopped"))
+        self.deaths.append(Death(member.caller, told_s, "stopped", took_s))
         self.happened["workers_stopped"] += 1
         # Another code is that of the last resort, or of a signal that came before the process listens to any.
         self.happened["stopped_in_order" if code == 0 else f"stopped_with_{code}"] += 1

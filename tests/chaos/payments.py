@@ -14,6 +14,9 @@ _HARMLESS = (None, "slow_body", "no_usage")
 _BAD_ANSWERS = ("bad_schema", "bad_json")
 #: How long an answer may take to the changelog while brokers take writes; the machine may be busy.
 _KEPT_WITHIN_S = 5.0
+#: Who was given up keeps what it remembers once it is in the group again: the first to come back forms a generation of
+#: its own, and lets the others in when it has noticed them and drained, which took 10 s on two cores.
+_IN_THE_GROUP_AGAIN_WITHIN_S = 20.0
 #: A worker that has to give partitions away lets go of what hangs some seconds before the rebalance is over.
 _LET_GO_BEFORE_S, _LET_GO_AFTER_S = 20.0, 5.0
 #: A request stands in the stand-in's socket for a while before it is read and counts as begun, maybe after its worker
@@ -25,12 +28,18 @@ _ASKS_FOR_A_GOOD_ANSWER = 2
 
 
 class Death(NamedTuple):
-    """What took a worker's calls away: killed, frozen (past its session), stopped, ended, or given_up by the group
-    because the brokers were frozen."""
+    """What took a worker's calls away: killed, frozen (past its session), stopped, or given_up by the group because the
+    brokers were frozen. One that is stopped is told to at `at_s`, and keeps answers until it ends, after `took_s`."""
 
     caller: str
     at_s: float
     kind: str
+    took_s: float = 0.0
+
+    @property
+    def over_s(self) -> float:
+        """From then on it keeps nothing."""
+        return self.at_s + self.took_s
 
 
 class Freeze(NamedTuple):
@@ -159,7 +168,7 @@ class Cashier:
 
     def _had_time_to_keep(self, given_up_s: float, death_s: float) -> bool:
         """Whether the group, and the worker with it, was whole again some time before its death."""
-        return self._fates.moves(given_up_s, death_s - _KEPT_WITHIN_S) > 0
+        return self._fates.moves(given_up_s, death_s - _IN_THE_GROUP_AGAIN_WITHIN_S) > 0
 
     def _moved_unkept(self, call: Call, kept_s: Sequence[float]) -> bool:
         """The partition moved while no broker took the answer: whoever has it now cannot know of it."""
@@ -172,9 +181,9 @@ class Cashier:
 
     def _is_lost(self, call: Call, death: Death, kept_s: Sequence[float]) -> bool:
         """A worker that is stopped in order has the time to end its calls, as long as it can keep their answers."""
-        if any(call.began_s <= kept <= death.at_s for kept in kept_s):
+        if any(call.began_s <= kept <= death.over_s for kept in kept_s):
             return False
-        could_not_keep = self._fates.is_outage(call.ended_s, death.at_s)
+        could_not_keep = self._fates.is_outage(call.ended_s, death.over_s)
         if death.kind == "stopped":
             return could_not_keep
         return could_not_keep or death.at_s <= call.ended_s + _KEPT_WITHIN_S

@@ -292,6 +292,22 @@ def test_a_stop_in_order_excuses_only_what_could_not_be_kept(away: bool, is_gree
     assert verdict_on(scene, Death(CALLER, ended_s, "stopped"), outages=outages).is_green is is_green
 
 
+def test_a_stop_is_over_when_the_process_has_ended() -> None:
+    """Calls end after it was told to stop, and brokers may go away between the two; what it keeps then is kept."""
+    scene, _ = cut_off_scene()
+    ended_s = long_ago(scene, 60)
+    scene.evidence.calls.append(scene.evidence.calls.pop()._replace(caller=CALLER))
+    outages, told = (Outage(ended_s - 0.1, ended_s + 30),), Death(CALLER, ended_s - 0.3, "stopped")
+    stop = told._replace(took_s=8.0)
+    verdict = verdict_on(scene, stop, outages=outages)
+    assert verdict.is_green, verdict.lines()
+    assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
+    assert verdict_on(scene, stop).counts["paid_again"] == 1
+    assert verdict_on(scene, told, outages=outages).counts["paid_again"] == 1
+    scene.evidence.kept[scene.case(Kind.FRESH).text_key].insert(0, round((ended_s + 4) * 1000))
+    assert verdict_on(scene, stop, outages=outages).counts["paid_again"] == 1
+
+
 def test_a_worker_that_was_given_up_and_lives_does_not_ask_again_itself() -> None:
     """Another one may: it remembers the answer that it could not keep."""
     scene, ended_s = cut_off_scene()
@@ -316,7 +332,8 @@ def test_a_worker_that_was_given_up_and_died_at_once_may_ask_again_in_its_next_l
     assert green.is_green, green.lines()
     assert green.figures["calls"] - green.figures["distinct_texts"] == green.figures["cut_off"] == 1
     assert verdict(ended_s + 50).is_green
-    assert verdict(ended_s + 50, ended_s + 31).counts["paid_again"] == 1
+    assert verdict(ended_s + 46, ended_s + 31).is_green
+    assert verdict(ended_s + 52, ended_s + 31).counts["paid_again"] == 1
     assert verdict(ended_s + 62, ended_s + 59).counts["paid_again"] == 1
 
 
