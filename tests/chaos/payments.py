@@ -25,11 +25,14 @@ _READ_LATE_S = 1.0
 #: A worker that is let go on sends what it was just handing to the socket: no more than one request, and at once.
 _HALF_SENT_S = 0.05
 _ASKS_FOR_A_GOOD_ANSWER = 2
+#: Ways of losing a call, but not what its worker remembers.
+_LIVES_ON = ("given_up", "moved")
 
 
 class Death(NamedTuple):
-    """What took a worker's calls away: killed, frozen (past its session), stopped, or given_up by the group because the
-    brokers were frozen. One that is stopped is told to at `at_s`, and keeps answers until it ends, after `took_s`."""
+    """What took a worker's calls away: killed, frozen (past its session), stopped, given_up by the group because the
+    brokers were frozen, or, of a single call, its partition moved. One that is stopped is told to at `at_s`, and keeps
+    answers until it ends, after `took_s`."""
 
     caller: str
     at_s: float
@@ -81,13 +84,6 @@ class Fates:
         return self.moves(from_s, until_s) > 0
 
 
-class _Loss(NamedTuple):
-    """A call that was lost with its worker; one of a worker that lives on may not be made again by itself."""
-
-    at_s: float
-    excuses_same_caller: bool
-
-
 class Cashier:
     """`kept_s` has, for each text's digest, the times at which its answer was written to the changelog; `ended` the
     digests of all texts that have a row by an answer."""
@@ -135,7 +131,7 @@ class Cashier:
         self._verdict.figures["cut_off"] += sum(map(bool, losses))
         for number, again in enumerate(asked[1:], start=1):
             for first, lost in zip(asked[:number], losses[:number], strict=True):
-                if not any(_may_follow(first, loss, again) for loss in lost):
+                if not any(_may_follow(loss, again) for loss in lost):
                     if not self._was_half_sent(again):
                         self._verdict.violation("paid_again", _story(first, again, kept_s))
                     break
@@ -149,22 +145,16 @@ class Cashier:
                 return True
         return False
 
-    def _losses(self, call: Call, kept_s: Sequence[float]) -> list[_Loss]:
+    def _losses(self, call: Call, kept_s: Sequence[float]) -> list[Death]:
         """How it was lost; a worker that was given up may have died, too, before it could keep what it remembered."""
-        lost: list[_Loss] = []
-        for death in self._deaths.get(call.caller, ()):
-            late_s = _READ_LATE_S if death.kind in ("killed", "frozen") else 0
-            if death.at_s < call.began_s - late_s or not self._is_lost(call, death, kept_s):
-                continue
-            if death.kind != "given_up":
-                if not lost or not self._had_time_to_keep(lost[0].at_s, death.at_s):
-                    lost.append(_Loss(death.at_s, excuses_same_caller=True))
-                break
-            if not lost:
-                lost.append(_Loss(death.at_s, excuses_same_caller=False))
+        lost = [death for death in self._deaths.get(call.caller, ()) if self._is_lost(call, death, kept_s)]
+        given_up = next((death for death in lost if death.kind == "given_up"), None)
+        died = next((death for death in lost if death.kind != "given_up"), None)
+        if given_up and died and self._had_time_to_keep(given_up.at_s, died.at_s):
+            died = None
         if not lost and call.end == "answered" and self._moved_unkept(call, kept_s):
-            lost.append(_Loss(call.ended_s, excuses_same_caller=False))
-        return lost
+            return [Death(call.caller, call.ended_s, "moved")]
+        return [death for death in (given_up, died) if death]
 
     def _had_time_to_keep(self, given_up_s: float, death_s: float) -> bool:
         """Whether the group, and the worker with it, was whole again some time before its death."""
@@ -181,7 +171,8 @@ class Cashier:
 
     def _is_lost(self, call: Call, death: Death, kept_s: Sequence[float]) -> bool:
         """A worker that is stopped in order has the time to end its calls, as long as it can keep their answers."""
-        if any(call.began_s <= kept <= death.over_s for kept in kept_s):
+        late_s = _READ_LATE_S if death.kind in ("killed", "frozen") else 0
+        if death.at_s < call.began_s - late_s or any(call.began_s <= kept <= death.over_s for kept in kept_s):
             return False
         could_not_keep = self._fates.is_outage(call.ended_s, death.over_s)
         if death.kind == "stopped":
@@ -211,10 +202,9 @@ def _is_good(call: Call) -> bool:
     return call.fault in _HARMLESS or (call.fault == "hang" and call.end == "answered")
 
 
-def _may_follow(first: Call, loss: _Loss, again: Call) -> bool:
-    if loss.at_s > again.began_s:
-        return False
-    return loss.excuses_same_caller or first.caller != again.caller
+def _may_follow(loss: Death, again: Call) -> bool:
+    """A worker that lives on remembers the answer, and does not ask again itself."""
+    return loss.at_s <= again.began_s and (loss.kind not in _LIVES_ON or loss.caller != again.caller)
 
 
 def _took_s(call: Call) -> float:
