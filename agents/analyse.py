@@ -1,108 +1,261 @@
-"""The recipe for one text that passed the prefilter: look up, share a call under way, ask, keep the answer."""
+"""Steps 4 to 6: look answers up, let equal texts share one call, ask, and keep the answer before anyone gets it."""
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
 
+import msgspec
 import structlog
 
 from agents.analyser import Analyser
-from agents.cache import AnswerCache
-from agents.guards.backoff import Backoff
-from agents.guards.single_flight import SingleFlight
-from schemas.errors import Retryable
+from agents.decode import Job
+from agents.limits.retry import Backoff, NoLongerWanted, retry
+from agents.stage import Stage
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Fatal, Unprocessable
 from schemas.insight import Answer
-from schemas.outcome import Analysed, Cached
+from schemas.outcome import Analysed, Cached, Dead
 
+CALL_BACKOFF = Backoff(base_s=0.2, cap_s=30.0)
 KEEP_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
-#: How long a call that nobody waits for any more may take to keep its answer: a broker that is down holds nobody up.
-KEEP_S = 1.0
-#: Answers that could not be kept are remembered up to so many; each is about a kilobyte.
+#: Answers kept in one go: one changelog batch and one RocksDB batch for each partition among them.
+MAX_KEEP_BATCH = 1_000
+#: Answers that could not be kept are remembered up to this number; each is about a kilobyte.
 MAX_UNKEPT = 10_000
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Answer).decode
 
 log = structlog.get_logger()
 
 
-class Recipe:
-    """One for a worker: it knows which texts are being asked about, so that no text is paid for twice."""
+class Flight:
+    """One text being asked about, and the jobs that share the call."""
+
+    __slots__ = ("answer", "jobs", "key", "value")
+
+    def __init__(self, key: bytes, job: Job) -> None:
+        self.key = key
+        self.jobs = [job]
+        self.answer: Answer | None = None
+        #: The answer as the table holds it.
+        self.value = b""
+
+    @property
+    def partition(self) -> int:
+        """The shard that keeps the answer."""
+        return self.jobs[0].tracker.partition
+
+    @property
+    def is_wanted(self) -> bool:
+        """False once every partition that waits for the answer was revoked."""
+        return any(job.is_wanted for job in self.jobs)
+
+
+class Answers(Protocol):
+    """The table `answers`, by partition; see streams.engine.answers_table."""
+
+    def get(self, partition: int, key: bytes) -> bytes | None:
+        """The stored value. Raises LookupError when the partition is not assigned here."""
+
+    async def put(self, flights: list[Flight]) -> list[Flight]:
+        """Returns when the changelog has the answers, and then the local shards.
+
+        Those that the changelog does not take now are returned. Raises Fatal when a shard cannot be written.
+        """
+
+
+class Analysis:
+    """One for a worker: it knows which texts are being asked about, so that no text is paid for twice.
+
+    `deliver` gets jobs whose outcome is set; the answer of an analysed or cached one is in the changelog by then.
+    """
 
     def __init__(
         self,
         analyser: Analyser,
+        answers: Answers,
+        deliver: Callable[[list[Job]], None],
+        fail: Callable[[BaseException], None],
+        *,
         cache_ttl: timedelta,
+        max_calls: int,
+        linger_s: float,
         now: Callable[[], datetime],
     ) -> None:
         self._analyser = analyser
+        self._answers = answers
+        self._deliver = deliver
+        self._fail = fail
         self._cache_ttl = cache_ttl
+        self._max_calls = max_calls
         self._now = now
-        self._flights: SingleFlight[str, Answer] = SingleFlight()
-        #: Paid for and not kept yet, the oldest first.
-        self._unkept: dict[str, Answer] = {}
+        self._key_suffix = f":{analyser.version}"
+        self._flights: dict[bytes, Flight] = {}
+        self._to_ask: deque[Flight] = deque()
+        #: One task for each place for a call that is taken, and those of them whose call has begun.
+        self._askers: set[asyncio.Task[None]] = set()
+        self._calling: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+        #: Answers that were paid for and are not kept yet, the oldest first.
+        self._unkept: dict[bytes, Answer] = {}
+        self.keep_stage = Stage("answers", self._keep, fail, max_batch=MAX_KEEP_BATCH, linger_s=linger_s)
 
-    @property
-    def version(self) -> str:
-        """The analysis version that answers are asked for and kept under."""
-        return self._analyser.version
-
-    async def analyse(self, text: str, text_key: str, cache: AnswerCache) -> Analysed | Cached:
-        """Analysed for the one whose call it was, Cached for every other; the answer is kept before either returns.
-
-        Raises what the analyser raises (Retryable, Unprocessable, Fatal), and what the cache raises but Retryable.
-        """
-        key = f"{text_key}:{self.version}"
-        stored = self._fresh(cache.get(key))
-        if stored is not None:
-            self._unkept.pop(key, None)  # kept by now, if not by us
-            return Cached(stored)
-        answer, led = await self._flights.run(key, lambda: self._ask(text, key, cache))
-        return Analysed(answer) if led else Cached(answer)
-
-    async def _ask(self, text: str, key: str, cache: AnswerCache) -> Answer:
-        answer = self._fresh(self._unkept.get(key))
-        if answer is None:
-            answer = await self._analyser.analyse(text)
-            self._remember(key, answer)
-        keeping = asyncio.ensure_future(self._keep(cache, key, answer))
-        try:
-            await asyncio.shield(keeping)
-        except asyncio.CancelledError:
-            # The answer is paid for: it is kept all the same, so that whoever gets the text next finds it.
-            try:
-                await asyncio.wait({keeping}, timeout=KEEP_S)
-            finally:
-                keeping.cancel()
-                keeping.add_done_callback(_tell_failure)
-            raise
-        return answer
-
-    async def _keep(self, cache: AnswerCache, key: str, answer: Answer) -> None:
-        """Until it is kept: asking anew because keeping failed would pay for the text again."""
-        attempt = 0
-        while True:
-            try:
-                await cache.put(key, answer)
-            except Retryable as error:
-                least_s = error.retry_after_s or 0.0
+    def look_up(self, jobs: list[Job]) -> list[Job]:
+        """Step 4, cache: sets the outcome of jobs whose text was analysed before; returns the others."""
+        misses = []
+        oldest = self._now() - self._cache_ttl
+        for job in jobs:
+            key = self._key(job)
+            answer = None if key in self._flights else self._stored(job.tracker.partition, key)
+            if answer is None or answer.analysed_at < oldest:
+                misses.append(job)
             else:
-                self._unkept.pop(key, None)
-                return
-            await asyncio.sleep(least_s + KEEP_BACKOFF.delay_s(attempt, random.random))
-            attempt += 1
+                self._unkept.pop(key, None)  # kept by now, if not by us
+                job.outcome = Cached(answer)
+        return misses
 
-    def _remember(self, key: str, answer: Answer) -> None:
+    def share(self, jobs: list[Job]) -> list[Flight]:
+        """Step 5, single flight: jobs join the call for their text; returns the calls that are still to be made."""
+        begun = []
+        for job in jobs:
+            key = self._key(job)
+            flight = self._flights.get(key)
+            if flight is not None:
+                flight.jobs.append(job)
+            else:
+                flight = self._flights[key] = Flight(key, job)
+                begun.append(flight)
+        return begun
+
+    def ask(self, flights: list[Flight]) -> None:
+        """Step 6, ask: each as soon as there is a place for a call; an answer paid for before is only kept again."""
+        for flight in flights:
+            flight.answer = self._unkept.get(flight.key)
+        self._to_keep([flight for flight in flights if flight.answer is not None])
+        self._to_ask.extend(flight for flight in flights if flight.answer is None)
+        for _ in range(min(len(self._to_ask), self._max_calls - len(self._askers))):
+            asker = asyncio.create_task(self._ask_on(), name="asker")
+            self._askers.add(asker)
+            asker.add_done_callback(self._askers.discard)
+
+    async def drain(self, within_s: float) -> None:
+        """Begins no call any more, and gives those under way a bounded time before they are cancelled.
+
+        Calls that are cancelled may be billed all the same. Answers that came are in the stage that keeps them.
+        """
+        self._is_draining = True
+        self._to_ask.clear()
+        for asker in self._askers - self._calling:
+            asker.cancel()
+        if self._calling:
+            await asyncio.wait(set(self._calling), timeout=within_s)
+        askers = set(self._askers)
+        for asker in askers:
+            asker.cancel()
+        await asyncio.gather(*askers, return_exceptions=True)
+
+    def forget(self) -> None:
+        """The assignment is over: its jobs are nobody's here, and calls may begin again in the next one."""
+        self._flights.clear()
+        self._is_draining = False
+
+    async def _ask_on(self) -> None:
+        """One place for a call: asks about one text after the other while any waits."""
+        while self._to_ask:
+            flight = self._to_ask.popleft()
+            try:
+                flight.answer = await retry(partial(self._call, flight), CALL_BACKOFF, partial(self._is_worth, flight))
+            except NoLongerWanted:
+                self._drop(flight)
+            except asyncio.CancelledError:
+                self._drop(flight)
+                raise
+            except Unprocessable as error:
+                self._refuse(flight, Dead(DeadLetterReason(error.reason), error.detail))
+            except Fatal as error:
+                self._drop(flight)
+                self._fail(error)
+            except Exception as error:  # a defect of ours that did not pass: this text is set aside
+                self._refuse(flight, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
+            else:
+                self._remember(flight)
+                self._to_keep([flight])
+
+    async def _call(self, flight: Flight) -> Answer:
+        task = asyncio.current_task()
+        assert task is not None, "runs in an asker's task"
+        self._calling.add(task)
+        try:
+            return await self._analyser.analyse(flight.jobs[0].text)
+        finally:
+            self._calling.discard(task)
+
+    def _is_worth(self, flight: Flight) -> bool:
+        return flight.is_wanted and not self._is_draining
+
+    def _refuse(self, flight: Flight, outcome: Dead) -> None:
+        self._drop(flight)
+        for job in flight.jobs:
+            job.outcome = outcome
+        self._deliver(flight.jobs)
+
+    def _to_keep(self, flights: list[Flight]) -> None:
+        for flight in flights:
+            flight.value = _encode(flight.answer)
+        self.keep_stage.put(flights)
+
+    async def _keep(self, flights: list[Flight]) -> None:
+        """Until they are kept: asking anew because keeping failed would pay for the texts again.
+
+        What nobody waits for any more is given up with the changelog's refusal; it stays among the unkept.
+        """
+        attempt = 0
+        while flights:
+            refused = await self._answers.put(flights)
+            self._kept([flight for flight in flights if flight not in refused] if refused else flights)
+            flights = [flight for flight in refused if flight.is_wanted]
+            if flights:
+                await asyncio.sleep(KEEP_BACKOFF.delay_s(attempt, random.random))
+                attempt += 1
+
+    def _kept(self, flights: list[Flight]) -> None:
+        jobs: list[Job] = []
+        for flight in flights:
+            self._unkept.pop(flight.key, None)
+            self._drop(flight)
+            assert flight.answer is not None, "only an answered flight is kept"
+            analysed, cached = Analysed(flight.answer), Cached(flight.answer)
+            wanted = [job for job in flight.jobs if job.is_wanted]
+            for job in wanted:
+                job.outcome = cached
+            if wanted:  # the one who has waited longest accounts for the call
+                wanted[0].outcome = analysed
+            jobs += wanted
+        self._deliver(jobs)
+
+    def _remember(self, flight: Flight) -> None:
         """While brokers are down, a partition may be taken away and come back: the answer is still here then."""
-        self._unkept[key] = answer
+        assert flight.answer is not None, "called with an answer at hand"
+        self._unkept[flight.key] = flight.answer
         if len(self._unkept) > MAX_UNKEPT:
             del self._unkept[next(iter(self._unkept))]
 
-    def _fresh(self, answer: Answer | None) -> Answer | None:
-        if answer is None or self._now() - answer.analysed_at > self._cache_ttl:
+    def _drop(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _key(self, job: Job) -> bytes:
+        return (job.text_key + self._key_suffix).encode()
+
+    def _stored(self, partition: int, key: bytes) -> Answer | None:
+        """The stored answer; one of an older shape counts as none."""
+        value = self._answers.get(partition, key)
+        try:
+            return None if value is None else _decode(value)
+        except msgspec.DecodeError:
             return None
-        return answer
-
-
-def _tell_failure(keeping: "asyncio.Task[None]") -> None:
-    """Of an answer whose askers have all gone: nobody else would hear of it."""
-    if not keeping.cancelled() and (error := keeping.exception()) is not None:
-        log.error("answer_not_kept", error=type(error).__name__)

@@ -1,16 +1,160 @@
-"""The Faust app for `faust -A streams.app worker`; reads the settings on import, as Faust's own command expects."""
+"""The worker, put together: its Faust app with the table `answers`, the channel and the agent `analyst`.
+
+    reader -> channel -> agent analyst -> sinks        (streams.worker.intake, agents.analyst, streams.sinks)
+
+`grok-insights worker` runs it, and so does `faust -A streams.app worker`.
+"""
 
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from agents.analyser import Analyser
+from agents.analyst import Analyst, AnalystOptions, Sinks
+from agents.grok.client import GrokAnalyser
+from agents.limits.breaker import CircuitBreaker
+from agents.local.analyser import LocalAnalyser
 from schemas.errors import Fatal
+from schemas.settings import Settings
 from schemas.settings_file import load_settings
+from streams.engine.answers_table import TableAnswers
+from streams.engine.app import InputChannel, WorkerApp, faust_connection
+from streams.kafka.clients import client_options
+from streams.kafka.lag import LogLag
+from streams.kafka.log_reader import LogReader
+from streams.kafka.producer import BatchProducer
+from streams.sinks.dead_letters import DeadLetterSink
+from streams.sinks.events import EventSink
+from streams.sinks.rehomed import RehomedSink
+from streams.sinks.rows import RowSink
+from streams.telemetry import metrics
+from streams.telemetry.health import Health
+from streams.telemetry.lag_metrics import LagMetrics
 from streams.telemetry.log import configure_logging
-from streams.wiring import build_worker
+from streams.telemetry.observers import CallMetrics, OutcomeMetrics
+from streams.telemetry.server import MetricsServer
+from streams.worker.data_folder import WorkerFolder
+from streams.worker.dead_letter_limit import DeadLetterLimit
+from streams.worker.fencing import Fence
+from streams.worker.intake import Fetch, Intake
+from streams.worker.lifecycle import Lifecycle
+from streams.worker.rebalance import Rebalance
+from streams.worker.timings import timings
 
-try:
-    settings = load_settings("kafka_bootstrap_servers", "database_url")
-    # Faust sets up logging of its own later; what keeps contents out of our events stays.
-    configure_logging(settings.log_level)
-    app = build_worker(settings)
-except Fatal as error:
-    sys.exit(f"{error.what}: {error.why}\nhint: {error.hint}")
+#: Records open at once for each place for a call: cached and filtered ones pass by those that wait for an answer.
+OPEN_RECORDS_PER_CALL = 2
+
+
+def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
+    """Nothing is connected yet. Raises Fatal for settings that cannot be used."""
+    assert settings.database_url is not None, "load_settings('database_url') requires it"
+    options, topics, times = client_options(settings), settings.topics, timings(settings)
+    life = Lifecycle(times)
+    log_reader = LogReader(options, topics)
+    app = WorkerApp(
+        life,
+        topics,
+        log_reader.ends,
+        broker_session_timeout=times.session_timeout_s,
+        broker_heartbeat_interval=times.heartbeat_interval_s,
+        broker_rebalance_timeout=times.rebalance_timeout_s,
+        loglevel=settings.log_level,
+        **faust_connection(options, settings.data_dir),
+    )
+
+    producer, dead_letter_producer = BatchProducer(options), BatchProducer(options, compression="gzip")
+    rows = RowSink(settings.database_url.get_secret_value())
+    sinks = Sinks(
+        rows=rows,
+        events=EventSink(producer, topics.insights),
+        rehomed=RehomedSink(producer, topics.rehomed),
+        dead_letters=DeadLetterSink(dead_letter_producer, topics.dead_letters, _now),
+    )
+    fence = Fence(app.lease)
+    analyser = build_analyser(settings, fence.wait_open)
+    limit = DeadLetterLimit(life.halt)
+    analyst = Analyst(
+        analyser,
+        TableAnswers(app.answers, producer, topics.answers_changelog),
+        sinks,
+        limit,
+        OutcomeMetrics(),
+        life.fail,
+        _now,
+        AnalystOptions(
+            max_calls=settings.max_in_flight,
+            max_open_records=settings.max_in_flight * OPEN_RECORDS_PER_CALL,
+            cache_ttl=timedelta(days=settings.cache_ttl_days),
+            linger_s=settings.linger_ms / 1000,
+        ),
+    )
+
+    channel = InputChannel(app)
+    intake = Intake(channel, analyst, log_reader, options, topics, app.commit_as, life)
+    rebalance = Rebalance(app, intake, analyst, fence, log_reader, topics, life, times)
+
+    # The name is written out: Faust would derive it from the module's path.
+    @app.agent(channel, name="analyst")
+    async def analyst_agent(fetches: AsyncIterator[Fetch]) -> None:
+        async for fetch in fetches:
+            intake.process(fetch)
+
+    health = Health(
+        {
+            "broker": log_reader.check,
+            "database": rows.ping,
+            "assignment": app.check_assigned,
+            "dead_letters": life.check_not_halted,
+        }
+    )
+    life.parts = [
+        WorkerFolder(settings.data_dir),
+        MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health),
+        *(log_reader, producer, dead_letter_producer, rows),
+        *([analyser] if isinstance(analyser, GrokAnalyser) else []),
+        LagMetrics(LogLag(log_reader)),
+        analyst,
+        rebalance,
+    ]
+    life.on_drain = rebalance.leave
+    metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: analyst.open_records)
+    metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
+    return app, life
+
+
+def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -> Analyser:
+    """Grok where the settings ask for it, else the local analyser, which is free and asks nobody."""
+    if not settings.asks_grok:
+        return LocalAnalyser()
+    assert settings.xai_api_key is not None, "Settings.asks_grok needs a key"
+    assert settings.grok_model is not None, "Settings refuses Grok without a model"
+    return GrokAnalyser(
+        base_url=settings.grok_base_url,
+        api_key=settings.xai_api_key.get_secret_value(),
+        model=settings.grok_model,
+        timeout_s=settings.grok_timeout_s,
+        breaker=CircuitBreaker(settings.breaker_errors, settings.cooldown_seconds),
+        observer=CallMetrics(),
+        may_pay=may_pay,
+        max_connections=settings.max_in_flight,
+        cost_per_1k_usd=settings.grok_cost_per_1k,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def __getattr__(name: str) -> Any:
+    """`faust -A streams.app` asks for `app`: the settings are read then, not when this module is imported."""
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        settings = load_settings("kafka_bootstrap_servers", "database_url")
+        # Faust sets up logging of its own later; what keeps contents out of our events stays.
+        configure_logging(settings.log_level)
+        app = globals()["app"] = build_worker(settings)[0]
+    except Fatal as error:
+        sys.exit(f"{error.what}: {error.why}\nhint: {error.hint}")
+    return app

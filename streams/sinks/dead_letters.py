@@ -1,13 +1,17 @@
-"""Dead letters into the topic `conversations.dlq`: the original record with the reason in its headers."""
+"""Dead letters: the original record into the topic `conversations.dlq`, with the reason in its headers."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import structlog
 
+from agents.decode import Job
 from schemas.dead_letter import DeadLetter
-from schemas.errors import Unprocessable
-from schemas.topics import Topic
-from streams.sinks.producer import ConfirmedProducer, Headers
+from schemas.errors import Retryable, Unprocessable
+from schemas.outcome import Dead
+from streams.kafka.producer import BatchProducer, Outgoing
 
-#: What is kept of a value that the topic does not take whole. The record itself stands at its origin as long as its
+#: What is kept of a value that the topic does not take whole. The record itself stays at its origin for as long as its
 #: topic keeps it.
 TRUNCATED_BYTES = 512 * 1024
 TRUNCATED = "dlq.truncated_from_bytes"
@@ -21,25 +25,43 @@ class DeadLetterSink:
     `producer` compresses: a record that came compressed may be many times the topic's largest size.
     """
 
-    def __init__(self, producer: ConfirmedProducer) -> None:
+    def __init__(self, producer: BatchProducer, topic: str, now: Callable[[], datetime]) -> None:
         self._producer = producer
+        self._topic = topic
+        self._now = now
 
-    async def send(self, letter: DeadLetter, conversation_id: str | None) -> None:
-        """Returns when the brokers have it. Raises Retryable.
+    async def send(self, jobs: Sequence[Job]) -> list[Retryable | Unprocessable | None]:
+        """See agents.analyst.Sender.
 
-        A value that does not fit even compressed is cut, and its size told in the header dlq.truncated_from_bytes: one
-        record must neither be lost without a trace nor stop its partition.
+        A value that does not fit even compressed is cut, and its size is put into the header dlq.truncated_from_bytes:
+        one record must neither be lost without a trace nor stop its partition.
         """
-        key = letter.key if conversation_id is None else conversation_id.encode()
-        # A record of neither key nor value cannot be produced, though a foreign producer may have made one.
-        value = b"" if key is None and letter.value is None else letter.value
-        headers = letter.headers_out()
-        try:
-            await self._send(key, value, headers)
-        except Unprocessable:
-            size_bytes = len(value or b"")
-            log.error("dead_letter_truncated", partition=letter.origin.partition, size_bytes=size_bytes)
-            await self._send(key, (value or b"")[:TRUNCATED_BYTES], [*headers, (TRUNCATED, b"%d" % size_bytes)])
+        records = [self._record(job) for job in jobs]
+        deliveries = await self._producer.send(self._topic, records)
+        for index, delivery in enumerate(deliveries):
+            if isinstance(delivery, Unprocessable):
+                [deliveries[index]] = await self._producer.send(self._topic, [_truncated(jobs[index], records[index])])
+        return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
 
-    async def _send(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        await self._producer.send(Topic.DEAD_LETTERS, key=key, value=value, headers=headers)
+    def _record(self, job: Job) -> Outgoing:
+        assert isinstance(job.outcome, Dead), "only the dead are sent here"
+        dead_letter = DeadLetter(
+            key=job.key,
+            value=job.record.value,
+            headers=job.headers,
+            reason=job.outcome.reason,
+            detail=job.outcome.detail,
+            origin=job.origin,
+            received_at=job.received_at,
+            at=self._now(),
+        )
+        key = dead_letter.key if job.conversation is None else job.id.encode()
+        # A record of neither key nor value cannot be produced, though a foreign producer may have made one.
+        value = b"" if key is None and dead_letter.value is None else dead_letter.value
+        return Outgoing(key, value, dead_letter.headers_out())
+
+
+def _truncated(job: Job, record: Outgoing) -> Outgoing:
+    value = record.value or b""
+    log.error("dead_letter_truncated", partition=job.origin.partition, size_bytes=len(value))
+    return Outgoing(record.key, value[:TRUNCATED_BYTES], [*record.headers, (TRUNCATED, b"%d" % len(value))])

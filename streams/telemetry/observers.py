@@ -1,10 +1,13 @@
 """What calls and conversations tell, written into the metrics."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, assert_never
 
 from agents.analyser import NOTHING, ErrorClass
+from agents.decode import Job
 from schemas.insight import USD_TICKS, Usage
-from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome, outcome_name
+from schemas.outcome import Dead, Filtered, OutcomeName, outcome_name
 from streams.telemetry import metrics
 
 _BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
@@ -41,21 +44,31 @@ def _show_usage(usage: Usage) -> None:
 
 
 class OutcomeMetrics:
-    """See streams.pipeline.steps.Outcomes."""
+    """See agents.analyst.Observer; counts a batch at a time."""
 
-    def ended(self, outcome: Outcome) -> None:
-        metrics.CONVERSATIONS.labels(outcome_name(outcome)).inc()
-        match outcome:
-            case Cached():
-                metrics.ANALYSIS_CACHE_HITS.inc()
-            case Filtered():
-                metrics.PREFILTER_SKIPS.labels(outcome.reason.value).inc()
-            case Dead():
-                metrics.DEAD_LETTERS.labels(outcome.reason.value).inc()
-            case Analysed():
-                pass
-            case _:
-                assert_never(outcome)
+    def ended(self, jobs: Sequence[Job]) -> None:
+        for outcome, count in Counter(map(_labels, jobs)).items():
+            _count(*outcome, count)
 
-    def rehomed(self) -> None:
-        metrics.CONVERSATIONS_REHOMED.inc()
+    def rehomed(self, count: int) -> None:
+        metrics.CONVERSATIONS_REHOMED.inc(count)
+
+
+def _labels(job: Job) -> tuple[OutcomeName, str]:
+    outcome = job.outcome
+    return outcome_name(outcome), outcome.reason.value if isinstance(outcome, Filtered | Dead) else ""
+
+
+def _count(outcome: OutcomeName, reason: str, count: int) -> None:
+    metrics.CONVERSATIONS.labels(outcome).inc(count)
+    match outcome:
+        case "cached":
+            metrics.ANALYSIS_CACHE_HITS.inc(count)
+        case "filtered":
+            metrics.PREFILTER_SKIPS.labels(reason).inc(count)
+        case "dead":
+            metrics.DEAD_LETTERS.labels(reason).inc(count)
+        case "analysed":
+            pass
+        case _:
+            assert_never(outcome)

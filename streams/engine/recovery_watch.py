@@ -1,4 +1,4 @@
-"""Notices a table recovery that stands still: it never ends by itself, so the process has to."""
+"""Recovery watch: ends a worker whose table recovery has stalled, since that never ends by itself."""
 
 import asyncio
 import time
@@ -11,49 +11,50 @@ from faust.tables.manager import TableManager
 
 from schemas.errors import Fatal, Retryable
 
-#: Recovery was seen to hang for ever after quick rebalances; a live one applies records many times a second.
-STANDSTILL_S = 15.0
 LOOK_EVERY_S = 1.0
 CHECK_WITHIN_S = 3.0
 
 
 @dataclass(slots=True)
 class RecoveryWatch:
-    """Fed regularly with what recovery still has to read; the time is passed in."""
+    """Fed regularly with what recovery still has to read; the time is passed in.
 
-    standstill_s: float
+    Recovery was seen to hang after quick rebalances; a live one applies records many times a second.
+    """
+
+    stall_s: float
     _remaining: int | None = None
     _moved_at_s: float = 0.0
 
-    def stands_still(self, is_recovering: bool, remaining: int, now_s: float) -> bool:
-        """True once nothing has moved for `standstill_s` seconds of recovery."""
+    def has_stalled(self, is_recovering: bool, remaining: int, now_s: float) -> bool:
+        """True once nothing has been read for `stall_s` seconds of recovery."""
         if not is_recovering:
             self._remaining = None
             return False
         if remaining != self._remaining:
             self._remaining, self._moved_at_s = remaining, now_s
-        return now_s - self._moved_at_s >= self.standstill_s
+        return now_s - self._moved_at_s >= self.stall_s
 
 
 async def watch_recovery(
     app: faust.App,
     check_broker: Callable[[], Awaitable[None]],
     *,
-    standstill_s: float = STANDSTILL_S,
+    stall_s: float,
     look_every_s: float = LOOK_EVERY_S,
 ) -> NoReturn:
-    """Until cancelled. Raises Fatal when recovery stands still: the process is then to be started again.
+    """Until cancelled. Raises Fatal when recovery has stalled: the process must then be restarted.
 
     Time counts only while `check_broker` passes, by returning: a recovery waits for brokers as everything else does.
     """
-    watch, recovery = RecoveryWatch(standstill_s), cast(TableManager, app.tables).recovery
+    watch, recovery = RecoveryWatch(stall_s), cast(TableManager, app.tables).recovery
     while True:
         await asyncio.sleep(look_every_s)
         remaining = recovery.active_remaining_total()
         is_recovering = app.in_recovery and await _passes(check_broker)
-        if watch.stands_still(is_recovering, remaining, time.monotonic()):
-            why = f"nothing was read from its changelog for {standstill_s:g} s, {remaining} records are left"
-            raise Fatal("the recovery of the answers table stands still", why, "start the worker again")
+        if watch.has_stalled(is_recovering, remaining, time.monotonic()):
+            why = f"nothing was read from its changelog for {stall_s:g} s, {remaining} records are left"
+            raise Fatal("the recovery of the answers table has stalled", why, "start the worker again")
 
 
 async def _passes(check_broker: Callable[[], Awaitable[None]]) -> bool:

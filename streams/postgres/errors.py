@@ -1,4 +1,4 @@
-"""What a failed statement means for the rows in it, by the server's SQLSTATE. Pure."""
+"""Classifies a failed statement by the server's SQLSTATE: what it means for the rows in it. Pure."""
 
 from enum import Enum, auto
 
@@ -6,12 +6,12 @@ import asyncpg
 
 _SCHEMA_CLASS = "42"
 _CONFLICTS = ("40001", "40P01")
-#: Cancelled by a time limit of the server, or a lock not had: one row of the batch may be what it waits for.
+#: Cancelled by a time limit of the server, or a lock not obtained: one row of the batch may be what it waits for.
 _TOO_SLOW = ("57014", "55P03")
-#: Classes of SQLSTATE that say something of the server or of the way to it: connection, state and login of the session,
-#: database, rollback, resources, locks, somebody's command, disk, and a prepared statement that a pooler has lost.
+#: Classes of SQLSTATE about the server or the way to it: connection, state and login of the session, database,
+#: rollback, resources, locks, an operator's command, disk, and a prepared statement that a pooler has lost.
 #: All others count as some row's own, also unknown ones: if that is wrong, the dead-letter limit stops the worker,
-#: whereas a row that is tried for ever keeps its neighbours from being written, and nobody hears of it.
+#: whereas a row that is retried for ever keeps its neighbours from being written.
 _PASSING_CLASSES = ("08", "25", "26", "28", "3D", "40", "53", "55", "57", "58")
 
 
@@ -19,19 +19,19 @@ class SqlFailure(Enum):
     """What to do with the rows of the statement."""
 
     CONFLICT = auto()  # with another session, which is through now: again at once
-    TOO_SLOW = auto()  # again, in halves, so that a row that somebody holds does not hold its neighbours
+    TOO_SLOW = auto()  # again, in halves, so that a locked row does not hold up its neighbours
     PASSING = auto()  # again, on a new connection: this one may be broken, or lead to a server that only reads
-    SCHEMA = auto()  # no such table or column, no right to write: somebody has to act
+    SCHEMA = auto()  # no such table or column, no right to write: an operator has to act
     ROW = auto()  # some row of it is refused, and will be
 
 
-def judged(error: Exception) -> SqlFailure:
-    """Errors that nobody foresaw count as some row's own: then they cost that row, and not its neighbours."""
+def classify(error: Exception) -> SqlFailure:
+    """Unforeseen errors count as some row's own: then they cost that row, and not its neighbours."""
     # The table was changed under a prepared statement: a new connection mends that, unlike others of its state, 0A000.
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return SqlFailure.PASSING
     if isinstance(error, asyncpg.PostgresError):
-        return _judged_by_state(error.sqlstate or "")
+        return _by_state(error.sqlstate or "")
     if isinstance(error, TimeoutError):
         return SqlFailure.TOO_SLOW
     # InternalClientError is what asyncpg raises when a connection is cut just as the statement is sent ("another
@@ -41,7 +41,7 @@ def judged(error: Exception) -> SqlFailure:
     return SqlFailure.ROW
 
 
-def _judged_by_state(state: str) -> SqlFailure:
+def _by_state(state: str) -> SqlFailure:
     if state in _CONFLICTS:
         return SqlFailure.CONFLICT
     if state in _TOO_SLOW:

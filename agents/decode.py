@@ -1,0 +1,211 @@
+"""Step 1, decode: a Kafka record becomes a Job, with a checked conversation or the reason why it is dead."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from agents.canonical_text import canonical_text, text_key
+from schemas.conversation import FIRST_YEAR, LAST_YEAR, Conversation, decode_conversation
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Rejected, Unprocessable
+from schemas.kafka import DEFAULT_TENANT, Header, Origin
+from schemas.outcome import Outcome
+from schemas.result import ConversationResult
+
+#: Headers that a record carries to its owner partition: where it was first read, and the key it had there.
+REHOMED_TOPIC = "rehomed.topic"
+REHOMED_PARTITION = "rehomed.partition"
+REHOMED_OFFSET = "rehomed.offset"
+REHOMED_KEY = "rehomed.key"
+_REHOMED_PREFIX = "rehomed."
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_REASON_OF_STATUS = {400: DeadLetterReason.UNDECODABLE, 413: DeadLetterReason.TOO_LARGE}
+
+Headers = list[tuple[str, bytes]]
+
+
+class KafkaRecord(Protocol):
+    """What a consumer delivers, such as aiokafka's ConsumerRecord; `timestamp` is in milliseconds."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Tracker(Protocol):
+    """The offsets of one partition in one assignment; see streams.worker.offsets."""
+
+    partition: int
+    is_revoked: bool
+
+    def admit(self, offsets: Sequence[int]) -> None:
+        """Opens offsets, in order, before anything is awaited for their records."""
+
+    def finish(self, offset: int) -> None:
+        """The record at `offset` is durable in every sink."""
+
+
+class Job:
+    """One record from its admission to its last confirmation.
+
+    `origin`, `key` and `headers` are those of the first reading, also for a record that was rehomed; `received_at` is
+    the same however often the record is read. `tenant` to `text_key` are there once the record is decoded.
+    """
+
+    __slots__ = (
+        "conversation",
+        "id",
+        "is_finished",
+        "origin",
+        "outcome",
+        "received_at",
+        "record",
+        "result",
+        "tenant",
+        "text",
+        "text_key",
+        "tracker",
+        "was_rehomed",
+    )
+
+    id: str
+    tenant: str
+    text: str
+    text_key: str
+    origin: Origin
+    received_at: datetime
+    outcome: Outcome
+    result: ConversationResult
+
+    def __init__(self, tracker: Tracker, record: KafkaRecord, *, was_rehomed: bool) -> None:
+        self.tracker = tracker
+        self.record = record
+        self.was_rehomed = was_rehomed
+        self.is_finished = False
+        self.conversation: Conversation | None = None
+        headers = record.headers
+        named = dict(headers) if headers else {}
+        self.origin = _origin(record, named) if was_rehomed else Origin(record.topic, record.partition, record.offset)
+        self.received_at = _received_at(record, named)
+
+    @property
+    def is_wanted(self) -> bool:
+        """False once it is finished, or its partition was revoked: the next owner reads the record again."""
+        return not (self.is_finished or self.tracker.is_revoked)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the record holds in memory, about."""
+        return len(self.record.value or b"") + len(self.record.key or b"")
+
+    @property
+    def key(self) -> bytes | None:
+        """The key at the first reading."""
+        if self.was_rehomed and self.origin.topic != self.record.topic:
+            return dict(self.record.headers).get(REHOMED_KEY)
+        return self.record.key
+
+    @property
+    def headers(self) -> Headers:
+        """The record's headers without those of the rehoming."""
+        return [(name, value) for name, value in self.record.headers or () if not name.startswith(_REHOMED_PREFIX)]
+
+    @property
+    def occurred_at(self) -> datetime:
+        """The client's time, or the time of receipt."""
+        assert self.conversation is not None, "only a decoded record has a time of its own"
+        return self.conversation.occurred_at or self.received_at
+
+    def header(self, name: str) -> str | None:
+        """The last header of that name, or None where there is none or it is not UTF-8."""
+        return _text(dict(self.record.headers or ()).get(name))
+
+    def rehoming_headers(self) -> Headers:
+        """Headers for the way to the owner partition: its own, the time of receipt, its first origin and key."""
+        headers = [(name, value) for name, value in self.headers if name != Header.TIME]
+        headers += [
+            (Header.TIME, self.received_at.isoformat().encode()),
+            (REHOMED_TOPIC, self.origin.topic.encode()),
+            (REHOMED_PARTITION, b"%d" % self.origin.partition),
+            (REHOMED_OFFSET, b"%d" % self.origin.offset),
+        ]
+        if self.key is not None:
+            headers.append((REHOMED_KEY, self.key))
+        return headers
+
+
+def decode(job: Job) -> None:
+    """Sets conversation, id, tenant, text and text key.
+
+    Raises Unprocessable with the dead letter's reason; the detail names the field and never quotes the value.
+    """
+    record = job.record
+    tenant = (job.header(Header.TENANT) if record.headers else None) or DEFAULT_TENANT
+    if tenant != DEFAULT_TENANT and not _TENANT.fullmatch(tenant):
+        raise Unprocessable(DeadLetterReason.BAD_TENANT, "tenant: 1 to 64 letters, digits, dots, dashes")
+    try:
+        conversation = decode_conversation(record.value or b"", require_id=True)
+    except Rejected as error:
+        reason = _REASON_OF_STATUS.get(error.status, DeadLetterReason.INVALID)
+        field = f"{error.field}: " if error.field else ""
+        raise Unprocessable(reason, f"{field}{error.detail} ({error.code})") from error
+    assert conversation.id is not None, "decode_conversation(require_id=True) refuses a record without an id"
+    job.text = canonical_text(conversation)
+    job.text_key = text_key(tenant, job.text)
+    job.tenant, job.id, job.conversation = tenant, conversation.id, conversation
+
+
+def _origin(record: KafkaRecord, headers: dict[str, bytes]) -> Origin:
+    """Only in the topic that workers alone write are these headers ours; elsewhere they may be anyone's."""
+    try:
+        return Origin(
+            topic=headers[REHOMED_TOPIC].decode(),
+            partition=int(headers[REHOMED_PARTITION]),
+            offset=int(headers[REHOMED_OFFSET]),
+        )
+    except (KeyError, ValueError):
+        return Origin(record.topic, record.partition, record.offset)
+
+
+def _received_at(record: KafkaRecord, headers: dict[str, bytes]) -> datetime:
+    """`ce_time` where that is a time, else the record's own time stamp."""
+    stated = _text(headers.get(Header.TIME))
+    if stated is not None:
+        try:
+            time = datetime.fromisoformat(stated)
+        except ValueError:
+            pass  # a foreign producer's own idea of a time: the broker's time stamp is used instead
+        else:
+            if FIRST_YEAR <= time.year <= LAST_YEAR:
+                return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return _as_time(record.timestamp)
+
+
+def _as_time(timestamp_ms: int | None) -> datetime:
+    """A producer may stamp its records with any 64-bit number; what is no time of ours counts as the epoch, so that it
+    stays the same however often the record is read."""
+    try:
+        time = datetime.fromtimestamp((timestamp_ms or 0) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return _EPOCH
+    return time if FIRST_YEAR <= time.year <= LAST_YEAR else _EPOCH
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,146 @@
+"""Faust's consumer as a member of the group that reads changelogs only; the inputs are read by streams.worker.intake."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Protocol, cast
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, ConsumerRebalanceListener, Transport
+from faust.types import TP, Message
+from mode.threads import QueueServiceThread
+
+from streams.engine.membership import GroupLease, watch_membership
+from streams.kafka.clients import stop_consumer
+
+FETCH_MAX_WAIT_MS = 200
+#: A commit that is not answered by then is due again.
+COMMIT_TIMEOUT_S = 3.0
+#: A broker that does not answer is not told: the group notices by itself, after the session timeout.
+LEAVE_TIMEOUT_S = 0.5
+
+log = structlog.get_logger()
+
+
+class MemberApp(Protocol):
+    """What consumer and thread need of their app; see streams.engine.app."""
+
+    inputs: frozenset[str]
+    lease: GroupLease
+
+    async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]: ...
+
+
+class PauseInputs(ConsumerRebalanceListener):
+    """Pauses the inputs at aiokafka as soon as they are assigned; an assignment forgets what was paused before.
+
+    Faust's own notion of paused is another one and is left alone: it polls the inputs once a second and is given
+    nothing. Those polls keep max.poll.interval content: with the inputs out of Faust's active set, aiokafka would leave
+    the group after that time and never come back.
+    """
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """See aiokafka.abc.ConsumerRebalanceListener."""
+        consumer = self._thread._ensure_consumer()
+        consumer.pause(*(tp for tp in assigned if tp.topic in cast(MemberApp, self._thread.app).inputs))
+        await super().on_partitions_assigned(assigned)
+
+
+class MemberThread(AIOKafkaConsumerThread):
+    """Renews the lease, commits as a member of one generation only, and stops in time."""
+
+    async def on_start(self) -> None:
+        """Starts the consumer and watches its membership."""
+        await super().on_start()
+        watch_membership(self._ensure_consumer()._coordinator, cast(MemberApp, self.app).lease)
+
+    async def on_thread_stop(self) -> None:
+        """As Faust does, but bounded: its consumer may not stop by itself, or wait half a minute for its broker."""
+        await QueueServiceThread.on_thread_stop(self)
+        if self._consumer is not None:
+            try:
+                async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                    await stop_consumer(self._consumer)
+            except TimeoutError:
+                log.warning("group_not_left")
+
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        """Shortens the time that a fetch may wait at the broker, which Faust fixes at 1.5 s: questions about offsets
+        queue up behind it, several of them in each rebalance."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Commits what was finished in that generation of the group; False when the broker did not take it.
+
+        The request is built before anything is awaited, so the generation that is compared here is the one that is
+        sent. AIOKafkaConsumer.commit retries without end, each time as a member of the generation that is then, or as
+        none: after a rebalance that takes another worker's later offset back (Kafka:
+        ClassicGroup.validateOffsetCommit).
+        """
+        coordinator = self._ensure_consumer()._coordinator
+        if coordinator.generation != generation:
+            return False
+        request = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await coordinator._do_commit_offsets(None, request)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("commit_not_taken", error=type(error).__name__, partitions=len(request))
+            return False
+        return True
+
+
+class _NoPositions(dict[TP, int | None]):
+    """Faust's read positions, switched off: it drops records below them, and a rebalance leaves stale ones behind."""
+
+    def __getitem__(self, key: TP) -> None:
+        return None
+
+    def __setitem__(self, key: TP, value: int | None) -> None:
+        pass
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class MemberConsumer(Consumer):
+    """Joins the group and restores tables as Faust does; is never given a record of the inputs."""
+
+    RebalanceListener = PauseInputs
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NoPositions()
+        #: Records of the inputs that Faust fetched after all: none, or a seam has moved (tests look).
+        self.leaked = 0
+
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return MemberThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        """Drops records of the inputs: their topic has no stream, so its queue would fill and block the changelogs."""
+        async for tp, message in super().getmany(timeout):
+            if tp.topic in cast(MemberApp, self.app).inputs:
+                self.leaked += 1
+                log.error("input_fetched_by_faust", topic=tp.topic, partition=tp.partition)
+            else:
+                yield tp, message
+
+    async def perform_seek(self) -> None:
+        """Nothing: it would ask the broker for each input, in each rebalance; the reader knows where to begin."""
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: it would log an error for each input every 7 s, since nothing is fetched from it."""
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """The end offsets of the changelogs; see streams.kafka.log_reader.LogReader.ends for why Faust's are not."""
+        return await cast(MemberApp, self.app).log_ends(partitions)
+
+    async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:
+        """See MemberThread.commit_as."""
+        thread = cast(MemberThread, self._thread)
+        return bool(await thread.call_thread(thread.commit_as, generation, offsets))

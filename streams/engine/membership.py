@@ -1,0 +1,114 @@
+"""Group membership: a lease that is renewed by joins and heartbeats, which aiokafka does not expose."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.commit import OffsetFetchRequest
+
+_LOOK_AGAIN_S = 0.1
+
+
+class GroupLease:
+    """Proof that this worker is a member of its group; while it is held, its partitions cannot have been reassigned.
+
+    Valid for one session timeout after the latest join or heartbeat that the group accepted, counted from when that
+    was sent. A worker that was frozen or cut off for longer may have been replaced: rows and events survive that, but a
+    second call to the provider is money spent.
+
+    CLOCK_MONOTONIC stands still while the whole machine is suspended: that is not noticed before the next heartbeat.
+    """
+
+    def __init__(self, session_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session_timeout_s = session_timeout_s
+        self._clock = clock
+        self._renewed_at_s: float | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def renew(self, sent_at_s: float) -> None:
+        """The group accepted what was sent at that time, by the same clock. Safe from any thread."""
+        self._renewed_at_s = sent_at_s
+
+    def lose(self) -> None:
+        """The group does not know this worker any more. Safe from any thread."""
+        self._renewed_at_s = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the group cannot have replaced this worker."""
+        renewed_at_s = self._renewed_at_s
+        return renewed_at_s is not None and self._clock() - renewed_at_s < self._session_timeout_s
+
+    async def wait_held(self) -> None:
+        """Returns once it is held; hundreds may wait, and one task looks for all of them."""
+        while not self.is_held:
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.create_task(self._until_held(), name="group-lease")
+            await asyncio.shield(self._watch)
+
+    async def _until_held(self) -> None:
+        while not self.is_held:  # noqa: ASYNC110  renewed from the consumer's thread, and it also expires by itself
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+def watch_membership(coordinator: Any, lease: GroupLease) -> None:
+    """Renews the lease on each join and heartbeat, and loses it when the group does not know this member any more.
+
+    A broker that takes the group over accepts every heartbeat while it loads the group's state, also one of a worker
+    that was replaced long ago (Kafka: GroupCoordinatorService.heartbeat, COORDINATOR_LOAD_IN_PROGRESS). Until it has
+    answered a question for an offset, which it refuses while it loads, no heartbeat is sent.
+    """
+    send_heartbeat, rejoin, reset = (
+        coordinator._do_heartbeat,
+        coordinator._do_rejoin_group,
+        coordinator.reset_generation,
+    )
+    #: The coordinator that has loaded the group; aiokafka makes such a future for each one that it finds.
+    loaded: Any = None
+
+    async def heartbeat() -> bool:
+        nonlocal loaded
+        asked = coordinator._coordinator_dead_fut
+        if asked is not loaded:
+            if not await _has_loaded(coordinator):
+                return False  # aiokafka comes again after its back-off
+            loaded = asked
+        sent_at_s = time.monotonic()
+        was_accepted = bool(await send_heartbeat())
+        if was_accepted and coordinator._coordinator_dead_fut is asked:
+            lease.renew(sent_at_s)
+        return was_accepted
+
+    async def join(subscription: Any) -> bool:
+        nonlocal loaded
+        sent_at_s = time.monotonic()
+        asked = coordinator._coordinator_dead_fut
+        has_joined = bool(await rejoin(subscription))
+        if has_joined:
+            lease.renew(sent_at_s)
+            loaded = asked
+        return has_joined
+
+    def forget_generation() -> None:
+        lease.lose()
+        reset()
+
+    coordinator._do_heartbeat = heartbeat
+    coordinator._do_rejoin_group = join
+    coordinator.reset_generation = forget_generation
+
+
+async def _has_loaded(coordinator: Any) -> bool:
+    """Whether the coordinator answers a question for an offset.
+
+    aiokafka's own method takes a refusal for "nothing committed" (tests/contracts/test_log_reader.py shows it).
+    """
+    question = OffsetFetchRequest(coordinator.group_id, [(min(coordinator._subscription.topics), [0])])
+    try:
+        answer = await coordinator._send_req(question)
+    except KafkaError:
+        return False
+    codes = [error_code for _, partitions in answer.topics for *_, error_code in partitions]
+    return codes == [0]

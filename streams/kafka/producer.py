@@ -1,0 +1,273 @@
+"""Producers: one that keeps itself connected, and one on top of it whose sends are confirmed batches.
+
+aiokafka's idempotent producer has two habits that are dealt with here and by its callers. It retries for ever, so a
+wait that must end needs its own deadline. And after an error that is not worth a retry its sequence numbers have a gap:
+the broker then refuses all that follows, so such a producer is replaced by a new one.
+
+A broker without producer ids (Tansu refuses the request in aiokafka's version of it) gets a producer that is not
+idempotent. That can cost a record that is in the log twice, and two records with one id are one conversation.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownError
+
+from agents.partitioner import owner_partition
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Retryable, Unprocessable
+
+START_TIMEOUT_S = 10.0
+FLUSH_TIMEOUT_S = 1.0
+#: A broker that comes back is found within a second; asking more often than that would help nobody.
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 1.0
+#: One produce batch; well below the default max.message.bytes of a topic (1 MiB).
+MAX_BATCH_BYTES = 256 * 1024
+
+Headers = Sequence[tuple[str, bytes]]
+
+log = structlog.get_logger()
+
+
+class Outgoing(NamedTuple):
+    """A record to be sent; without a partition it goes where Kafka's default partitioner puts its key."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int | None = None
+
+
+#: The offset that a record was given, or why it was not taken: for now, or for good.
+Delivery = int | Retryable | Unprocessable
+
+
+class ReconnectingProducer:
+    """Starts without a broker, and finds it again by itself.
+
+    `new_producer` is told whether the producer is to be idempotent; metadata of `topics` is fetched before it is used.
+    """
+
+    def __init__(self, new_producer: Callable[[bool], AIOKafkaProducer], topics: Sequence[str] = ()) -> None:
+        self._new_producer = new_producer
+        self._topics = topics
+        self._is_idempotent = True
+        #: The connected producer, or None.
+        self.current: AIOKafkaProducer | None = None
+        self._is_connected = asyncio.Event()
+        self._is_broken = asyncio.Event()
+        self._is_closing = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begins to connect, in the background."""
+        self._keeper = asyncio.create_task(self._keep_connected(), name="producer-keeper")
+
+    async def close(self) -> None:
+        """Sends what is buffered, within FLUSH_TIMEOUT_S, and disconnects. Safe to call again and before start().
+
+        An attempt to connect gets the same time to end by itself: cancelled half-way, aiokafka leaves one open.
+        """
+        self._is_closing.set()
+        self._is_broken.set()
+        if self._keeper is not None:
+            await asyncio.wait([self._keeper], timeout=FLUSH_TIMEOUT_S)
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        if self._retired:
+            await asyncio.wait(self._retired)
+
+    async def connected(self) -> AIOKafkaProducer:
+        """The producer, however long it takes to connect."""
+        while self.current is None:
+            await self._is_connected.wait()
+        return self.current
+
+    def replace(self, producer: AIOKafkaProducer, error: KafkaError) -> None:
+        """Retires a producer that `error` broke; nothing happens when another one has replaced it already."""
+        if producer is self.current:
+            log.warning("producer_replaced", error=type(error).__name__)
+            self._is_broken.set()
+
+    async def _keep_connected(self) -> None:
+        while not self._is_closing.is_set():
+            self._is_broken.clear()
+            producer = await self._connect()
+            if producer is None:
+                return
+            self.current = producer
+            self._is_connected.set()
+            log.info("broker_connected")
+            await self._is_broken.wait()
+            self._is_connected.clear()
+            self.current = None
+            # What waits for other partitions may still be delivered by the old one, beside the new one.
+            retiring = asyncio.create_task(_stop(producer), name="producer-retiring")
+            self._retired.add(retiring)
+            retiring.add_done_callback(self._retired.discard)
+
+    async def _connect(self) -> AIOKafkaProducer | None:
+        """A started producer, however long that takes; None when close() came first."""
+        backoff_s = FIRST_BACKOFF_S
+        while not self._is_closing.is_set():
+            was_idempotent = self._is_idempotent
+            producer = await self._attempt()
+            if producer is not None:
+                return producer
+            if backoff_s == FIRST_BACKOFF_S and self._is_idempotent == was_idempotent:
+                log.warning("broker_unreachable")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), backoff_s)
+            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+        return None
+
+    async def _attempt(self) -> AIOKafkaProducer | None:
+        """One attempt; None when it failed, with nothing left open."""
+        producer = self._new_producer(self._is_idempotent)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await producer.start()
+                for topic in self._topics:
+                    await producer.client.add_topic(topic)
+            return producer
+        except asyncio.CancelledError:
+            await _stop(producer)
+            raise
+        except UnknownError:
+            # While a producer starts, only the request for a producer id is answered so.
+            log.info("broker_without_producer_ids")
+            self._is_idempotent = False
+        except Exception as error:  # the edge of the loop: whatever went wrong, the next attempt is a new producer
+            log.debug("broker_connection_failed", error=type(error).__name__)
+        await _stop(producer)
+        return None
+
+
+class BatchProducer:
+    """Sends whole batches, one produce batch a partition, and says of each record what became of it."""
+
+    def __init__(self, client_options: Mapping[str, Any], *, compression: str | None = None) -> None:
+        def new_producer(is_idempotent: bool) -> AIOKafkaProducer:
+            return AIOKafkaProducer(
+                **client_options,
+                acks="all",
+                enable_idempotence=is_idempotent,
+                max_batch_size=MAX_BATCH_BYTES,
+                compression_type=compression,
+            )
+
+        self._connection = ReconnectingProducer(new_producer)
+
+    async def start(self) -> None:
+        """Returns when a broker is connected."""
+        self._connection.start()
+        await self._connection.connected()
+
+    async def stop(self) -> None:
+        """Sends what is buffered, within a second, then closes."""
+        await self._connection.close()
+
+    async def send(self, topic: str, records: Sequence[Outgoing]) -> list[Delivery]:
+        """Returns once every record is confirmed by all in-sync replicas or refused; in the order of `records`.
+
+        Waits for a broker while there is none.
+        """
+        producer = await self._connection.connected()
+        deliveries: list[Delivery] = [_NOT_SENT] * len(records)
+        try:
+            places = await self._by_partition(producer, topic, records)
+        except KafkaError as error:
+            return [self._failure(producer, error, topic)] * len(records)
+        await asyncio.gather(
+            *(self._send(producer, topic, partition, records, at, deliveries) for partition, at in places.items())
+        )
+        return deliveries
+
+    async def _by_partition(
+        self, producer: AIOKafkaProducer, topic: str, records: Sequence[Outgoing]
+    ) -> dict[int, list[int]]:
+        """Partition -> indexes of the records that go there."""
+        count = 0
+        if any(record.partition is None for record in records):
+            count = len(await producer.partitions_for(topic))
+        places: dict[int, list[int]] = {}
+        for index, record in enumerate(records):
+            partition = record.partition
+            if partition is None:
+                key = record.key
+                partition = random.randrange(count) if key is None else owner_partition(key, count)
+            places.setdefault(partition, []).append(index)
+        return places
+
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        topic: str,
+        partition: int,
+        records: Sequence[Outgoing],
+        places: Sequence[int],
+        deliveries: list[Delivery],
+    ) -> None:
+        """Fills in the deliveries of the records at `places`, all of one partition."""
+        sent = []
+        try:
+            for batch, of_batch in _batches(producer, records, places):
+                sent.append((of_batch, await producer.send_batch(batch, topic, partition=partition)))
+        except KafkaError as error:  # a producer whose sender has died says so here; what is not sent stays so
+            self._failure(producer, error, topic)
+        for of_batch, confirmation in sent:
+            try:
+                first = (await confirmation).offset
+            except MessageSizeTooLargeError as error:
+                failure = self._failure(producer, error, topic)
+                if len(of_batch) == 1:
+                    deliveries[of_batch[0]] = failure
+                else:  # one of them is too large: each is sent alone
+                    for place in of_batch:
+                        producer = await self._connection.connected()
+                        await self._send(producer, topic, partition, records, [place], deliveries)
+            except KafkaError as error:
+                failure = self._failure(producer, error, topic)
+                for place in of_batch:
+                    deliveries[place] = failure
+            else:
+                for number, place in enumerate(of_batch):
+                    deliveries[place] = first + number
+
+    def _failure(self, producer: AIOKafkaProducer, error: KafkaError, topic: str) -> Retryable | Unprocessable:
+        if not error.retriable:
+            self._connection.replace(producer, error)
+        if isinstance(error, MessageSizeTooLargeError):
+            return Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}")
+        log.warning("send_failed", topic=topic, error=type(error).__name__)
+        return Retryable(f"Kafka: {type(error).__name__}")
+
+
+_NOT_SENT = Retryable("Kafka: not sent")
+
+
+def _batches(producer: AIOKafkaProducer, records: Sequence[Outgoing], places: Sequence[int]) -> Any:
+    """Yields produce batches of at most MAX_BATCH_BYTES, each with the places of its records."""
+    builder, of_batch = producer.create_batch(), list[int]()
+    for place in places:
+        record = records[place]
+        # A builder takes its first record whatever its size: the limit is then the broker's to say.
+        while builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers)) is None:
+            yield builder, of_batch
+            builder, of_batch = producer.create_batch(), []
+        of_batch.append(place)
+    yield builder, of_batch
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """Gives up after FLUSH_TIMEOUT_S: with a dead broker an idempotent producer would flush for ever."""
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            await producer.stop()

@@ -1,0 +1,21 @@
+"""Rehomed records: sent on to the partition that owns their text, into the topic `conversations.rehomed`."""
+
+from collections.abc import Sequence
+
+from agents.decode import Job
+from schemas.errors import Retryable, Unprocessable
+from streams.kafka.producer import BatchProducer, Outgoing
+
+
+class RehomedSink:
+    """The original value under the text key; the first origin and key travel in headers."""
+
+    def __init__(self, producer: BatchProducer, topic: str) -> None:
+        self._producer = producer
+        self._topic = topic
+
+    async def send(self, jobs: Sequence[Job]) -> list[Retryable | Unprocessable | None]:
+        """See agents.analyst.Sender."""
+        records = [Outgoing(job.text_key.encode(), job.record.value, job.rehoming_headers()) for job in jobs]
+        deliveries = await self._producer.send(self._topic, records)
+        return [None if isinstance(delivery, int) else delivery for delivery in deliveries]

@@ -1,0 +1,54 @@
+"""The worker's process: runs the app until a signal or a failure, and stops gracefully."""
+
+import asyncio
+import gc
+
+import structlog
+
+from schemas.settings import Settings
+from streams.app import build_worker
+from streams.engine.app import WorkerApp
+from streams.stop_signal import set_at_first_stop_signal
+from streams.worker.lifecycle import Lifecycle
+
+#: Allocations between two collections of the youngest generation. Records in flight live long, so that looking at them
+#: again and again finds nothing; Python's default of 700 costs up to a tenth of the throughput.
+GC_THRESHOLD = 50_000
+
+log = structlog.get_logger()
+
+
+async def run_worker(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT, then returns, within 10 s: calls that hang are given up, and their records are not
+    committed. A second signal ends the process at once. Raises what ended the worker otherwise.
+
+    Should the stop itself hang, the process ends with 1; see Lifecycle.end_process_in_time.
+    """
+    gc.set_threshold(GC_THRESHOLD)
+    app, life = build_worker(settings)
+    gc.freeze()  # modules and parts stay for as long as the process: no collection needs to look at them
+    try:
+        await _run_until_ended(app, life)
+    finally:
+        life.end_process_in_time()
+        await app.stop()
+    reason = life.failure or app.crash_reason
+    if reason is not None:
+        raise reason
+
+
+async def _run_until_ended(app: WorkerApp, life: Lifecycle) -> None:
+    stop_signal = asyncio.Event()
+    set_at_first_stop_signal(stop_signal)
+    starting = asyncio.create_task(app.start())
+    ends = [asyncio.create_task(event.wait()) for event in (stop_signal, life.failed, app._crashed)]
+    try:
+        await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        log.info("worker_stopping", crash=type(app.crash_reason).__name__ if app.crash_reason else None)
+    finally:
+        for task in (starting, *ends):
+            task.cancel()
+        await asyncio.gather(starting, *ends, return_exceptions=True)

@@ -1,0 +1,133 @@
+"""Rebalance: what happens to the work when partitions are assigned, revoked, or given up by a stop."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from agents.analyst import Analyst
+from schemas.errors import Fatal
+from schemas.kafka import Topics
+from streams.engine.app import WorkerApp
+from streams.engine.recovery_watch import watch_recovery
+from streams.kafka.log_reader import LogReader
+from streams.worker.fencing import Fence
+from streams.worker.intake import Intake
+from streams.worker.lifecycle import Lifecycle
+from streams.worker.timings import Timings
+
+log = structlog.get_logger()
+
+
+class Rebalance:
+    """Connects itself to the signals of the app.
+
+    assigned -> table restored (rebalance complete) -> reading -> revoked or stopped: drain, last commit
+    """
+
+    def __init__(
+        self,
+        app: WorkerApp,
+        intake: Intake,
+        analyst: Analyst,
+        fence: Fence,
+        log_reader: LogReader,
+        topics: Topics,
+        life: Lifecycle,
+        timings: Timings,
+    ) -> None:
+        self._app = app
+        self._intake = intake
+        self._analyst = analyst
+        self._fence = fence
+        self._log_reader = log_reader
+        self._topics = topics
+        self._life = life
+        self._timings = timings
+        #: The inputs and the generation of the latest assignment, until its table is restored.
+        self._assigned: tuple[list[TopicPartition], int] | None = None
+        self._is_stopped = False
+        #: A revocation may come during a stop: it waits for the same drain.
+        self._ending = asyncio.Lock()
+        app.on_partitions_assigned.connect(self._on_assigned)
+        app.on_rebalance_complete.connect(self._on_restored)
+        app.on_partitions_revoked.connect(self._on_revoked)
+
+    async def start(self) -> None:
+        """Checks the topics, then commits from time to time. Raises Fatal for topics that cannot be used."""
+        self._analyst.partitions = await count_partitions(self._log_reader, self._topics)
+        self._life.keep_running(self._intake.keep_committing(self._timings.commit_interval_s))
+        self._life.keep_running(
+            watch_recovery(self._app, self._log_reader.check, stall_s=self._timings.recovery_stall_s)
+        )
+
+    async def stop(self) -> None:
+        """Nothing: `leave` came before."""
+
+    async def leave(self) -> None:
+        """Ends the assignment for good, while this worker is still a member of the group."""
+        self._is_stopped = True
+        await self._end()
+
+    async def _end(self) -> None:
+        """No new record or call; a bounded time for those in flight; the last commit; then nothing of it counts."""
+        self._fence.close()
+        async with self._ending:
+            assignment = self._intake.end()
+            if assignment is None:
+                return
+            timings = self._timings
+            await self._analyst.drain(timings.stop_drain_s if self._is_stopped else timings.drain_s, timings.keep_s)
+            try:
+                async with asyncio.timeout(timings.last_commit_s):
+                    await self._intake.commit(assignment)
+            except TimeoutError:
+                log.warning("last_commit_not_answered")
+            finally:
+                assignment.revoke()
+                self._analyst.forget()
+
+    async def _on_assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
+        inputs = [TopicPartition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._app.inputs]
+        self._assigned = inputs, self._app.consumer_generation_id
+        try:
+            self._analyst.partitions = await count_partitions(self._log_reader, self._topics)
+        except KafkaError as error:
+            log.warning("partitions_not_counted", error=type(error).__name__)
+        except Fatal as error:
+            self._life.fail(error)
+
+    async def _on_restored(self, app: Any, **_: Any) -> None:
+        """Every shard is open and up to date. Sent before Faust looks whether another rebalance has come meanwhile."""
+        if self._assigned is None or self._app.is_rebalancing_again or self._is_stopped:
+            return
+        (inputs, generation), self._assigned = self._assigned, None
+        if inputs and generation == self._app.consumer_generation_id:
+            self._fence.open()
+            self._intake.begin(inputs, generation)
+
+    async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
+        """Awaited before the group hears that we are ready to be assigned anew: until then the partitions are ours."""
+        self._assigned = None
+        await self._end()
+
+
+async def count_partitions(log_reader: LogReader, topics: Topics) -> int:
+    """The number of partitions of each input topic.
+
+    Raises Fatal where topics are missing, or differ in what must be equal: Faust assigns partition i of the inputs and
+    of the changelog to one worker.
+    """
+    equal = (*topics.inputs, topics.answers_changelog)
+    needed = (*equal, topics.insights, topics.dead_letters)
+    counts = await log_reader.partitions(needed)
+    missing = [topic for topic in needed if not counts.get(topic)]
+    if missing:
+        raise Fatal("topics are missing", ", ".join(missing), "create them with: grok-insights topics")
+    if len({counts[topic] for topic in equal}) > 1:
+        why = ", ".join(f"{topic} has {counts[topic]}" for topic in equal)
+        raise Fatal("topics differ in their number of partitions", why, "give all of them the largest number")
+    return counts[topics.conversations]
