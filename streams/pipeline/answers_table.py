@@ -11,7 +11,7 @@ from faust.types import TP
 from faust.types.stores import StoreT
 from rocksdict import Rdict, WriteBatch
 
-from schemas.topics import ANSWERS_TABLE
+from schemas.kafka import ANSWERS_TABLE
 
 #: Each partition is a RocksDB of its own; Faust's defaults would take 2 GiB of cache and 192 MiB of buffers for each.
 _OPTIONS = {
@@ -128,7 +128,14 @@ def _sst_files(folder: Path) -> set[str]:
 
 
 class AnswersTable(faust.Table[bytes, bytes]):
-    """A Faust table whose store is an AnswersStore."""
+    """A Faust table whose store is an AnswersStore, and whose changelog is named outright."""
+
+    def __init__(self, app: faust.App, changelog: str, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._changelog = changelog
+
+    def _changelog_topic_name(self) -> str:
+        return self._changelog
 
     def _new_store(self) -> StoreT[bytes, bytes]:
         return AnswersStore(
@@ -151,7 +158,7 @@ class AnswersTable(faust.Table[bytes, bytes]):
         return store
 
 
-def define_answers_table(app: faust.App) -> AnswersTable:
+def define_answers_table(app: faust.App, changelog: str) -> AnswersTable:
     """Registers the table with the app; its changelog is made by `grok-insights topics`."""
     options: dict[str, Any] = {
         "name": ANSWERS_TABLE,
@@ -159,6 +166,6 @@ def define_answers_table(app: faust.App) -> AnswersTable:
         "value_type": bytes,
         "beacon": app.tables.beacon,
     }
-    table = AnswersTable(app, **options)
+    table = AnswersTable(app, changelog, **options)
     app.tables.add(table)
     return table

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
-from schemas.topics import Origin
+from schemas.kafka import Origin
 
 #: So many deaths without a conversation that ended otherwise between them stop the worker. The order is that in which
 #: work ends: a record that cannot be read dies at once, while others wait for the provider. But those soon fill the

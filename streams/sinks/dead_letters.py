@@ -1,10 +1,9 @@
-"""Dead letters into the topic `conversations.dlq`: the original record with the reason in its headers."""
+"""Sends dead letters to their topic: the original record with the reason in its headers."""
 
 import structlog
 
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Unprocessable
-from schemas.topics import Topic
 from streams.sinks.producer import ConfirmedProducer, Headers
 
 #: What is kept of a value that the topic does not take whole. The record itself stands at its origin as long as its
@@ -21,8 +20,9 @@ class DeadLetterSink:
     `producer` compresses: a record that came compressed may be many times the topic's largest size.
     """
 
-    def __init__(self, producer: ConfirmedProducer) -> None:
+    def __init__(self, producer: ConfirmedProducer, topic: str) -> None:
         self._producer = producer
+        self._topic = topic
 
     async def send(self, letter: DeadLetter, conversation_id: str | None) -> None:
         """Returns when the brokers have it. Raises Retryable.
@@ -42,4 +42,4 @@ class DeadLetterSink:
             await self._send(key, (value or b"")[:TRUNCATED_BYTES], [*headers, (TRUNCATED, b"%d" % size_bytes)])
 
     async def _send(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        await self._producer.send(Topic.DEAD_LETTERS, key=key, value=value, headers=headers)
+        await self._producer.send(self._topic, key=key, value=value, headers=headers)

@@ -1,15 +1,16 @@
-"""Results into the topic `insights`: keyed by conversation id, CloudEvents in the headers."""
+"""Sends results to the insights topic, keyed by conversation id, with CloudEvents headers."""
 
+from schemas.kafka import EventType, Header
 from schemas.result import ConversationResult
-from schemas.topics import EventType, Header, Topic
 from streams.sinks.producer import ConfirmedProducer
 
 
 class ResultsSink:
     """One event for each conversation that did not die. A redelivery repeats it: consumers tell by id and time."""
 
-    def __init__(self, producer: ConfirmedProducer) -> None:
+    def __init__(self, producer: ConfirmedProducer, topic: str) -> None:
         self._producer = producer
+        self._topic = topic
 
     async def send(self, result: ConversationResult, traceparent: str | None) -> None:
         """Returns when the brokers have the event. Raises Retryable."""
@@ -25,7 +26,7 @@ class ResultsSink:
         if traceparent is not None:
             headers[Header.TRACEPARENT] = traceparent
         await self._producer.send(
-            Topic.INSIGHTS,
+            self._topic,
             key=result.id.encode(),
             value=result.encode(),
             headers=[(name, value.encode()) for name, value in headers.items()],
