@@ -6,7 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from schemas.instant import Instant
-from schemas.topics import Origin
+from schemas.kafka import Origin
 
 Headers = Sequence[tuple[str, bytes]]
 

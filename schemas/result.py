@@ -4,8 +4,8 @@ import msgspec
 
 from schemas.insight import Insight
 from schemas.instant import Instant
+from schemas.kafka import Origin
 from schemas.outcome import OutcomeName
-from schemas.topics import Origin
 
 
 class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,6 +7,11 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.kafka import Topics
+
+#: What Kafka takes in a topic's name.
+_TOPIC_CHARACTERS = r"^[a-zA-Z0-9._-]*$"
+
 
 class Settings(BaseSettings):
     """Read once at start from the environment, then .env, then files named like the settings under SECRETS_DIR."""
@@ -28,6 +33,19 @@ class Settings(BaseSettings):
     kafka_ssl_cafile: Path | None = Field(None, description="CA certificates for the brokers; the system's if unset")
     kafka_ssl_certfile: Path | None = Field(None, description="our certificate, where brokers ask for one")
     kafka_ssl_keyfile: Path | None = Field(None, description="the certificate's key")
+    topic_prefix: str = Field(
+        "",
+        pattern=_TOPIC_CHARACTERS,
+        max_length=100,
+        description="start of every topic name, such as staging.; lets several environments share a cluster",
+    )
+    consumer_group: str | None = Field(
+        None,
+        pattern=_TOPIC_CHARACTERS,
+        min_length=1,
+        max_length=100,
+        description="consumer group of the workers; TOPIC_PREFIX followed by grok-insights if unset",
+    )
     topic_partitions: int = Field(8, ge=1, le=1000, description="partitions of each topic, used by `topics`")
     topic_replication_factor: int = Field(1, ge=1, le=9, description="replicas of each partition, used by `topics`")
 
@@ -89,6 +107,11 @@ class Settings(BaseSettings):
                 "GATEWAY_HOST: listening beyond loopback lets anyone in; set ALLOW_ANONYMOUS=true if that is meant",
             ),
         ]
+
+    @property
+    def topics(self) -> Topics:
+        """Names of this environment's topics and consumer group."""
+        return Topics(self.topic_prefix, self.consumer_group or f"{self.topic_prefix}grok-insights")
 
     @property
     def asks_grok(self) -> bool:

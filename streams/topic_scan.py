@@ -10,6 +10,7 @@ from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
+from schemas.kafka import Topics
 from streams.kafka_consumer import stop_consumer
 from streams.pipeline.log_reader import LogReader
 
@@ -35,12 +36,17 @@ async def check_topics(client_options: Mapping[str, Any], needed: Iterable[str])
         raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
 
 
-async def bounds(client_options: Mapping[str, Any], topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
-    """Each partition's first offset and the one after its last record. Raises KafkaError when no broker answers."""
-    reader = LogReader(client_options)
+async def bounds(
+    client_options: Mapping[str, Any], topics: Topics, wanted: Iterable[str]
+) -> dict[TopicPartition, tuple[int, int]]:
+    """Each wanted topic's partitions with their first offset and the one after their last record.
+
+    Raises KafkaError when no broker answers.
+    """
+    reader = LogReader(client_options, topics)
     await reader.start()
     try:
-        counts = await reader.partitions(topics)
+        counts = await reader.partitions(wanted)
         partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
         begins, ends = await reader.begins(partitions), await reader.ends(partitions)
         return {partition: (begins[partition], ends[partition]) for partition in partitions}

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import Fatal
-from schemas.topics import ANSWERS_CHANGELOG, REPLAY_LEDGER, Topic
+from schemas.kafka import Topics
 
 #: A dead letter carries a record of the broker's default largest size (1 MiB) plus our headers.
 _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
@@ -18,19 +18,6 @@ _DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
 
 DESCRIBE_ATTEMPTS = 50
 DESCRIBE_PAUSE_S = 0.1
-
-#: Every topic with the settings in which it differs from the broker's defaults.
-TOPIC_CONFIGS: Mapping[str, Mapping[str, str]] = {
-    Topic.CONVERSATIONS: {},
-    Topic.REHOMED: {},
-    Topic.DEAD_LETTERS: {
-        "max.message.bytes": str(_DEAD_LETTER_MAX_BYTES),
-        "retention.ms": str(_DEAD_LETTER_RETENTION_MS),
-    },
-    Topic.INSIGHTS: {},
-    ANSWERS_CHANGELOG: {"cleanup.policy": "compact"},
-    REPLAY_LEDGER: {"cleanup.policy": "compact"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +29,48 @@ class MadeTopic:
     is_new: bool
 
 
-async def make_topics(client_options: Mapping[str, Any], partitions: int, replication_factor: int) -> list[MadeTopic]:
+async def make_topics(
+    client_options: Mapping[str, Any], topics: Topics, partitions: int, replication_factor: int
+) -> list[MadeTopic]:
     """Makes what is missing; running it again changes nothing.
 
     Raises Fatal when the broker refuses a topic, or an existing one has another number of partitions.
     """
+    configs = topic_configs(topics)
     admin = AIOKafkaAdminClient(**client_options)
     try:
         await admin.start()
-        new = await _create_missing(admin, partitions, replication_factor)
-        found = await _described(admin)
+        new = await _create_missing(admin, configs, partitions, replication_factor)
+        found = await _described(admin, list(configs))
     except KafkaError as error:
         hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
         raise Fatal("the broker cannot be used", f"{type(error).__name__}: {error}", hint) from error
     finally:
         await admin.close()
-    made = [MadeTopic(name, found.get(name, 0), name in new) for name in TOPIC_CONFIGS]
+    made = [MadeTopic(name, found.get(name, 0), name in new) for name in configs]
     _check_partitions(made, partitions)
     return made
 
 
-async def _create_missing(admin: AIOKafkaAdminClient, partitions: int, replication_factor: int) -> set[str]:
-    wanted = [
-        NewTopic(name, partitions, replication_factor, topic_configs=dict(config))
-        for name, config in TOPIC_CONFIGS.items()
-    ]
+def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
+    """Every topic with the settings in which it differs from the broker's defaults."""
+    return {
+        topics.conversations: {},
+        topics.rehomed: {},
+        topics.dead_letters: {
+            "max.message.bytes": str(_DEAD_LETTER_MAX_BYTES),
+            "retention.ms": str(_DEAD_LETTER_RETENTION_MS),
+        },
+        topics.insights: {},
+        topics.answers_changelog: {"cleanup.policy": "compact"},
+        topics.replay_ledger: {"cleanup.policy": "compact"},
+    }
+
+
+async def _create_missing(
+    admin: AIOKafkaAdminClient, configs: Mapping[str, dict[str, str]], partitions: int, replication_factor: int
+) -> set[str]:
+    wanted = [NewTopic(name, partitions, replication_factor, topic_configs=config) for name, config in configs.items()]
     response = await admin.create_topics(wanted)
     new = set()
     for name, code, message, *_ in response.topic_errors:
@@ -79,11 +83,11 @@ async def _create_missing(admin: AIOKafkaAdminClient, partitions: int, replicati
     return new
 
 
-async def _described(admin: AIOKafkaAdminClient) -> dict[str, int]:
+async def _described(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
     """Partitions of each topic. In a cluster, the broker that is asked may hear of new topics a moment later."""
     for _ in range(DESCRIBE_ATTEMPTS):
-        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(list(TOPIC_CONFIGS))}
-        if all(found.get(name) for name in TOPIC_CONFIGS):
+        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(names)}
+        if all(found.get(name) for name in names):
             break
         await asyncio.sleep(DESCRIBE_PAUSE_S)
     return found

@@ -1,6 +1,6 @@
 """Builds the worker from Settings: the one place that names its concrete parts."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -13,7 +13,6 @@ from agents.grok.client import GrokAnalyser
 from agents.guards.breaker import CircuitBreaker
 from agents.local import LocalAnalyser
 from schemas.settings import Settings
-from schemas.topics import INPUT_TOPICS
 from streams.kafka_client import client_options
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
@@ -50,8 +49,8 @@ def build_worker(settings: Settings) -> AnalystApp:
     Raises Fatal for settings that cannot be used. Nothing is connected yet.
     """
     assert settings.database_url is not None, "load_settings('database_url') sees to it"
-    options = client_options(settings)
-    log_reader, producer = LogReader(options), ConfirmedProducer(options)
+    options, topics = client_options(settings), settings.topics
+    log_reader, producer = LogReader(options, topics), ConfirmedProducer(options)
     letters_producer = ConfirmedProducer(options, compression="gzip")
     rows = PostgresSink(settings.database_url.get_secret_value())
     assignment = Assignment()
@@ -69,7 +68,7 @@ def build_worker(settings: Settings) -> AnalystApp:
         WorkerFolder(settings.data_dir),
         MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health),
         *(log_reader, producer, letters_producer, rows),
-        LagMetrics(LogLag(log_reader)),
+        LagMetrics(LogLag(log_reader, topics.inputs)),
         *([analyser] if isinstance(analyser, GrokAnalyser) else []),
     ]
     reading = Reading(
@@ -79,20 +78,22 @@ def build_worker(settings: Settings) -> AnalystApp:
         is_assigned=lambda tp: tp in app.consumer.assignment(),
         seek=lambda tp, offset: app.consumer.seek(tp, offset),
     )
-    worker = Worker(parts, log_reader, assignment, [lambda: silence.run(lambda: app.flowing_inputs)])
+    worker = Worker(parts, log_reader, topics, assignment, [lambda: silence.run(lambda: app.flowing_inputs)])
     limit = DeadLetterLimit(worker.halt)
-    letters = LimitedLetters(limit, DeadLetterSink(letters_producer))
-    app = AnalystApp(worker, **faust_options(settings))
+    letters = LimitedLetters(limit, DeadLetterSink(letters_producer, topics.dead_letters))
+    app = AnalystApp(worker, topics, **faust_options(settings))
     steps = Steps(
         Recipe(analyser, timedelta(days=settings.cache_ttl_days), _now),
-        Delivery(rows, ResultsSink(producer), letters, analyser.version, _now),
-        Rehoming(producer, lambda: worker.partitions),
-        lambda partition: ShardCache(app.answers.store, producer, partition),
+        Delivery(rows, ResultsSink(producer, topics.insights), letters, analyser.version, _now),
+        Rehoming(producer, topics.rehomed, lambda: worker.partitions),
+        lambda partition: ShardCache(app.answers.store, producer, topics.answers_changelog, partition),
         CountedOutcomes(limit, OutcomeMetrics()),
         worker.fail,
     )
-    pump = Pump(assignment, reading, steps.handle, max_in_flight=settings.max_in_flight, fail=worker.fail)
-    _run_agent(app, pump)
+    pump = Pump(
+        assignment, reading, steps.handle, topics.rehomed, max_in_flight=settings.max_in_flight, fail=worker.fail
+    )
+    _run_agent(app, pump, topics.inputs)
     silence = SilenceWatch(
         reading, log_reader, pump, lambda partitions: cast(OwnOffsetsConsumer, app.consumer).handed_out(partitions)
     )
@@ -101,10 +102,10 @@ def build_worker(settings: Settings) -> AnalystApp:
     return app
 
 
-def _run_agent(app: AnalystApp, pump: Pump) -> None:
+def _run_agent(app: AnalystApp, pump: Pump, inputs: Sequence[str]) -> None:
     """Names are written out: Faust would derive them from the module's path, and moving a file would move data."""
 
-    @app.agent(app.topic(*INPUT_TOPICS, key_type=bytes, value_type=bytes), name="analyst")
+    @app.agent(app.topic(*inputs, key_type=bytes, value_type=bytes), name="analyst")
     async def analyst(stream: StreamT[bytes]) -> None:
         await pump.run(cast(Stream[bytes], stream))
 

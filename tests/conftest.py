@@ -19,11 +19,16 @@ from streams.migrations import migrate_database
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
 REQUIRED = os.environ.get("GROK_INSIGHTS_TEST_REQUIRE", "").split(",")
 
+_SETTINGS = (
+    *("KAFKA_BOOTSTRAP_SERVERS", "TOPIC_PREFIX", "CONSUMER_GROUP", "DATABASE_URL", "SECRETS_DIR"),
+    *("ANALYSER", "XAI_API_KEY", "GROK_MODEL"),
+)
+
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A developer's .env and settings must not reach tests."""
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "XAI_API_KEY", "GROK_MODEL", "ANALYSER", "SECRETS_DIR"):
+    for name in _SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -53,6 +58,16 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 async def database_url(postgres: Postgres) -> str:
     """A new, migrated database."""
+    return await _new_database(postgres)
+
+
+@pytest.fixture
+async def other_database_url(postgres: Postgres) -> str:
+    """Another one."""
+    return await _new_database(postgres)
+
+
+async def _new_database(postgres: Postgres) -> str:
     name = f"test_{secrets.token_hex(6)}"
     connection = await asyncpg.connect(postgres.url)
     await connection.execute(f"CREATE DATABASE {name}")

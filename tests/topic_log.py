@@ -6,6 +6,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from streams.pipeline.log_reader import LogReader
+from tests.support.topics import TOPICS
 
 DEADLINE_S = 30
 
@@ -26,7 +27,7 @@ async def records_of(bootstrap_servers: str, topic: str) -> list[ConsumerRecord]
 
 async def _ends(bootstrap_servers: str, topic: str) -> dict[TopicPartition, int]:
     """By LogReader, since Tansu tells a wrong end to whoever only asks for it."""
-    reader = LogReader({"bootstrap_servers": bootstrap_servers})
+    reader = LogReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:
         partitions = (await reader.partitions([topic]))[topic]

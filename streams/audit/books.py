@@ -1,18 +1,18 @@
 """Books: how many records ended how, per partition and in all, and which did not. Pure; bounded, whatever is wrong."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from schemas.errors import Fatal
-from schemas.topics import INPUT_TOPICS, Origin
+from schemas.kafka import Origin
 from streams.audit.entries import name_of
 from streams.audit.standing import Standing
 
 #: Where what is invented claims to come from when there is no such partition.
 ELSEWHERE = ("elsewhere", -1)
-_INPUT_ORDER = tuple(INPUT_TOPICS)
 
 
 class End(StrEnum):
@@ -67,10 +67,12 @@ class Line:
 class Books:
     """Filled by the reading (`read_*`) and by the judge; at most `show` faults of each sort are kept.
 
-    `strict` makes what is still pending, and what cannot be checked, a fault.
+    `inputs` are the topics that the workers consume, in the order of the report. `strict` makes what is still pending,
+    and what cannot be checked, a fault.
     """
 
-    def __init__(self, show: int, *, strict: bool = False) -> None:
+    def __init__(self, inputs: Sequence[str], show: int, *, strict: bool = False) -> None:
+        self.inputs = inputs
         self._show = show
         self._kept: dict[str, list[Fault]] = {}
         self.strict = strict
@@ -124,7 +126,7 @@ class Books:
     @property
     def in_order(self) -> list[tuple[tuple[str, int], Line]]:
         """Lines as they are shown: the conversations by partition, then what came by other ways."""
-        return sorted(self.lines.items(), key=lambda item: (_rank(item[0][0]), item[0]))
+        return sorted(self.lines.items(), key=lambda item: (self._rank(item[0][0]), item[0]))
 
     @property
     def total(self) -> Line:
@@ -176,6 +178,5 @@ class Books:
                 "the audit's own sums do not add up", ", ".join(broken), "please report it: this is a defect of ours"
             )
 
-
-def _rank(topic: str) -> int:
-    return _INPUT_ORDER.index(topic) if topic in _INPUT_ORDER else len(_INPUT_ORDER)
+    def _rank(self, topic: str) -> int:
+        return self.inputs.index(topic) if topic in self.inputs else len(self.inputs)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from schemas.kafka import Origin
 from schemas.outcome import OUTCOME_NAMES
-from schemas.topics import Origin
 from streams.audit.books import End
 from streams.audit.entries import Entry, Kind
 from streams.audit.wholeness import Whole

@@ -8,8 +8,8 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
+from schemas.kafka import Header, Origin
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
-from schemas.topics import Header, Origin
 from streams.dlq.letter import read_letter
 from streams.pipeline.envelope import open_envelope
 from streams.pipeline.record import Record, read_record
@@ -92,7 +92,7 @@ def row_entry(
     )
 
 
-def record_entry(found: ConsumerRecord, *, is_due: bool) -> Entry:
+def record_entry(found: ConsumerRecord, *, is_due: bool, is_rehomed: bool = False) -> Entry:
     """Of a record of an input topic: a COPY where it stands for a record of another place."""
     record = read_record(
         _own_place(found),
@@ -100,6 +100,7 @@ def record_entry(found: ConsumerRecord, *, is_due: bool) -> Entry:
         value=found.value,
         headers=found.headers,
         timestamp_s=found.timestamp / 1000.0,
+        is_rehomed=is_rehomed,
     )
     place = record.origin if _is_storable(record.origin) else _own_place(found)
     key, occurred_us = _opened(record, place)

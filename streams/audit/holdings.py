@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import NamedTuple
 
-from schemas.topics import Origin
+from schemas.kafka import Origin
 
 
 class Whereabouts(Enum):

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from operator import attrgetter
 
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.audit.books import ELSEWHERE, Books, Line
 from streams.audit.ends import Traces, end_of
 from streams.audit.entries import Entry, Kind, name_of

@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.topics import Topic
 from streams.audit.books import AHEAD, ELSEWHERE, INVENTED, LOST, UNCHECKED, WRONG, Books, End, Fault, Line
 from streams.printable import printable
 
@@ -97,7 +96,7 @@ def _partitions_table(books: Books, width: int) -> Table:
         table.add_column(name, justify="right")
     for place, line in books.in_order:
         # Without the topic's name, which all but a few share.
-        label = _partition(place).removeprefix(f"{Topic.CONVERSATIONS}/")
+        label = _partition(place).removeprefix(f"{books.inputs[0]}/")
         table.add_row(Text(label), *(_styled(line, name) for name in shown))
     table.add_row("total", *(_styled(books.total, name) for name in shown), style="bold")
     return table

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 
 from schemas.errors import Fatal
+from schemas.kafka import Origin
 from schemas.outcome import OutcomeName
-from schemas.topics import Origin
 from streams.audit.entries import Entry, row_entry
 
 CONNECT_TIMEOUT_S = 10

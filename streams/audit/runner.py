@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from schemas.errors import Fatal
-from schemas.topics import Topic
+from schemas.kafka import Topics
 from streams.audit.books import Books
 from streams.audit.entries import Entry
 from streams.audit.judge import Judge
@@ -25,20 +25,27 @@ _STRIDE = 2_000
 
 
 async def run_audit(
-    client_options: Mapping[str, Any], database_url: str, display: Display, *, show: int, strict: bool, wait_s: float
+    client_options: Mapping[str, Any],
+    topics: Topics,
+    database_url: str,
+    display: Display,
+    *,
+    show: int,
+    strict: bool,
+    wait_s: float,
 ) -> Books:
     """Books that are closed; at most `show` faults are kept, and with `strict` what is pending or unchecked is one.
 
     Waits first until nothing is pending, at most `wait_s` seconds. Raises Fatal when a topic is
     missing, a broker or the database does not answer, or the temporary folder has no room.
     """
-    books = Books(show, strict=strict)
+    books = Books(topics.inputs, show, strict=strict)
     try:
         await check_database(database_url)
-        await check_topics(client_options, Topic)
-        await _wait(client_options, wait_s, display)
+        await check_topics(client_options, topics.messages)
+        await _wait(ConnectingLag(client_options, topics), wait_s, display)
         with Workbook() as workbook:
-            await _fill(workbook, books, client_options, database_url, display)
+            await _fill(workbook, books, TopicsReading(client_options, topics, books), database_url, display)
     except KafkaError as error:
         hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
         raise Fatal("the broker cannot be used", f"{type(error).__name__}: {error}", hint) from error
@@ -46,10 +53,9 @@ async def run_audit(
     return books
 
 
-async def _wait(client_options: Mapping[str, Any], wait_s: float, display: Display) -> None:
+async def _wait(lag: ConnectingLag, wait_s: float, display: Display) -> None:
     if not wait_s:
         return
-    lag = ConnectingLag(client_options)
     try:
         async with asyncio.timeout(wait_s):
             await _until_idle(lag)
@@ -65,10 +71,8 @@ async def _until_idle(lag: ConnectingLag) -> None:
         await asyncio.sleep(ASK_EVERY_S)
 
 
-async def _fill(
-    workbook: Workbook, books: Books, client_options: Mapping[str, Any], database_url: str, display: Display
-) -> None:
-    topics, read = TopicsReading(client_options, books), 0
+async def _fill(workbook: Workbook, books: Books, topics: TopicsReading, database_url: str, display: Display) -> None:
+    read = 0
     display.begin("topics", await topics.look())
     async with aclosing(topics.entries()) as batches:
         async for batch in batches:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import Topic
+from schemas.kafka import Topics
 from streams.audit.entries import stamp_us
 from streams.pipeline.log_reader import LogReader
 
@@ -33,17 +33,19 @@ class Whole(NamedTuple):
         return written_us > self.events_from_us
 
 
-async def read_wholeness(client_options: Mapping[str, Any], bounds: Mapping[TopicPartition, tuple[int, int]]) -> Whole:
+async def read_wholeness(
+    client_options: Mapping[str, Any], topics: Topics, bounds: Mapping[TopicPartition, tuple[int, int]]
+) -> Whole:
     """By the bounds of the topics when they had been read: what retention took meanwhile was perhaps not read.
 
     Raises KafkaError when no broker answers.
     """
     cut = {at: begin for at, (begin, _) in bounds.items() if begin > 0}
     held = {at: begin for at, begin in cut.items() if begin < bounds[at][1]}
-    oldest = await _first_records(client_options, held)
+    oldest = await _first_records(client_options, topics, held)
     letters, events = (
         whole_from_us(oldest.get(at) for at in cut if at.topic == topic)
-        for topic in (Topic.DEAD_LETTERS, Topic.INSIGHTS)
+        for topic in (topics.dead_letters, topics.insights)
     )
     return Whole(letters, events)
 
@@ -57,11 +59,11 @@ def whole_from_us(oldest: Iterable[ConsumerRecord | None]) -> float:
 
 
 async def _first_records(
-    client_options: Mapping[str, Any], offsets: Mapping[TopicPartition, int]
+    client_options: Mapping[str, Any], topics: Topics, offsets: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, ConsumerRecord | None]:
     if not offsets:
         return {}  # nothing to connect for
-    reader = LogReader(client_options)
+    reader = LogReader(client_options, topics)
     try:
         await reader.start()
         return await reader.first_records(offsets)

@@ -36,7 +36,7 @@ def audit(
     removed before the workers read them are lost, and a fault.
 
     Exit code 0 when the books balance, 1 when not. Settings: KAFKA_*,
-    DATABASE_URL.
+    TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL.
     """
     settings = load_settings("kafka_bootstrap_servers", "database_url")
     assert settings.database_url is not None, "load_settings saw to it"
@@ -45,6 +45,7 @@ def audit(
         books = run(
             run_audit(
                 client_options(settings),
+                settings.topics,
                 settings.database_url.get_secret_value(),
                 display,
                 show=show,

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
+from schemas.kafka import Topics
 from schemas.settings_file import load_settings
 from streams.commands.output import print_json, run, say
 from streams.dlq import views
@@ -37,7 +38,7 @@ Options = dict[str, Any]
 
 dlq = typer.Typer(
     name="dlq",
-    help="Dead letters: list them, show one, send them back into the stream. Settings: KAFKA_*.",
+    help="Dead letters: list them, show one, send them back into the stream. Settings: KAFKA_*, TOPIC_PREFIX.",
     no_args_is_help=True,
 )
 
@@ -68,7 +69,8 @@ def list_letters(
     With --json one object a line, the last one being {"summary": ...}. What a conversation says is never shown.
     """
     filters, newest = _filters(reason, since, ids, conversations), Newest(limit)
-    survey = _run(_survey(_options(), filters, newest, with_replayed=with_replayed))
+    options, topics = _kafka()
+    survey = _run(_survey(options, topics, filters, newest, with_replayed=with_replayed))
     matching = survey.unresolved.total() + (survey.replayed if with_replayed else 0)
     if matching > limit:
         say(f"cut: the newest {limit} of {matching} letters; more with --limit")
@@ -77,7 +79,7 @@ def list_letters(
             print_json(views.document(entry.letter, entry.size_bytes, entry.mark))
         print_json({"summary": {**views.survey_document(survey), "shown": len(newest.entries())}})
         return
-    _print_entries(newest.entries())
+    _print_entries(newest.entries(), topics)
     for line in views.survey_lines(survey):
         say(line)
 
@@ -95,8 +97,7 @@ def show_letter(
     if letter_id is None:
         hint = "give partition:offset, as `grok-insights dlq list` shows it"
         raise Fatal("this is no letter", f"{letter!r} is not partition:offset", hint, exit_code=2)
-    options = _options()
-    found, mark = _run(_find(options, letter_id))
+    found, mark = _run(_find(*_kafka(), letter_id))
     if as_json:
         headers = [{"name": name, **views.value_document(value)} for name, value in found.headers]
         value = views.value_document(found.value) if with_value else {}
@@ -134,8 +135,8 @@ def replay(
     check_rate(rate)
     filters = _filters(reason, since, ids, conversations)
     _check_meant(filters, replay_all=replay_all, again=again)
-    options = _options()
-    bounds, selection, survey = _run(_plan(options, filters, again=again))
+    options, topics = _kafka()
+    bounds, selection, survey = _run(_plan(options, topics, filters, again=again))
     planned = account_of(survey, Replayed(), limit)
     if dry_run:
         _print_report(as_json, views.plan_document(survey, planned), views.plan_lines(survey, planned))
@@ -148,7 +149,7 @@ def replay(
             with display_on_stderr() as display:
                 display.begin("replayed", planned.to_send)
                 orders = Orders(Pace(rate), lambda count: display.reached("replayed", count), limit)
-                _run(_replay(options, bounds, selection, orders, done))
+                _run(_replay(options, topics, bounds, selection, orders, done))
                 display.done("replayed")
     finally:
         account = account_of(survey, done, limit)
@@ -176,11 +177,12 @@ def _check_done(done: Replayed, left: int) -> None:
         raise Fatal(f"{done.failed} letters cannot be replayed", names, hint)
 
 
-def _options() -> Options:
+def _kafka() -> tuple[Options, Topics]:
+    """Options of Kafka clients, and the names of our topics."""
     settings = load_settings("kafka_bootstrap_servers")
     # What libraries say of the brokers would stand across the bar; failures are told as what, why and hint.
     configure_logging("critical")
-    return client_options(settings)
+    return client_options(settings), settings.topics
 
 
 def _filters(
@@ -197,31 +199,34 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return done
 
 
-async def _survey(options: Options, filters: Filters, newest: Newest, *, with_replayed: bool) -> Survey:
-    bounds, selection = await letter_bounds(options), Selection(filters, await read_ledger(options))
+async def _survey(options: Options, topics: Topics, filters: Filters, newest: Newest, *, with_replayed: bool) -> Survey:
+    bounds, selection = await letter_bounds(options, topics), Selection(filters, await read_ledger(options, topics))
     async with aclosing(letters(options, bounds)) as found:
         return await survey_of(found, selection, newest, with_replayed=with_replayed)
 
 
-async def _find(options: Options, letter_id: LetterId) -> tuple[Letter, Mark | None]:
-    found = await find_letter(options, letter_id)
+async def _find(options: Options, topics: Topics, letter_id: LetterId) -> tuple[Letter, Mark | None]:
+    found = await find_letter(options, topics, letter_id)
     if found is None:
         hint = "`grok-insights dlq list` shows those that are there; older ones were removed by the topic's retention"
         raise Fatal(f"there is no letter {letter_id}", "", hint)
-    return found, (await read_ledger(options)).mark_of(found)
+    return found, (await read_ledger(options, topics)).mark_of(found)
 
 
-async def _plan(options: Options, filters: Filters, *, again: bool) -> tuple[Bounds, Selection, Survey]:
-    bounds, selection = await letter_bounds(options), Selection(filters, await read_ledger(options), again)
+async def _plan(options: Options, topics: Topics, filters: Filters, *, again: bool) -> tuple[Bounds, Selection, Survey]:
+    bounds = await letter_bounds(options, topics)
+    selection = Selection(filters, await read_ledger(options, topics), again)
     async with aclosing(letters(options, bounds)) as found:
         return bounds, selection, await survey_of(found, selection)
 
 
-async def _replay(options: Options, bounds: Bounds, selection: Selection, orders: Orders, done: Replayed) -> None:
+async def _replay(
+    options: Options, topics: Topics, bounds: Bounds, selection: Selection, orders: Orders, done: Replayed
+) -> None:
     """Until the first SIGINT or SIGTERM; what is under way then is finished, unless another one comes."""
     stop = asyncio.Event()
     set_at_first_stop_signal(stop)
-    await replay_letters(options, bounds, selection, orders, done, stop)
+    await replay_letters(options, topics, bounds, selection, orders, done, stop)
 
 
 def _ask(plan: list[str]) -> None:
@@ -241,9 +246,9 @@ def _print_report(as_json: bool, document: dict[str, Any], lines: list[str]) -> 
     typer.echo("\n".join(lines))
 
 
-def _print_entries(entries: list[Entry]) -> None:
+def _print_entries(entries: list[Entry], topics: Topics) -> None:
     if entries and sys.stdout.isatty():
-        Console().print(views.table(entries))
+        Console().print(views.table(entries, topics.conversations))
         return
     for entry in entries:
         typer.echo("\t".join(views.row(entry)))

@@ -13,8 +13,8 @@ from streams.telemetry.log import configure_logging
 def gateway() -> None:
     """Run the HTTP gateway: answers 202 once the brokers have a conversation, and serves insights.
 
-    Stops in order on SIGTERM and Ctrl-C. Settings: KAFKA_*, DATABASE_URL, GATEWAY_HOST, GATEWAY_PORT,
-    RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS.
+    Stops in order on SIGTERM and Ctrl-C. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP,
+    DATABASE_URL, GATEWAY_HOST, GATEWAY_PORT, RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS.
     """
     settings = load_settings("kafka_bootstrap_servers", "database_url")
     configure_logging(settings.log_level)
@@ -22,7 +22,7 @@ def gateway() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    lag = ConnectingLag(client_options(settings))
+    lag = ConnectingLag(client_options(settings), settings.topics)
     lag_metrics = LagMetrics(lag)
     await lag_metrics.start()
     try:

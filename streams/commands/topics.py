@@ -16,10 +16,17 @@ def topics(
 ) -> None:
     """Make the topics that are missing; running it again changes nothing.
 
-    Settings: KAFKA_*, TOPIC_PARTITIONS, TOPIC_REPLICATION_FACTOR.
+    Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, TOPIC_PARTITIONS, TOPIC_REPLICATION_FACTOR.
     """
     settings = load_settings("kafka_bootstrap_servers")
-    made = run(make_topics(client_options(settings), settings.topic_partitions, settings.topic_replication_factor))
+    made = run(
+        make_topics(
+            client_options(settings),
+            settings.topics,
+            settings.topic_partitions,
+            settings.topic_replication_factor,
+        )
+    )
     if as_json:
         print_json({"topics": [asdict(topic) for topic in made]})
         return

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from schemas.instant import Instant
-from schemas.topics import REPLAY_LEDGER, Origin
+from schemas.kafka import Origin, Topics
 from streams.dlq.letter import Letter, LetterId, parse_letter_id
 from streams.topic_scan import bounds, scan
 
@@ -71,10 +71,10 @@ class Ledger:
         return [letter_id for letter_id in self._marks if letter_id.offset < begins.get(letter_id.partition, 0)]
 
 
-async def read_ledger(client_options: Mapping[str, Any]) -> Ledger:
+async def read_ledger(client_options: Mapping[str, Any], topics: Topics) -> Ledger:
     """As it is now. Raises KafkaError when no broker answers."""
     ledger = Ledger()
-    wanted = await bounds(client_options, [REPLAY_LEDGER])
+    wanted = await bounds(client_options, topics, [topics.replay_ledger])
     async with aclosing(scan(client_options, wanted)) as found:
         async for records in found:
             for record in records:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import DEFAULT_TENANT, Header, Origin
+from schemas.kafka import DEFAULT_TENANT, Header, Origin
 from streams.pipeline.record import Headers, read_record
 from streams.sinks.dead_letters import TRUNCATED
 

@@ -9,6 +9,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
+from schemas.kafka import Topics
 from streams.dlq.letter import Letter
 from streams.pipeline.log_reader import LogReader
 
@@ -16,8 +17,9 @@ from streams.pipeline.log_reader import LogReader
 class Originals:
     """Connects when the first cut letter comes: most replays have none."""
 
-    def __init__(self, client_options: Mapping[str, Any]) -> None:
+    def __init__(self, client_options: Mapping[str, Any], topics: Topics) -> None:
         self._client_options = client_options
+        self._topics = topics
         self._reader: LogReader | None = None
         self._lock = asyncio.Lock()
 
@@ -49,7 +51,7 @@ class Originals:
     async def _connected(self) -> LogReader:
         async with self._lock:
             if self._reader is None:
-                reader = LogReader(self._client_options)
+                reader = LogReader(self._client_options, self._topics)
                 await reader.start()
                 self._reader = reader
             return self._reader

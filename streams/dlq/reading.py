@@ -6,20 +6,20 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from schemas.topics import REPLAY_LEDGER, Topic
+from schemas.kafka import Topics
 from streams.dlq.letter import Letter, LetterId, read_letter
 from streams.topic_scan import bounds, check_topics, scan
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 
 
-async def letter_bounds(client_options: Mapping[str, Any]) -> Bounds:
+async def letter_bounds(client_options: Mapping[str, Any], topics: Topics) -> Bounds:
     """Where the letters begin and end now: those that die later are not among them.
 
     Raises Fatal when topics are missing, KafkaError when no broker answers.
     """
-    await check_topics(client_options, (Topic.CONVERSATIONS, Topic.DEAD_LETTERS, REPLAY_LEDGER))
-    return await bounds(client_options, [Topic.DEAD_LETTERS])
+    await check_topics(client_options, (topics.conversations, topics.dead_letters, topics.replay_ledger))
+    return await bounds(client_options, topics, [topics.dead_letters])
 
 
 async def letters(client_options: Mapping[str, Any], wanted: Bounds) -> AsyncGenerator[Letter, None]:
@@ -30,10 +30,10 @@ async def letters(client_options: Mapping[str, Any], wanted: Bounds) -> AsyncGen
                 yield read_letter(record)
 
 
-async def find_letter(client_options: Mapping[str, Any], letter_id: LetterId) -> Letter | None:
+async def find_letter(client_options: Mapping[str, Any], topics: Topics, letter_id: LetterId) -> Letter | None:
     """The letter of that name; None where there is none, or none any more. Raises KafkaError and Fatal."""
-    partition = TopicPartition(Topic.DEAD_LETTERS, letter_id.partition)
-    begin, end = (await letter_bounds(client_options)).get(partition, (0, 0))
+    partition = TopicPartition(topics.dead_letters, letter_id.partition)
+    begin, end = (await letter_bounds(client_options, topics)).get(partition, (0, 0))
     if not begin <= letter_id.offset < end:
         return None
     wanted = {partition: (letter_id.offset, letter_id.offset + 1)}

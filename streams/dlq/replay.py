@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from schemas.errors import Fatal, Unprocessable
-from schemas.topics import REPLAY_LEDGER, Origin, Topic
+from schemas.kafka import Origin, Topics
 from streams.dlq.confirm import Sender, confirmed
 from streams.dlq.ledger import mark_record
 from streams.dlq.letter import Letter, LetterId, outgoing
@@ -57,8 +57,9 @@ class Orders:
 class Replay:
     """One run over some letters, written down in `done` as it goes."""
 
-    def __init__(self, sender: Sender, values: Values, orders: Orders, done: Replayed) -> None:
+    def __init__(self, sender: Sender, topics: Topics, values: Values, orders: Orders, done: Replayed) -> None:
         self._sender = sender
+        self._topics = topics
         self._values = values
         self._orders = orders
         self._done = done
@@ -138,15 +139,16 @@ class Replay:
 
     async def _send(self, letter: Letter) -> Origin:
         record = outgoing(letter, await self._values.value_of(letter))
-        sent = await confirmed(self._sender, Topic.CONVERSATIONS, **record._asdict())
+        sent = await confirmed(self._sender, self._topics.conversations, **record._asdict())
         return Origin(sent.topic, sent.partition, sent.offset)
 
     async def _mark(self, letter: Letter, sent_to: Origin) -> None:
         key, value = mark_record(letter, datetime.now(UTC), sent_to)
+        ledger = self._topics.replay_ledger
         try:
-            await confirmed(self._sender, REPLAY_LEDGER, key=key, value=value, headers=[])
+            await confirmed(self._sender, ledger, key=key, value=value, headers=[])
         except Unprocessable as error:
-            hint = f"look at the topic {REPLAY_LEDGER}; what has no mark is sent again by the next run"
+            hint = f"look at the topic {ledger}; what has no mark is sent again by the next run"
             raise Fatal(f"the letter {letter.id} was sent and cannot be marked", error.detail, hint) from error
 
 

@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from schemas.errors import Fatal
+from schemas.kafka import Topics
 from streams.dlq.confirm import CONFIRM_WITHIN_S
 from streams.dlq.ledger_upkeep import check_may_mark, forget_removed
 from streams.dlq.letter import Letter
@@ -18,6 +19,7 @@ from streams.sinks.producer import ConfirmedProducer
 
 async def replay_letters(
     client_options: Mapping[str, Any],
+    topics: Topics,
     bounds: Bounds,
     selection: Selection,
     orders: Orders,
@@ -28,12 +30,12 @@ async def replay_letters(
 
     Raises Fatal when the brokers do not confirm or do not allow it, KafkaError when none answers.
     """
-    originals = Originals(client_options)
+    originals = Originals(client_options, topics)
     try:
         async with _producer(client_options) as producer, aclosing(letters(client_options, bounds)) as found:
-            await check_may_mark(producer)
-            await forget_removed(producer, selection.ledger, bounds)
-            await Replay(producer, originals, orders, done).run(_wanted(found, selection), stop)
+            await check_may_mark(producer, topics.replay_ledger)
+            await forget_removed(producer, topics.replay_ledger, selection.ledger, bounds)
+            await Replay(producer, topics, originals, orders, done).run(_wanted(found, selection), stop)
     finally:
         await originals.stop()
 

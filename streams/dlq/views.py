@@ -9,7 +9,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from schemas.topics import Topic
 from streams.dlq.account import Account
 from streams.dlq.ledger import Mark
 from streams.dlq.letter import Letter
@@ -39,12 +38,13 @@ def row(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def table(entries: Iterable[Entry]) -> Table:
+def table(entries: Iterable[Entry], conversations: str) -> Table:
     """For a terminal, one line a letter, cut where it does not fit; `show` tells all. Times are UTC.
 
-    The column of replays is there only if there is one.
+    The column of replays is there only if there is one. `conversations` is the topic that most records come from: its
+    name is left out.
     """
-    rows = [_short(row(entry)) for entry in entries]
+    rows = [_short(row(entry), conversations) for entry in entries]
     shown = [n for n, name in enumerate(COLUMNS) if name != "replayed at" or any(cells[n] for cells in rows)]
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for n in shown:
@@ -61,10 +61,10 @@ def table(entries: Iterable[Entry]) -> Table:
     return drawn
 
 
-def _short(cells: tuple[str, ...]) -> tuple[str, ...]:
+def _short(cells: tuple[str, ...], conversations: str) -> tuple[str, ...]:
     """Without what is the same in every row: the zone of times, and the topic that all of ours come from."""
     return tuple(
-        cell.removesuffix("+00:00").removeprefix(f"{Topic.CONVERSATIONS} ") if name in _SHORTENED else cell
+        cell.removesuffix("+00:00").removeprefix(f"{conversations} ") if name in _SHORTENED else cell
         for name, cell in zip(COLUMNS, cells, strict=True)
     )
 

@@ -1,4 +1,4 @@
-"""Conversations into the topic, each confirmed by all in-sync replicas, within a deadline."""
+"""Sends conversations to their topic, each confirmed by all in-sync replicas, within a deadline."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas.errors import Rejected
-from schemas.topics import Topic
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.record import ConversationRecord
 from streams.kafka_producer import KeptProducer
@@ -20,15 +19,20 @@ MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024
 
 
 class KafkaPublisher:
-    """Publishes to the topic `conversations`; starts without a broker.
+    """Publishes to `topic`; starts without a broker.
 
     `new_producer` is told whether the producer is to be idempotent.
     """
 
     def __init__(
-        self, new_producer: Callable[[bool], AIOKafkaProducer], *, confirm_timeout_s: float = CONFIRM_TIMEOUT_S
+        self,
+        new_producer: Callable[[bool], AIOKafkaProducer],
+        topic: str,
+        *,
+        confirm_timeout_s: float = CONFIRM_TIMEOUT_S,
     ) -> None:
-        self._kept = KeptProducer(new_producer, [Topic.CONVERSATIONS])
+        self._kept = KeptProducer(new_producer, [topic])
+        self._topic = topic
         self._confirm_timeout_s = confirm_timeout_s
         self._unconfirmed_bytes = 0
 
@@ -57,9 +61,7 @@ class KafkaPublisher:
         is_sent = False
         try:
             async with asyncio.timeout(self._confirm_timeout_s):
-                confirmation = await producer.send(
-                    Topic.CONVERSATIONS, record.value, key=record.key, headers=record.headers
-                )
+                confirmation = await producer.send(self._topic, record.value, key=record.key, headers=record.headers)
                 is_sent = True
                 await confirmation
         except TimeoutError as error:
@@ -82,5 +84,5 @@ class KafkaPublisher:
             raise BrokerUnavailable("there is no connection to the broker")
         if not await producer.client.force_metadata_update():
             raise BrokerUnavailable("the broker does not answer")
-        if not producer.client.cluster.partitions_for_topic(Topic.CONVERSATIONS):
-            raise BrokerUnavailable("the topic conversations is missing: run `grok-insights topics`")
+        if not producer.client.cluster.partitions_for_topic(self._topic):
+            raise BrokerUnavailable(f"the topic {self._topic} is missing: run `grok-insights topics`")

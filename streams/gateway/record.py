@@ -6,7 +6,7 @@ from datetime import datetime
 
 from agents.text import canonical_text, text_key
 from schemas.conversation import Conversation
-from schemas.topics import EventType, Header
+from schemas.kafka import EventType, Header
 
 _SAME_FOR_ALL = (
     (Header.SPEC_VERSION, b"1.0"),

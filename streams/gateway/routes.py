@@ -8,7 +8,7 @@ from aiohttp import web
 
 from schemas.conversation import MAX_ID_CHARS, decode_conversation
 from schemas.errors import Rejected
-from schemas.topics import DEFAULT_TENANT, Header
+from schemas.kafka import DEFAULT_TENANT, Header
 from streams.gateway.body import read_json_body
 from streams.gateway.cursor import cursor_after, decode_cursor
 from streams.gateway.filters import CONDITIONS, read_filter, storable_text

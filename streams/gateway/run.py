@@ -87,7 +87,7 @@ async def _publisher(settings: Settings) -> AsyncIterator[KafkaPublisher]:
             max_request_size=MAX_REQUEST_BYTES,
         )
 
-    publisher = KafkaPublisher(new_producer)
+    publisher = KafkaPublisher(new_producer, settings.topics.conversations)
     publisher.start()
     try:
         yield publisher

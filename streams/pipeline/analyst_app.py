@@ -10,7 +10,7 @@ from faust.tables.manager import TableManager
 from faust.types import TP, ConsumerT
 
 from schemas.errors import Retryable
-from schemas.topics import CONSUMER_GROUP, INPUT_TOPICS
+from schemas.kafka import Topics
 from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.faust_consumer import OwnOffsetsConsumer
 from streams.pipeline.lease import GroupLease
@@ -45,13 +45,13 @@ class _NoWeb(BootStrategy):
 
 
 class AnalystApp(faust.App):
-    """One for a worker process."""
+    """One for a worker process; `names` are those of its topics, since a Faust app has `topics` of its own."""
 
     BootStrategy = _NoWeb
 
-    def __init__(self, worker: Worker, **options: Any) -> None:
+    def __init__(self, worker: Worker, names: Topics, **options: Any) -> None:
         super().__init__(
-            CONSUMER_GROUP,
+            names.consumer_group,
             autodiscover=False,
             store="rocksdb://",
             key_serializer="raw",
@@ -78,9 +78,10 @@ class AnalystApp(faust.App):
             **options,
         )
         self.worker = worker
+        self._inputs = names.inputs
         self.lease = GroupLease(SESSION_TIMEOUT_S)
         setattr(self.transport, "Consumer", OwnOffsetsConsumer)  # noqa: B010  a class variable, set for this app alone
-        self.answers = define_answers_table(self)
+        self.answers = define_answers_table(self, names.answers_changelog)
 
     @property
     def has_been_assigned(self) -> bool:
@@ -96,7 +97,7 @@ class AnalystApp(faust.App):
     @property
     def flowing_inputs(self) -> set[TP]:
         """The assigned partitions of the input topics; none while the worker joins the group or restores its table."""
-        return {tp for tp in self.consumer.assignment() if tp.topic in INPUT_TOPICS} if self._is_settled else set()
+        return {tp for tp in self.consumer.assignment() if tp.topic in self._inputs} if self._is_settled else set()
 
     @property
     def _is_settled(self) -> bool:

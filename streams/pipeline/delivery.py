@@ -9,9 +9,9 @@ import structlog
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import Fatal, InsightsError, Unprocessable
 from schemas.insight import Usage
+from schemas.kafka import Header
 from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome, outcome_name
 from schemas.result import ConversationResult
-from schemas.topics import Header
 from streams.pipeline.attempts import IsAlive, until_done
 from streams.pipeline.envelope import Envelope
 from streams.pipeline.record import Record

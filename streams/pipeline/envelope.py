@@ -8,7 +8,7 @@ from agents.text import canonical_text, text_key
 from schemas.conversation import Conversation, decode_conversation
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Rejected, Unprocessable
-from schemas.topics import DEFAULT_TENANT, Header
+from schemas.kafka import DEFAULT_TENANT, Header
 from streams.pipeline.record import Record
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -18,7 +18,8 @@ def faust_options(settings: Settings) -> dict[str, Any]:
     return {
         "broker": [f"kafka://{server.strip()}" for server in servers],
         "broker_credentials": _credentials(options),
-        "datadir": _made(settings.data_dir / "tables"),
+        # A table belongs to its changelog: under another prefix or group it is another one.
+        "datadir": _made(settings.data_dir / "tables" / settings.topics.answers_changelog),
         "loglevel": settings.log_level,
     }
 

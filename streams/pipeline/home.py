@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from aiokafka.partitioner import murmur2
 
-from schemas.topics import Topic
 from streams.pipeline.record import Record, headers_home
 from streams.sinks.producer import ConfirmedProducer
 
@@ -17,8 +16,9 @@ def home_partition(text_key: str, partitions: int) -> int:
 class Rehoming:
     """Sends records that a foreign producer keyed otherwise on to their home; `partitions` is known after the start."""
 
-    def __init__(self, producer: ConfirmedProducer, partitions: Callable[[], int]) -> None:
+    def __init__(self, producer: ConfirmedProducer, topic: str, partitions: Callable[[], int]) -> None:
         self._producer = producer
+        self._topic = topic
         self._partitions = partitions
 
     def is_away(self, record: Record, text_key: str) -> bool:
@@ -28,7 +28,7 @@ class Rehoming:
     async def send_home(self, record: Record, text_key: str) -> None:
         """Returns when the brokers have the record under its text key. Raises Retryable."""
         await self._producer.send(
-            Topic.REHOMED,
+            self._topic,
             key=text_key.encode(),
             value=record.value,
             headers=headers_home(record),

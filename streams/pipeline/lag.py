@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
 
-from schemas.topics import INPUT_TOPICS
+from schemas.kafka import Topics
 from streams.pipeline.log_reader import LogReader
 from streams.telemetry.lag_view import Lag
 
@@ -16,13 +16,16 @@ from streams.telemetry.lag_view import Lag
 class LogLag:
     """A streams.telemetry.lag_view.LagSource that asks the log itself."""
 
-    def __init__(self, log_reader: LogReader, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, log_reader: LogReader, inputs: Collection[str], wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._log_reader = log_reader
+        self._inputs = inputs
         self._wall_clock = wall_clock
 
     async def read(self) -> Lag:
         """Raises aiokafka.errors.KafkaError when the broker does not answer."""
-        counts = await self._log_reader.partitions(INPUT_TOPICS)
+        counts = await self._log_reader.partitions(self._inputs)
         partitions = [TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)]
         positions = await self._log_reader.positions(partitions) if partitions else {}
         behind = {partition: at.start for partition, at in positions.items() if at.end > at.start}
@@ -40,8 +43,9 @@ class LogLag:
 class ConnectingLag:
     """A LagSource for a process that has no LogReader of its own: connects when asked, anew after an error."""
 
-    def __init__(self, client_options: Mapping[str, Any]) -> None:
+    def __init__(self, client_options: Mapping[str, Any], topics: Topics) -> None:
         self._client_options = client_options
+        self._topics = topics
         self._log_reader: LogReader | None = None
         # Health checks and the metrics loop ask at the same time; one connection serves both.
         self._lock = asyncio.Lock()
@@ -50,11 +54,11 @@ class ConnectingLag:
         """Raises aiokafka.errors.KafkaError when the broker does not answer."""
         async with self._lock:
             if self._log_reader is None:
-                log_reader = LogReader(self._client_options)
+                log_reader = LogReader(self._client_options, self._topics)
                 await log_reader.start()
                 self._log_reader = log_reader
             try:
-                return await LogLag(self._log_reader).read()
+                return await LogLag(self._log_reader, self._topics.inputs).read()
             except BaseException:
                 await self._disconnect()
                 raise

@@ -20,7 +20,7 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Retryable
-from schemas.topics import CONSUMER_GROUP, Topic
+from schemas.kafka import Topics
 from streams.kafka_consumer import stop_consumer
 
 #: How long a look into the log may take before partitions that have not answered are left out.
@@ -52,8 +52,9 @@ class _Look(NamedTuple):
 class LogReader:
     """Every method but `check` raises aiokafka.errors.KafkaError when the broker does not answer."""
 
-    def __init__(self, client_options: Mapping[str, Any]) -> None:
+    def __init__(self, client_options: Mapping[str, Any], topics: Topics) -> None:
         self._client_options = client_options
+        self._topics = topics
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: AIOKafkaConsumer | None = None
         # One consumer has one assignment: a look assigns, seeks and reads, which must not interleave.
@@ -89,14 +90,15 @@ class LogReader:
 
     async def check(self) -> None:
         """A health check: passes when the broker answers now and has the topic. Raises Retryable otherwise."""
+        topic = self._topics.conversations
         if self._admin is None:
             raise Retryable("not connected yet")
         try:
-            counts = await self.partitions([Topic.CONVERSATIONS])
+            counts = await self.partitions([topic])
         except KafkaError as error:
             raise Retryable("the broker does not answer") from error
-        if not counts.get(Topic.CONVERSATIONS):
-            raise Retryable("the topic conversations is missing: run `grok-insights topics`")
+        if not counts.get(topic):
+            raise Retryable(f"the topic {topic} is missing: run `grok-insights topics`")
 
     async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """Number of partitions of each topic; 0 where there is no such topic."""
@@ -118,7 +120,7 @@ class LogReader:
         committed: the whole log would be worked on again.
         """
         assert self._admin is not None, "start() comes first"
-        found = await self._admin.list_consumer_group_offsets(CONSUMER_GROUP, partitions=wanted)
+        found = await self._admin.list_consumer_group_offsets(self._topics.consumer_group, partitions=wanted)
         if not found.keys() >= set(wanted):
             raise NotCoordinatorForGroupError("the coordinator did not answer for every partition")
         return {partition: found[partition].offset for partition in wanted}
@@ -126,8 +128,8 @@ class LogReader:
     async def members(self) -> int:
         """How many workers are in the group."""
         assert self._admin is not None, "start() comes first"
-        admin = self._admin
-        [response] = await _coordinated(lambda: admin.describe_consumer_groups([CONSUMER_GROUP]))
+        admin, group = self._admin, self._topics.consumer_group
+        [response] = await _coordinated(lambda: admin.describe_consumer_groups([group]))
         return sum(len(group[-1]) for group in response.groups)
 
     async def begins(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -7,7 +7,7 @@ from typing import cast
 from faust.events import Event
 from faust.streams import Stream
 
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.offsets import Slot, Tracker, Verdict
 from streams.pipeline.reading import Reading
@@ -24,6 +24,7 @@ class Pump:
         assignment: Assignment,
         reading: Reading,
         handle: Handle,
+        rehomed_topic: str,
         *,
         max_in_flight: int,
         fail: Callable[[BaseException], None],
@@ -31,6 +32,7 @@ class Pump:
         self._assignment = assignment
         self._reading = reading
         self._handle = handle
+        self._rehomed_topic = rehomed_topic
         self._free = asyncio.Semaphore(max_in_flight)
         self._fail = fail
         #: Records that have come so far, repeats included.
@@ -69,7 +71,7 @@ class Pump:
         task.add_done_callback(lambda task: self._ended(task, tracker))
 
     async def _work(self, event: Event, tracker: Tracker, slot: Slot) -> None:
-        if await self._handle(_record_of(event), lambda: not tracker.dead):
+        if await self._handle(_record_of(event, self._rehomed_topic), lambda: not tracker.dead):
             tracker.finish(slot)
 
     def _ended(self, task: "asyncio.Task[None]", tracker: Tracker) -> None:
@@ -104,7 +106,7 @@ async def _until_cancelled() -> None:
     await asyncio.Event().wait()
 
 
-def _record_of(event: Event) -> Record:
+def _record_of(event: Event, rehomed_topic: str) -> Record:
     message = event.message
     return read_record(
         Origin(message.topic, message.partition, message.offset),
@@ -112,4 +114,5 @@ def _record_of(event: Event) -> Record:
         value=message.value,
         headers=cast(list[tuple[str, bytes]], message.headers),  # a mapping only where the sender is Faust
         timestamp_s=message.timestamp,
+        is_rehomed=message.topic == rehomed_topic,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.conversation import FIRST_YEAR, LAST_YEAR
-from schemas.topics import Header, Origin, Topic
+from schemas.kafka import Header, Origin
 
 #: Headers that a record carries on the way to its home partition: where it stood first and what key it had there.
 REHOMED_TOPIC = "rehomed.topic"
@@ -45,14 +45,16 @@ def read_record(
     value: bytes | None,
     headers: Sequence[tuple[str, bytes]] | None,
     timestamp_s: float | None,
+    is_rehomed: bool = False,
 ) -> Record:
     """A record as it was read at `origin`; one that had been sent home gets its first origin, key and headers back.
 
+    `is_rehomed` says that it was read in the topic of rehomed records: only there are the headers ours.
     `received_at` is `ce_time` where that is a time, else the record's own time stamp: both stay the same however
     often the record is read.
     """
     given = list(headers or [])
-    first, first_key = _first_reading(given, origin, key)
+    first, first_key = _first_reading(given, origin, key) if is_rehomed else (origin, key)
     kept = [(name, content) for name, content in given if not name.startswith(_REHOMED_PREFIX)]
     return Record(
         partition=origin.partition,
@@ -60,7 +62,7 @@ def read_record(
         key=first_key,
         value=value,
         headers=kept,
-        was_rehomed=origin.topic == Topic.REHOMED,
+        was_rehomed=is_rehomed,
         received_at=_received_at(kept, timestamp_s),
     )
 
@@ -80,9 +82,7 @@ def headers_home(record: Record) -> Headers:
 
 
 def _first_reading(headers: Headers, origin: Origin, key: bytes | None) -> tuple[Origin, bytes | None]:
-    """Only in the topic that we alone write are the headers ours; elsewhere they may be anyone's."""
-    if origin.topic != Topic.REHOMED:
-        return origin, key
+    """As the headers of a rehomed record say; its own place where they do not."""
     named = dict(headers)
     try:
         first = Origin(

@@ -4,7 +4,6 @@ import msgspec
 
 from schemas.errors import Fatal
 from schemas.insight import Answer
-from schemas.topics import ANSWERS_CHANGELOG
 from streams.pipeline.answers_table import AnswersStore
 from streams.pipeline.attempts import AssignmentOver
 from streams.sinks.producer import ConfirmedProducer
@@ -16,9 +15,10 @@ _decoder = msgspec.json.Decoder(Answer)
 class ShardCache:
     """The cache of one partition; see agents.cache.AnswerCache for the promises."""
 
-    def __init__(self, store: AnswersStore, producer: ConfirmedProducer, partition: int) -> None:
+    def __init__(self, store: AnswersStore, producer: ConfirmedProducer, changelog: str, partition: int) -> None:
         self._store = store
         self._producer = producer
+        self._changelog = changelog
         self._partition = partition
 
     def get(self, key: str) -> Answer | None:
@@ -40,7 +40,7 @@ class ShardCache:
         """
         value = _encoder.encode(answer)
         stands_at = await self._producer.send(
-            ANSWERS_CHANGELOG, key=key.encode(), value=value, headers=[], partition=self._partition
+            self._changelog, key=key.encode(), value=value, headers=[], partition=self._partition
         )
         try:
             self._store.write(self._partition, key.encode(), value, stands_at.offset)

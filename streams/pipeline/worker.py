@@ -14,7 +14,7 @@ from faust.types import TP
 from agents.analyse import KEEP_S
 from agents.guards.backoff import Backoff
 from schemas.errors import Fatal, Retryable
-from schemas.topics import ANSWERS_CHANGELOG, INPUT_TOPICS, Topic
+from schemas.kafka import Topics
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.committer import Committer
@@ -57,9 +57,15 @@ class Worker:
     `watches` run in between."""
 
     def __init__(
-        self, parts: Sequence[Part], log_reader: LogReader, assignment: Assignment, watches: Sequence[Watch] = ()
+        self,
+        parts: Sequence[Part],
+        log_reader: LogReader,
+        topics: Topics,
+        assignment: Assignment,
+        watches: Sequence[Watch] = (),
     ) -> None:
         self._parts = parts
+        self._topics = topics
         self._watches = watches
         self._log_reader = log_reader
         self._assignment = assignment
@@ -103,7 +109,8 @@ class Worker:
         assert self.app is not None
         try:
             self.app.answers.store.begin_runs_anew()
-            await discard_shards_ahead(self.app.answers.store, self._log_reader, assigned)
+            changelog = self._topics.answers_changelog
+            await discard_shards_ahead(self.app.answers.store, self._log_reader, changelog, assigned)
             self.partitions = await self._check_topics()
         except KafkaError as error:
             log.warning("log_not_compared", error=type(error).__name__)
@@ -194,16 +201,17 @@ class Worker:
 
     async def _check_topics(self) -> int:
         """Agent and table rely on equal partition counts: Faust assigns partition i of all of them to one worker."""
-        needed = [*INPUT_TOPICS, ANSWERS_CHANGELOG, Topic.INSIGHTS, Topic.DEAD_LETTERS]
+        topics = self._topics
+        needed = [*topics.messages, topics.answers_changelog]
         counts = await self._log_reader.partitions(needed)
         missing = [topic for topic in needed if not counts.get(topic)]
         if missing:
             raise Fatal("topics are missing", ", ".join(missing), "make them with: grok-insights topics")
-        alike = {topic: counts[topic] for topic in (*INPUT_TOPICS, ANSWERS_CHANGELOG)}
+        alike = {topic: counts[topic] for topic in (*topics.inputs, topics.answers_changelog)}
         if len(set(alike.values())) > 1:
             why = ", ".join(f"{topic} has {count}" for topic, count in alike.items())
             raise Fatal("topics differ in their number of partitions", why, "give all of them the largest number")
-        return counts[Topic.CONVERSATIONS]
+        return counts[topics.conversations]
 
     def _loop_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from itertools import accumulate
 from math import inf
 
-from schemas.topics import Topic
 from tests.chaos.evidence import Evidence, Input, Place
 from tests.chaos.verdict import Verdict
+from tests.support.topics import TOPICS
 
 
 def judge_commits(evidence: Evidence, rows_ms: Mapping[Place, float], verdict: Verdict) -> None:
@@ -45,6 +45,6 @@ def judge_offsets_at_end(evidence: Evidence, verdict: Verdict) -> None:
 
 def _end_ms(topic: str, entry: Input, evidence: Evidence, rows_ms: Mapping[Place, float]) -> float:
     ended = max(evidence.ended.get(entry.first, inf), rows_ms.get(entry.first, 0))
-    if topic == Topic.CONVERSATIONS and (copies := evidence.copies.get(entry.first)):
+    if topic == TOPICS.conversations and (copies := evidence.copies.get(entry.first)):
         return min(ended, *copies)
     return ended

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import ANSWERS_CHANGELOG, Header, Topic
+from schemas.kafka import Header
 from streams.pipeline.record import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC
 from tests.chaos.group_log import Commit, read_commit, read_generation
+from tests.support.topics import TOPICS
 
 GROUP_TOPIC = "__consumer_offsets"
 
@@ -89,17 +90,17 @@ class Evidence:
 
     def _sort(self, record: ConsumerRecord) -> None:
         match record.topic:
-            case Topic.CONVERSATIONS:
+            case TOPICS.conversations:
                 self._input(record, Place(record.topic, record.partition, record.offset))
-            case Topic.REHOMED:
+            case TOPICS.rehomed:
                 first = _first_place(dict(record.headers))
                 self.copies[first].append(record.timestamp)
                 self._input(record, first)
-            case Topic.INSIGHTS:
+            case TOPICS.insights:
                 self._event(record)
-            case Topic.DEAD_LETTERS:
+            case TOPICS.dead_letters:
                 self._letter(record)
-            case _ if record.topic == ANSWERS_CHANGELOG:
+            case _ if record.topic == TOPICS.answers_changelog:
                 self.kept[record.key.decode().partition(":")[0]].append(record.timestamp)
             case _:
                 self._group_record(record)

@@ -9,9 +9,9 @@ import aiohttp
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from schemas.topics import Topic
 from tests.chaos.judge import Posted
 from tests.chaos.oracle import Kind, Oracle
+from tests.support.topics import TOPICS
 
 #: Every so many-th case takes the gateway's way, which only valid ones can.
 _GATEWAY_EVERY = 5
@@ -84,7 +84,7 @@ class Feeder:
     async def _to_the_broker(self, number: int) -> None:
         case = self._oracle.case(number)
         try:
-            await self._producer.send_and_wait(Topic.CONVERSATIONS, case.value, key=case.id.encode())
+            await self._producer.send_and_wait(TOPICS.conversations, case.value, key=case.id.encode())
         except KafkaError:
             self.posted.unconfirmed.add(number)
         else:

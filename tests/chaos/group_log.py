@@ -7,7 +7,7 @@ strings with a 16-bit length. Only the fields that come first in every version a
 import struct
 from dataclasses import dataclass
 
-from schemas.topics import CONSUMER_GROUP
+from tests.support.topics import TOPICS
 
 _COMMIT_KEYS = (0, 1)
 _GROUP_KEY = 2
@@ -29,7 +29,7 @@ def read_commit(key: bytes | None, value: bytes | None, at_ms: int) -> Commit | 
     if key is None or value is None or _version(key) not in _COMMIT_KEYS:
         return None
     group, rest = _string(key[2:])
-    if group != CONSUMER_GROUP:
+    if group != TOPICS.consumer_group:
         return None
     topic, rest = _string(rest)
     [partition] = struct.unpack_from(">i", rest)
@@ -39,7 +39,7 @@ def read_commit(key: bytes | None, value: bytes | None, at_ms: int) -> Commit | 
 
 def read_generation(key: bytes | None, value: bytes | None) -> int | None:
     """The group's generation as the record tells it; each rebalance ends with a higher one. None for other records."""
-    if key is None or value is None or _version(key) != _GROUP_KEY or _string(key[2:])[0] != CONSUMER_GROUP:
+    if key is None or value is None or _version(key) != _GROUP_KEY or _string(key[2:])[0] != TOPICS.consumer_group:
         return None
     assert _version(value) < _FLEXIBLE_VERSION, "this Kafka writes the group in another format"
     _, rest = _string(value[2:])

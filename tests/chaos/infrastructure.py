@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from schemas.topics import CONSUMER_GROUP
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.database_faults import DatabaseFaults
@@ -16,6 +15,7 @@ from tests.chaos.grok import TROUBLES, Grok
 from tests.chaos.payments import Outage
 from tests.chaos.schedule import Fault
 from tests.chaos.waiting import became_true
+from tests.support.topics import TOPICS
 
 _KAFKA_FROZEN_S = 30.0
 #: Leaders are elected anew and clients find them, after a broker died or all of them went on.
@@ -110,7 +110,7 @@ class Infrastructure:
     async def without_coordinator(self) -> AsyncIterator[None]:
         """The broker that coordinates the workers' group is dead, and back at the end."""
         async with admin_of(self._cluster.bootstrap_servers) as admin:
-            node = await admin.find_coordinator(CONSUMER_GROUP)
+            node = await admin.find_coordinator(TOPICS.consumer_group)
         async with self._without(node):
             yield
 

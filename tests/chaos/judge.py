@@ -10,12 +10,13 @@ import orjson
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.insight import Insight
-from schemas.topics import DEFAULT_TENANT, Topic
+from schemas.kafka import DEFAULT_TENANT
 from tests.chaos.commits import judge_commits, judge_offsets_at_end
 from tests.chaos.evidence import Evidence, Letter, Place
 from tests.chaos.oracle import Case, Kind, Oracle
 from tests.chaos.payments import Cashier, Fates
 from tests.chaos.verdict import Verdict
+from tests.support.topics import TOPICS
 
 _ANALYSED = ("analysed", "cached")
 _DEAD_REASON = {Kind.REFUSED: DeadLetterReason.REFUSED, Kind.BROKEN: DeadLetterReason.UNDECODABLE}
@@ -190,7 +191,7 @@ class _Books:
 
     def _read_inputs(self) -> None:
         for (topic, _), entries in self._evidence.inputs.items():
-            if topic != Topic.CONVERSATIONS:
+            if topic != TOPICS.conversations:
                 continue
             for entry in entries:
                 number = self._oracle.number_of(_id_of(entry.value))

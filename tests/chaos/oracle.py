@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from agents.text import text_key
 from schemas.insight import Insight
-from schemas.topics import DEFAULT_TENANT
+from schemas.kafka import DEFAULT_TENANT
 from streams.pipeline.home import home_partition
 from streams.standin.answers import Answerer
 

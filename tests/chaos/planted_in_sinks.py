@@ -8,9 +8,9 @@ import structlog
 import streams.pipeline.record
 import streams.sinks.postgres
 from schemas.dead_letter import DeadLetter
+from schemas.kafka import Origin
 from schemas.outcome import Outcome
 from schemas.result import ConversationResult
-from schemas.topics import Origin
 from streams.pipeline.attempts import IsAlive
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.envelope import Envelope

@@ -7,10 +7,11 @@ import msgspec
 from aiokafka.structs import ConsumerRecord
 
 from schemas.insight import Insight
-from schemas.topics import ANSWERS_CHANGELOG, CONSUMER_GROUP, DEFAULT_TENANT, Header, Topic
+from schemas.kafka import DEFAULT_TENANT, Header
 from tests.chaos.evidence import GROUP_TOPIC, Call, Evidence
 from tests.chaos.judge import Posted
 from tests.chaos.oracle import Case, Kind, Oracle
+from tests.support.topics import TOPICS
 
 CALLER = "aaaaaaaa"
 #: Milliseconds between one step of a case and the next; all steps of a case come after those of the case before it.
@@ -56,7 +57,7 @@ class Scene:
 
     def commit(self, offset: int) -> None:
         """The group commits an offset of `conversations`."""
-        key = b"\x00\x01" + _string(CONSUMER_GROUP) + _string(Topic.CONVERSATIONS) + (0).to_bytes(4, "big")
+        key = b"\x00\x01" + _string(TOPICS.consumer_group) + _string(TOPICS.conversations) + (0).to_bytes(4, "big")
         self.absorb(GROUP_TOPIC, key, b"\x00\x03" + offset.to_bytes(8, "big"))
 
     def call(self, case: Case, caller: str = CALLER, end: str = "answered", fault: str | None = None) -> Call:
@@ -67,18 +68,18 @@ class Scene:
 
     def keep(self, case: Case) -> None:
         """The case's answer in the changelog."""
-        self.absorb(ANSWERS_CHANGELOG, f"{case.text_key}:version".encode(), b"{}")
+        self.absorb(TOPICS.answers_changelog, f"{case.text_key}:version".encode(), b"{}")
 
     def event(self, case: Case, offset: int, outcome: str, insight: Insight | None) -> None:
         """The case's event."""
         result: dict[str, Any] = {"outcome": outcome, "text_key": case.text_key}
         if insight is not None:
             result["insight"] = insight
-        headers = {Header.SOURCE: f"/{Topic.CONVERSATIONS}/0/{offset}", Header.ID: f"{DEFAULT_TENANT}:{case.id}"}
-        self.absorb(Topic.INSIGHTS, case.id.encode(), msgspec.json.encode(result), headers)
+        headers = {Header.SOURCE: f"/{TOPICS.conversations}/0/{offset}", Header.ID: f"{DEFAULT_TENANT}:{case.id}"}
+        self.absorb(TOPICS.insights, case.id.encode(), msgspec.json.encode(result), headers)
 
     def _take_through(self, case: Case) -> None:
-        offset = self.absorb(Topic.CONVERSATIONS, case.id.encode(), case.value).offset
+        offset = self.absorb(TOPICS.conversations, case.id.encode(), case.value).offset
         if case.kind in (Kind.BROKEN, Kind.REFUSED):
             self._take_to_death(case, offset)
         else:
@@ -97,7 +98,7 @@ class Scene:
 
     def take_to_death(self, case: Case, reason: str) -> None:
         """A case of any kind is posted and dies, with a row."""
-        offset = self.absorb(Topic.CONVERSATIONS, case.id.encode(), case.value).offset
+        offset = self.absorb(TOPICS.conversations, case.id.encode(), case.value).offset
         self._add_row(case, offset, "dead", None, reason)
         self.letter(case, offset, reason)
         self.commit(offset + 1)
@@ -111,14 +112,14 @@ class Scene:
 
     def letter(self, case: Case, offset: int, reason: str) -> None:
         """The case's dead letter."""
-        place = {"dlq.topic": Topic.CONVERSATIONS, "dlq.partition": "0", "dlq.offset": str(offset)}
-        self.absorb(Topic.DEAD_LETTERS, case.id.encode(), case.value, {**place, "dlq.reason": reason})
+        place = {"dlq.topic": TOPICS.conversations, "dlq.partition": "0", "dlq.offset": str(offset)}
+        self.absorb(TOPICS.dead_letters, case.id.encode(), case.value, {**place, "dlq.reason": reason})
 
     def _add_row(
         self, case: Case, offset: int, outcome: str, insight: Insight | None, reason: str | None = None
     ) -> None:
         fields = {name: getattr(insight, name, None) for name in Insight.__struct_fields__ if name != "extra"}
-        place = {"origin_topic": Topic.CONVERSATIONS, "origin_partition": 0, "origin_offset": offset}
+        place = {"origin_topic": TOPICS.conversations, "origin_partition": 0, "origin_offset": offset}
         ends = {"tenant": DEFAULT_TENANT, "conversation_id": case.id, "outcome": outcome, "reason": reason}
         written = {"written_at": datetime.fromtimestamp(self.tick() / 1000, UTC)}
         self.evidence.rows.append({**ends, "text_key": case.text_key, **fields, **place, **written})

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.topics import ANSWERS_CHANGELOG, Topic
 from tests.chaos.evidence import Call
 from tests.chaos.judge import judge
 from tests.chaos.oracle import Kind
 from tests.chaos.payments import Death, Fates, Freeze, Outage
 from tests.chaos.scene import CALLER, Scene
 from tests.chaos.verdict import Verdict
+from tests.support.topics import TOPICS
 
 COUNT = 300
 
@@ -72,7 +72,7 @@ def offset_left_behind(scene: Scene) -> None:
 
 
 def committed_too_soon(scene: Scene) -> None:
-    record = scene.absorb(Topic.CONVERSATIONS, b"k", scene.oracle.case(COUNT).value)
+    record = scene.absorb(TOPICS.conversations, b"k", scene.oracle.case(COUNT).value)
     scene.commit(record.offset + 1)
 
 
@@ -132,11 +132,11 @@ def alive_with_a_letter(scene: Scene) -> None:
 
 
 def record_of_nobody(scene: Scene) -> None:
-    scene.absorb(Topic.CONVERSATIONS, b"k", b'{"id": "nobody"}')
+    scene.absorb(TOPICS.conversations, b"k", b'{"id": "nobody"}')
 
 
 def event_without_its_headers(scene: Scene) -> None:
-    scene.absorb(Topic.INSIGHTS, b"k", b"{}")
+    scene.absorb(TOPICS.insights, b"k", b"{}")
 
 
 def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
@@ -385,7 +385,7 @@ def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
     scene = Scene(0)
     number = next(number for number in range(10_000) if scene.oracle.case(number).kind is Kind.HANGS)
     scene.posted.confirmed.add(number)
-    record = scene.absorb(Topic.CONVERSATIONS, b"k", scene.oracle.case(number).value)
+    record = scene.absorb(TOPICS.conversations, b"k", scene.oracle.case(number).value)
 
     def verdict() -> Verdict:
         return judge(scene.oracle, scene.posted, scene.evidence, Fates((), (), ()), everything_is_due=False)
@@ -398,5 +398,5 @@ def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
 def test_the_changelog_is_no_stranger() -> None:
     """Answers are known by the text key in front of the analysis version."""
     scene = Scene(0)
-    scene.absorb(ANSWERS_CHANGELOG, b"key:version", b"{}")
+    scene.absorb(TOPICS.answers_changelog, b"key:version", b"{}")
     assert list(scene.evidence.kept) == ["key"]

@@ -25,8 +25,8 @@ from agents.text import text_key
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import InsightsError, Retryable
 from schemas.insight import Answer
+from schemas.kafka import Origin
 from schemas.outcome import Analysed
-from schemas.topics import Origin, Topic
 from streams.local.ports import free_port
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.delivery import Delivery
@@ -51,6 +51,7 @@ from tests.chaos.planted_bugs import BUGS, HARMLESS, Finding
 from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, a_result, an_answer, at_once
 from tests.fakes.faust_stream import FakeStream
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
+from tests.support.topics import TOPICS
 from tests.unit.pipeline.factories import PARTITIONS, at_home
 
 FIRST = TP("conversations", 0)
@@ -149,14 +150,14 @@ async def start_of_reading() -> int:
         async def positions(self, partitions: object) -> dict[TopicPartition, Position]:
             return {TopicPartition(*FIRST): Position(3, 9)}
 
-    return await Log({}).start_of_reading(TopicPartition(*FIRST))
+    return await Log({}, TOPICS).start_of_reading(TopicPartition(*FIRST))
 
 
 async def handled_though_cancelled() -> bool:
     analyser = FakeAnalyser()
     analyser.gate.clear()
     sinks = delivery(FakeRows(), FakeEvents())
-    rehoming = Rehoming(cast(Any, Wire()), lambda: PARTITIONS)
+    rehoming = Rehoming(cast(Any, Wire()), TOPICS.rehomed, lambda: PARTITIONS)
     steps = Steps(recipe(analyser), sinks, rehoming, lambda _: MemoryCache(), cast(Any, None), cast(Any, None))
     task = asyncio.create_task(steps.handle(at_home(), lambda: True))
     while not analyser.asked:
@@ -175,7 +176,9 @@ async def delivered_without_a_row() -> bool:
 
 
 async def event_is_not_awaited() -> bool:
-    return await returns_unconfirmed(ResultsSink(cast(Any, Wire(is_silent=True))).send(a_result(), None))
+    return await returns_unconfirmed(
+        ResultsSink(cast(Any, Wire(is_silent=True)), TOPICS.insights).send(a_result(), None)
+    )
 
 
 async def row_is_not_awaited() -> bool:
@@ -197,14 +200,14 @@ async def events_of_a_record_with_a_row() -> int:
 
 
 async def copy_is_not_awaited() -> bool:
-    rehoming = Rehoming(cast(Any, Wire(is_silent=True)), lambda: PARTITIONS)
+    rehoming = Rehoming(cast(Any, Wire(is_silent=True)), TOPICS.rehomed, lambda: PARTITIONS)
     return await returns_unconfirmed(rehoming.send_home(at_home(), "key"))
 
 
 async def letters_of_a_record_without_an_id() -> int:
     wire = Wire()
     letter = DeadLetter(None, b"{", [], DeadLetterReason.UNDECODABLE, "", Origin("conversations", 0, 1), NOON, NOON)
-    await DeadLetterSink(cast(Any, wire)).send(letter, None)
+    await DeadLetterSink(cast(Any, wire), TOPICS.dead_letters).send(letter, None)
     return len(wire.sent)
 
 
@@ -293,20 +296,21 @@ async def may_pay_without_a_heartbeat() -> bool:
 
 async def changelog_records_of_an_answer() -> int:
     wire, store = Wire(), SimpleNamespace(write=lambda *_: None)
-    await ShardCache(cast(Any, store), cast(Any, wire), 0).put("key", an_answer())
+    await ShardCache(cast(Any, store), cast(Any, wire), TOPICS.answers_changelog, 0).put("key", an_answer())
     return len(wire.sent)
 
 
 async def texts_away_from_home() -> bool:
     texts = [f"where is parcel {number}" for number in range(50)]
-    rehoming = Rehoming(cast(Any, Wire()), lambda: PARTITIONS)
+    rehoming = Rehoming(cast(Any, Wire()), TOPICS.rehomed, lambda: PARTITIONS)
     return any(rehoming.is_away(at_home(text), text_key("default", text)) for text in texts)
 
 
 async def origin_of_a_copy() -> str:
     headers = [("rehomed.topic", b"conversations"), ("rehomed.partition", b"1"), ("rehomed.offset", b"2")]
-    place = Origin(Topic.REHOMED, 0, 0)
-    return read_record(place, key=b"k", value=b"v", headers=headers, timestamp_s=0.0).origin.topic
+    place = Origin(TOPICS.rehomed, 0, 0)
+    record = read_record(place, key=b"k", value=b"v", headers=headers, timestamp_s=0.0, is_rehomed=True)
+    return record.origin.topic
 
 
 #: Bug -> a scene, how it ends in a worker without the bug, and how in one with it.

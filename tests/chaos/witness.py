@@ -6,15 +6,15 @@ from typing import Any
 import asyncpg
 from aiokafka import TopicPartition
 
-from schemas.topics import ANSWERS_CHANGELOG, Topic
 from streams.topic_scan import bounds, scan
 from tests.chaos.evidence import GROUP_TOPIC, Evidence
+from tests.support.topics import TOPICS
 
 _ROWS = """
 SELECT insights.*, pg_xact_commit_timestamp(chaos_written.xmin) AS written_at
 FROM insights LEFT JOIN chaos_written USING (tenant, conversation_id)
 """
-_TOPICS = (*Topic, ANSWERS_CHANGELOG)
+_TOPICS = (*TOPICS.messages, TOPICS.answers_changelog)
 
 
 class Witness:
@@ -49,8 +49,8 @@ class Witness:
 
     async def _read_topics(self) -> None:
         # The group's end first: every commit that is seen then has its records' ends among what is read.
-        edges = await bounds(self._options, [GROUP_TOPIC])
-        edges |= await bounds(self._options, _TOPICS)
+        edges = await bounds(self._options, TOPICS, [GROUP_TOPIC])
+        edges |= await bounds(self._options, TOPICS, _TOPICS)
         wanted = {at: (self._read_up_to.get(at, begin), end) for at, (begin, end) in edges.items()}
         async for records in scan(self._options, wanted):
             for record in records:

@@ -12,11 +12,10 @@ from pathlib import Path
 import asyncpg
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from schemas.topics import Topic
 from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.migrations import migrate_database
-from streams.topics_maker import TOPIC_CONFIGS
+from streams.topics_maker import topic_configs
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import Cluster
 from tests.chaos.database_faults import DatabaseFaults
@@ -32,6 +31,7 @@ from tests.chaos.waiting import became_true
 from tests.chaos.witness import Witness
 from tests.chaos.worker_faults import WorkerFaults
 from tests.e2e.service import Service
+from tests.support.topics import TOPICS
 
 #: So long, with the feeder's pace, that each worker has hundreds of calls under way.
 LATENCY_S = (1.0, 4.0)
@@ -197,8 +197,8 @@ async def _let_brokers_stamp(bootstrap_servers: str) -> None:
                 ConfigResource(
                     ConfigResourceType.TOPIC, str(name), {**config, "message.timestamp.type": "LogAppendTime"}
                 )
-                for name, config in TOPIC_CONFIGS.items()
-                if name != Topic.CONVERSATIONS
+                for name, config in topic_configs(TOPICS).items()
+                if name != TOPICS.conversations
             ]
         )
 

@@ -12,6 +12,7 @@ from streams.local.tansu import Tansu
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.producer import ConfirmedProducer
 from streams.topics_maker import make_topics
+from tests.support.topics import TOPICS
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def tansu(tmp_path: Path) -> Iterator[Tansu]:
 async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
     """Every topic is there, with four partitions."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
-    await make_topics(options, 4, 1)
+    await make_topics(options, TOPICS, 4, 1)
     producer = ConfirmedProducer(options)
     await producer.start()
     yield producer

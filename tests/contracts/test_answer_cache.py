@@ -7,7 +7,6 @@ import pytest
 from aiokafka import TopicPartition
 
 from agents.cache import AnswerCache
-from schemas.topics import ANSWERS_CHANGELOG
 from streams.local.tansu import Tansu
 from streams.pipeline.answers_table import AnswersTable, define_answers_table
 from streams.pipeline.attempts import AssignmentOver
@@ -15,20 +14,23 @@ from streams.pipeline.log_reader import LogReader
 from streams.pipeline.table_cache import ShardCache
 from streams.sinks.producer import ConfirmedProducer
 from tests.fakes.analysis import MemoryCache, an_answer
+from tests.support.topics import TOPICS
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> AnswersTable:
     app = faust.App("test", store="rocksdb://", datadir=tmp_path / "tables", web_enabled=False)
     (tmp_path / "tables" / "v1" / "tables").mkdir(parents=True)
-    table = define_answers_table(app)
+    table = define_answers_table(app, TOPICS.answers_changelog)
     table.store._db_for_partition(2)
     return table
 
 
 @pytest.fixture(params=["memory", "rocksdb"])
 def cache(request: pytest.FixtureRequest, table: AnswersTable, producer: ConfirmedProducer) -> AnswerCache:
-    return MemoryCache() if request.param == "memory" else ShardCache(table.store, producer, 2)
+    return (
+        MemoryCache() if request.param == "memory" else ShardCache(table.store, producer, TOPICS.answers_changelog, 2)
+    )
 
 
 async def test_what_was_put_is_found(cache: AnswerCache) -> None:
@@ -51,10 +53,10 @@ async def test_an_answer_stands_in_the_changelog_of_its_own_partition(
     table: AnswersTable, producer: ConfirmedProducer, tansu: Tansu
 ) -> None:
     """Whoever takes the partition over restores it from there, and from where this shard ends."""
-    await ShardCache(table.store, producer, 2).put("key", an_answer())
-    reader = LogReader({"bootstrap_servers": tansu.bootstrap_servers})
+    await ShardCache(table.store, producer, TOPICS.answers_changelog, 2).put("key", an_answer())
+    reader = LogReader({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS)
     await reader.start()
-    partitions = [TopicPartition(ANSWERS_CHANGELOG, n) for n in range(4)]
+    partitions = [TopicPartition(TOPICS.answers_changelog, n) for n in range(4)]
     ends = await reader.ends(partitions)
     await reader.stop()
     assert [ends[partition] for partition in partitions] == [0, 0, 1, 0]
@@ -63,7 +65,7 @@ async def test_an_answer_stands_in_the_changelog_of_its_own_partition(
 
 async def test_a_partition_that_is_not_ours_is_left_alone(table: AnswersTable, producer: ConfirmedProducer) -> None:
     """Opening its shard would take the lock of whoever owns it now."""
-    cache = ShardCache(table.store, producer, 3)
+    cache = ShardCache(table.store, producer, TOPICS.answers_changelog, 3)
     with pytest.raises(AssignmentOver):
         cache.get("key")
     await cache.put("key", an_answer())  # into the changelog, which its owner reads
@@ -73,7 +75,7 @@ async def test_a_partition_that_is_not_ours_is_left_alone(table: AnswersTable, p
 def test_an_answer_of_an_older_shape_counts_as_none(table: AnswersTable) -> None:
     """It is asked for anew instead of stopping the partition."""
     table.store.write(2, b"key", b'{"old": true}', 0)
-    assert ShardCache(table.store, None, 2).get("key") is None  # type: ignore[arg-type]
+    assert ShardCache(table.store, None, TOPICS.answers_changelog, 2).get("key") is None  # type: ignore[arg-type]
 
 
 def test_a_broken_shard_is_built_anew(table: AnswersTable) -> None:

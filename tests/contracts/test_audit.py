@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from schemas.errors import Fatal
-from schemas.topics import CONSUMER_GROUP, Header, Topic
+from schemas.kafka import Header
 from streams import topic_scan
 from streams.audit.books import Books
 from streams.audit.topics_reading import TopicsReading
@@ -24,11 +24,12 @@ from streams.local.ports import free_port
 from streams.local.tansu import Tansu
 from streams.sinks.producer import ConfirmedProducer
 from tests.e2e.service import ROOT, Service
+from tests.support.topics import TOPICS
 
 #: Tansu keeps every record: it closes the connection on DeleteRecords, so retention cannot be played there.
 on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 
-FIRST = TopicPartition(Topic.CONVERSATIONS, 0)
+FIRST = TopicPartition(TOPICS.conversations, 0)
 
 
 class Audited(Service):
@@ -62,7 +63,7 @@ async def produce_mixed(broker: Kafka | Tansu) -> dict[str, int]:
     values += [b"not json %d" % n for n in range(20)] + [b'{"id":"x","colour":1}'] * 10
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, acks="all") as producer:
         for number, value in enumerate(values):
-            await producer.send(Topic.CONVERSATIONS, value, key=b"%d" % number)
+            await producer.send(TOPICS.conversations, value, key=b"%d" % number)
         await producer.flush()
     return {"records": 400, "repeated": 40, "filtered": 30, "dead": 30, "distinct": 330}
 
@@ -130,7 +131,11 @@ async def test_the_books_balance_at_any_time(service: Audited, broker: Kafka | T
 
 
 async def commit(broker: Kafka | Tansu, offset: int) -> None:
-    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": CONSUMER_GROUP, "enable_auto_commit": False}
+    options = {
+        "bootstrap_servers": broker.bootstrap_servers,
+        "group_id": TOPICS.consumer_group,
+        "enable_auto_commit": False,
+    }
     async with AIOKafkaConsumer(**options) as consumer:
         consumer.assign([FIRST])
         await consumer.commit({FIRST: offset})
@@ -149,7 +154,7 @@ async def test_what_retention_took_before_the_group_read_it_is_lost(service: Aud
     """Of a group that never committed it cannot be said; offsets that the log never had are a fault as well."""
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for number in range(10):
-            await producer.send_and_wait(Topic.CONVERSATIONS, b"%d" % number, partition=0)
+            await producer.send_and_wait(TOPICS.conversations, b"%d" % number, partition=0)
     await remove_before(broker, FIRST, 5)
     code, told = service.document()
     assert (code, told["wrong"], told["unchecked"]) == (0, {}, 5)
@@ -172,7 +177,7 @@ async def test_an_event_must_be_there_where_older_ones_are(service: Audited, bro
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for offset, age_ms in enumerate((120_000, 10_000)):
             value, at_ms = b'{"id":"%d","text":"late parcel"}' % offset, now_ms - age_ms
-            await producer.send_and_wait(Topic.CONVERSATIONS, value, partition=0, timestamp_ms=at_ms)
+            await producer.send_and_wait(TOPICS.conversations, value, partition=0, timestamp_ms=at_ms)
             await connection.execute(
                 "INSERT INTO insights (tenant, conversation_id, outcome, occurred_at, received_at, analysed_at,"
                 " origin_topic, origin_partition, origin_offset)"
@@ -184,15 +189,15 @@ async def test_an_event_must_be_there_where_older_ones_are(service: Audited, bro
         for age_ms in (100_000, 60_000):
             at_ms = now_ms - age_ms
             await producer.send_and_wait(
-                Topic.INSIGHTS, b"{}", key=b"0", partition=1, timestamp_ms=at_ms, headers=event
+                TOPICS.insights, b"{}", key=b"0", partition=1, timestamp_ms=at_ms, headers=event
             )
     await connection.close()
     await commit(broker, 2)
     code, told = service.document()
     assert (code, told["wrong"], told["faults"][0]["id"]) == (1, {"incomplete": 1}, "1")
-    await remove_before(broker, TopicPartition(Topic.INSIGHTS, 1), 1)
+    await remove_before(broker, TopicPartition(TOPICS.insights, 1), 1)
     assert service.document()[1]["wrong"] == {"incomplete": 1}
-    await remove_before(broker, TopicPartition(Topic.INSIGHTS, 1), 2)
+    await remove_before(broker, TopicPartition(TOPICS.insights, 1), 2)
     code, told = service.document()
     assert (code, told["wrong"], told["unchecked"]) == (0, {}, 2)
 
@@ -203,12 +208,12 @@ async def test_what_retention_takes_during_the_reading_raises_no_alarm(service: 
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for at_ms in (1_000, 2_000):
             await producer.send_and_wait(
-                Topic.INSIGHTS, b"{}", partition=1, timestamp_ms=time.time_ns() // 10**6 + at_ms
+                TOPICS.insights, b"{}", partition=1, timestamp_ms=time.time_ns() // 10**6 + at_ms
             )
-    reading = TopicsReading({"bootstrap_servers": broker.bootstrap_servers}, Books(show=1))
+    reading = TopicsReading({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, Books(TOPICS.inputs, show=1))
     await reading.look()
     assert (await reading.holdings())[1] == Whole()
-    await remove_before(broker, TopicPartition(Topic.INSIGHTS, 1), 1)
+    await remove_before(broker, TopicPartition(TOPICS.insights, 1), 1)
     _, whole = await reading.holdings()
     assert whole.has_letters_of(0)
     assert not whole.has_events_of(time.time_ns() // 1_000)
@@ -218,11 +223,11 @@ async def test_a_topic_that_is_not_there_is_named_and_not_made(service: Audited,
     """Asked about by name, a broker may make it with settings of its own."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     await admin.start()
-    await admin.delete_topics([Topic.INSIGHTS])
+    await admin.delete_topics([TOPICS.insights])
     ended = service.audit("--wait", "1")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines()[:2] == ["error: topics are missing", "  why: insights"]
-    assert Topic.INSIGHTS not in await admin.list_topics()
+    assert TOPICS.insights not in await admin.list_topics()
     await admin.close()
 
 
@@ -230,8 +235,8 @@ async def test_a_broker_that_stops_answering_ends_the_audit(
     tansu: Tansu, producer: ConfirmedProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what, why and hint."""
-    await producer.send(Topic.CONVERSATIONS, key=b"k", value=b"v", headers=[], partition=0)
-    reading = TopicsReading({"bootstrap_servers": tansu.bootstrap_servers}, Books(show=1))
+    await producer.send(TOPICS.conversations, key=b"k", value=b"v", headers=[], partition=0)
+    reading = TopicsReading({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, Books(TOPICS.inputs, show=1))
     await reading.look()
     reading._bounds = {FIRST: (0, 5)}
     monkeypatch.setattr(topic_scan, "STALLED_AFTER_S", 2.0)

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from schemas.topics import CONSUMER_GROUP, Header, Origin, Topic
+from schemas.kafka import Header, Origin
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.topic_scan import bounds
 from streams.topics_maker import make_topics
 from tests.e2e.service import ROOT
+from tests.support.topics import TOPICS
 
 RECORDS = int(os.environ.get("GROK_INSIGHTS_AUDIT_RECORDS", "20000"))
 PARTITIONS = 4
@@ -80,11 +81,11 @@ async def deliver(broker: Kafka | Tansu, database_url: str, first: int, end: int
     async with AIOKafkaProducer(**options) as producer:
         for partition, numbers in batches(first, end):
             records = [b'{"id":"conversation-%d","text":"Where is my parcel, it is late?"}' % n for n in numbers]
-            start = await send(producer, Topic.CONVERSATIONS, partition, [(None, value, []) for value in records])
+            start = await send(producer, TOPICS.conversations, partition, [(None, value, []) for value in records])
             ids = [f"conversation-{n}" for n in numbers]
-            origins = [Origin(Topic.CONVERSATIONS, partition, start + index) for index in range(len(ids))]
+            origins = [Origin(TOPICS.conversations, partition, start + index) for index in range(len(ids))]
             events = [(name.encode(), b"{}", headers(origin)) for name, origin in zip(ids, origins, strict=True)]
-            await send(producer, Topic.INSIGHTS, partition, events)
+            await send(producer, TOPICS.insights, partition, events)
             rows = [
                 ("default", name, "analysed", NOW, NOW, NOW, origin.topic, origin.partition, origin.offset)
                 for name, origin in zip(ids, origins, strict=True)
@@ -111,9 +112,10 @@ def headers(origin: Origin) -> Headers:
 
 async def commit_all(broker: Kafka | Tansu) -> None:
     # Not the consumer's own end_offsets: Tansu answers with the offset after the last batch's first record.
-    edges = await bounds({"bootstrap_servers": broker.bootstrap_servers}, [Topic.CONVERSATIONS])
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    edges = await bounds(options, TOPICS, [TOPICS.conversations])
     async with AIOKafkaConsumer(
-        bootstrap_servers=broker.bootstrap_servers, group_id=CONSUMER_GROUP, enable_auto_commit=False
+        bootstrap_servers=broker.bootstrap_servers, group_id=TOPICS.consumer_group, enable_auto_commit=False
     ) as consumer:
         consumer.assign(list(edges))
         await consumer.commit({partition: end for partition, (_, end) in edges.items()})
@@ -121,7 +123,7 @@ async def commit_all(broker: Kafka | Tansu) -> None:
 
 async def test_memory_does_not_grow_with_the_records(broker: Kafka | Tansu, database_url: str, tmp_path: Path) -> None:
     """Ten times as many add less than a set of their ids would; each is told, and all balance."""
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, PARTITIONS, 1)
+    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
     runs = []
     for first, end in ((0, RECORDS // 10), (RECORDS // 10, RECORDS)):
         await deliver(broker, database_url, first, end)

@@ -9,7 +9,6 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import Rejected
-from schemas.topics import Topic
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.publisher import RETRY_AFTER_S, KafkaPublisher
 from streams.gateway.record import ConversationRecord
@@ -17,6 +16,7 @@ from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.topics_maker import make_topics
 from tests.fakes.gateway_parts import FakePublisher
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 
@@ -45,7 +45,7 @@ class RealOutlet:
         self._broker = broker
 
     async def stored(self) -> list[ConversationRecord]:
-        records = await records_of(self._broker.bootstrap_servers, Topic.CONVERSATIONS)
+        records = await records_of(self._broker.bootstrap_servers, TOPICS.conversations)
         return [ConversationRecord(record.key, record.value, list(record.headers)) for record in records]
 
     def go_down(self) -> None:
@@ -62,7 +62,7 @@ async def connected(broker: Tansu | Kafka) -> AsyncIterator[KafkaPublisher]:
         servers = broker.bootstrap_servers
         return AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=is_idempotent)
 
-    publisher = KafkaPublisher(new_producer, confirm_timeout_s=1)
+    publisher = KafkaPublisher(new_producer, TOPICS.conversations, confirm_timeout_s=1)
     publisher.start()
     try:
         await publisher._kept.available()
@@ -73,7 +73,7 @@ async def connected(broker: Tansu | Kafka) -> AsyncIterator[KafkaPublisher]:
 
 @pytest.fixture
 async def real(tansu: Tansu) -> AsyncIterator[RealOutlet]:
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, 4, 1)
+    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 4, 1)
     async with connected(tansu) as publisher:
         yield RealOutlet(publisher, tansu)
 

@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.topics import REPLAY_LEDGER, Header, Origin, Topic
+from schemas.kafka import Header, Origin
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, read_letter
 from streams.local.kafka import Kafka
@@ -29,6 +29,7 @@ from streams.sinks.producer import ConfirmedProducer
 from streams.topic_scan import bounds
 from streams.topics_maker import make_topics
 from tests.fakes.analysis import NOON
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def a_letter(number: int, **fields: Any) -> DeadLetter:
         "headers": [("tenant", b"acme"), (Header.TIME, b"2026-01-01T00:00:00+00:00")],
         "reason": DeadLetterReason.REFUSED if number % 2 else DeadLetterReason.BAD_ANSWER,
         "detail": "why",
-        "origin": Origin(Topic.CONVERSATIONS, 0, number),
+        "origin": Origin(TOPICS.conversations, 0, number),
         "received_at": datetime(2026, 1, 1, tzinfo=UTC),
         "at": NOON + timedelta(minutes=number),
     }
@@ -56,7 +57,7 @@ class Post:
         self.bootstrap_servers = bootstrap_servers
         self.options = {"bootstrap_servers": bootstrap_servers}
         self.producer = producer
-        self.sink = DeadLetterSink(producer)
+        self.sink = DeadLetterSink(producer, TOPICS.dead_letters)
 
     async def write(self, *letters: DeadLetter) -> None:
         for letter in letters:
@@ -112,7 +113,7 @@ def dlq_on_terminal(bootstrap_servers: str, answer: bytes, *arguments: str) -> t
 @pytest.fixture
 async def post(broker: Tansu | Kafka) -> AsyncIterator[Post]:
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, 4, 1)
+    await make_topics(options, TOPICS, 4, 1)
     producer = ConfirmedProducer(options, compression="gzip")
     await producer.start()
     yield Post(broker.bootstrap_servers, producer)
@@ -146,9 +147,9 @@ async def test_a_replay_sends_the_original_record_once(post: Post) -> None:
     """Key, value and headers, plus the letter's name; a second replay sends nothing, and the list is empty."""
     await post.write(*(a_letter(number) for number in range(4)), a_letter(4, key=None))
     assert (await post.replay("--all", "--dry-run"))["to_send"] == 5
-    assert {begin - end for begin, end in (await bounds(post.options, [Topic.CONVERSATIONS])).values()} == {0}
+    assert {begin - end for begin, end in (await bounds(post.options, TOPICS, [TOPICS.conversations])).values()} == {0}
     assert (await post.replay("--reason", "refused"))["reasons"] == {"refused": 2}
-    letters = await records_of(post.bootstrap_servers, Topic.DEAD_LETTERS)
+    letters = await records_of(post.bootstrap_servers, TOPICS.dead_letters)
     assert await post.replay("--all") == {
         "dry_run": False,
         "to_send": 3,
@@ -162,8 +163,8 @@ async def test_a_replay_sends_the_original_record_once(post: Post) -> None:
         "stopped": False,
     }
     assert (await post.replay("--all"))["sent"] == 0
-    sent = {record.value: record for record in await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)}
-    assert len(sent) == len(await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)) == 5
+    sent = {record.value: record for record in await records_of(post.bootstrap_servers, TOPICS.conversations)}
+    assert len(sent) == len(await records_of(post.bootstrap_servers, TOPICS.conversations)) == 5
     for letter in letters:
         record = sent[letter.value]
         name = f"{letter.partition}:{letter.offset}".encode()
@@ -177,13 +178,13 @@ async def test_two_replays_at_the_same_time_harm_nobody(post: Post) -> None:
     """Each letter is sent at least once, at most once by each, and marked."""
     await post.write(*(a_letter(number) for number in range(200)))
     reports = await asyncio.gather(post.replay("--all", "--rate", "200"), post.replay("--all", "--rate", "200"))
-    sent = await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)
+    sent = await records_of(post.bootstrap_servers, TOPICS.conversations)
     assert len({dict(record.headers)[REPLAY_LETTER] for record in sent}) == 200
     assert len(sent) == sum(report["sent"] for report in reports) <= 400
     ledger = Ledger()
-    for record in await records_of(post.bootstrap_servers, REPLAY_LEDGER):
+    for record in await records_of(post.bootstrap_servers, TOPICS.replay_ledger):
         ledger.add(record.key, record.value)
-    letters = await records_of(post.bootstrap_servers, Topic.DEAD_LETTERS)
+    letters = await records_of(post.bootstrap_servers, TOPICS.dead_letters)
     assert all(ledger.mark_of(read_letter(letter)) for letter in letters)
 
 
@@ -191,19 +192,19 @@ async def test_a_cut_letter_is_replayed_from_its_original_or_not_at_all(post: Po
     """A piece of a conversation is no conversation; neither is what somebody else put among the letters."""
     whole = json.dumps({"id": "c-1", "text": "x" * 1000}).encode()
     async with AIOKafkaProducer(bootstrap_servers=post.bootstrap_servers) as producer:
-        stands = await producer.send_and_wait(Topic.CONVERSATIONS, whole, key=b"key-1", partition=2)
-        await producer.send_and_wait(Topic.DEAD_LETTERS, b"foreign", key=b"\x1b[2J", partition=3)
-    there = a_letter(1, value=whole[:100], origin=Origin(Topic.CONVERSATIONS, 2, stands.offset))
-    gone = a_letter(2, value=whole[:100], origin=Origin(Topic.CONVERSATIONS, 1, 77))
+        stands = await producer.send_and_wait(TOPICS.conversations, whole, key=b"key-1", partition=2)
+        await producer.send_and_wait(TOPICS.dead_letters, b"foreign", key=b"\x1b[2J", partition=3)
+    there = a_letter(1, value=whole[:100], origin=Origin(TOPICS.conversations, 2, stands.offset))
+    gone = a_letter(2, value=whole[:100], origin=Origin(TOPICS.conversations, 1, 77))
     for letter in (there, gone):
         headers = [*letter.headers_out(), (TRUNCATED, b"%d" % len(whole))]
-        await post.producer.send(Topic.DEAD_LETTERS, key=letter.key, value=letter.value, headers=headers, partition=0)
+        await post.producer.send(TOPICS.dead_letters, key=letter.key, value=letter.value, headers=headers, partition=0)
     done = await post.dlq("replay", "--all")
     assert done.returncode == 1, done.stderr
     assert "error: 2 letters cannot be replayed" in done.stderr
     assert "0:1: the letter holds 100 of" in done.stderr
     assert "3:0: not written by grok-insights" in done.stderr
-    sent = await records_of(post.bootstrap_servers, Topic.CONVERSATIONS)
+    sent = await records_of(post.bootstrap_servers, TOPICS.conversations)
     assert [record.value for record in sent if REPLAY_LETTER in dict(record.headers)] == [whole]
     assert {letter["letter"] for letter in (await post.listed())[0]} == {"0:1", "3:0"}
     assert "\x1b" not in (await post.dlq("list")).stdout
@@ -228,15 +229,15 @@ async def test_the_ledger_is_made_with_the_topics_and_compacted(post: Post) -> N
     admin = AIOKafkaAdminClient(**post.options)
     await admin.start()
     try:
-        resource = ConfigResource(ConfigResourceType.TOPIC, REPLAY_LEDGER, configs={"cleanup.policy": None})
+        resource = ConfigResource(ConfigResourceType.TOPIC, TOPICS.replay_ledger, configs={"cleanup.policy": None})
         [response] = await admin.describe_configs([resource])
         [(*_, configs)] = response.resources
         assert [(name, value) for name, value, *_ in configs] == [("cleanup.policy", "compact")]
-        await admin.delete_topics([REPLAY_LEDGER])
+        await admin.delete_topics([TOPICS.replay_ledger])
         done = await post.dlq("replay", "--all")
-        assert (done.returncode, REPLAY_LEDGER in done.stderr) == (1, True)
+        assert (done.returncode, TOPICS.replay_ledger in done.stderr) == (1, True)
         assert "grok-insights topics" in done.stderr
-        assert REPLAY_LEDGER not in await admin.list_topics()
+        assert TOPICS.replay_ledger not in await admin.list_topics()
     finally:
         await admin.close()
 
@@ -264,7 +265,7 @@ async def test_a_replay_that_is_stopped_tells_what_it_sent(post: Post) -> None:
     with start_dlq(post.bootstrap_servers, "replay", "--all", "--json", "--rate", "5") as process:
         try:
             async with asyncio.timeout(60):
-                while not any(end for _, end in (await bounds(post.options, [Topic.CONVERSATIONS])).values()):
+                while not any(end for _, end in (await bounds(post.options, TOPICS, [TOPICS.conversations])).values()):
                     assert process.poll() is None
             process.terminate()
             shown, told = await asyncio.to_thread(process.communicate, timeout=30)

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from schemas.result import ConversationResult
-from schemas.topics import Topic
 from streams.local.tansu import Tansu
 from streams.pipeline.delivery import Events
 from streams.sinks.producer import ConfirmedProducer
 from streams.sinks.results import ResultsSink
 from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeEvents
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 
@@ -26,7 +26,7 @@ class Announced:
     async def results(self) -> list[ConversationResult]:
         if isinstance(self.events, FakeEvents):
             return self.events.sent
-        records = await records_of(self._bootstrap_servers, Topic.INSIGHTS)
+        records = await records_of(self._bootstrap_servers, TOPICS.insights)
         return [msgspec.json.decode(record.value, type=ConversationResult) for record in records]
 
 
@@ -34,7 +34,7 @@ class Announced:
 def announced(request: pytest.FixtureRequest) -> Announced:
     if request.param == "fake":
         return Announced(FakeEvents())
-    sink = ResultsSink(request.getfixturevalue("producer"))
+    sink = ResultsSink(request.getfixturevalue("producer"), TOPICS.insights)
     return Announced(sink, request.getfixturevalue("tansu").bootstrap_servers)
 
 
@@ -64,9 +64,9 @@ async def test_a_repeated_send_is_a_repeated_event(announced: Announced) -> None
 
 async def test_an_event_says_what_it_is_in_its_headers(producer: ConfirmedProducer, tansu: Tansu) -> None:
     """CloudEvents' attributes, the tenant and the trace; the key is the conversation's id."""
-    await ResultsSink(producer).send(a_result(id="Grüße"), "00-trace-span-01")
-    await ResultsSink(producer).send(a_result(id="untraced"), None)
-    records = await records_of(tansu.bootstrap_servers, Topic.INSIGHTS)
+    await ResultsSink(producer, TOPICS.insights).send(a_result(id="Grüße"), "00-trace-span-01")
+    await ResultsSink(producer, TOPICS.insights).send(a_result(id="untraced"), None)
+    records = await records_of(tansu.bootstrap_servers, TOPICS.insights)
     headers = {record.key.decode(): dict(record.headers) for record in records}
     assert headers["Grüße"] == {
         "ce_specversion": b"1.0",

@@ -3,19 +3,19 @@
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
-from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.pipeline.group_voice import listen
 from streams.pipeline.lease import GroupLease
 from streams.topics_maker import make_topics
+from tests.support.topics import TOPICS
 
 
 async def test_a_member_keeps_its_lease_when_the_coordinator_is_found_anew(broker: Tansu | Kafka) -> None:
     """It is asked for an offset first, and says whether it has read what it took over."""
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, 1, 1)
-    async with AIOKafkaConsumer(Topic.CONVERSATIONS, group_id="group-voice", **options) as consumer:
+    await make_topics(options, TOPICS, 1, 1)
+    async with AIOKafkaConsumer(TOPICS.conversations, group_id="group-voice", **options) as consumer:
         assert consumer.assignment(), "start() waits for the first one"
         coordinator, lease = consumer._coordinator, GroupLease(10)
         assert isinstance(coordinator, GroupCoordinator)

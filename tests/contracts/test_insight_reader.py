@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from schemas.kafka import Origin
 from schemas.result import ConversationResult
-from schemas.topics import Origin
 from streams.gateway.cursor import Cursor
 from streams.gateway.filters import InsightFilter
 from streams.gateway.insight_record import InsightRecord

@@ -5,20 +5,20 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.topics import Topic
 from streams.kafka_consumer import stop_consumer
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.topics_maker import make_topics
+from tests.support.topics import TOPICS
 
 
 async def consumer_that_lost_its_assignment(broker: Tansu | Kafka) -> AIOKafkaConsumer:
     """Its fetching waits for the end of a request that it has just cancelled."""
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, 1, 1)
+    await make_topics(options, TOPICS, 1, 1)
     consumer = AIOKafkaConsumer(**options, group_id=None, fetch_max_wait_ms=5_000)
     await consumer.start()
-    consumer.assign([TopicPartition(Topic.CONVERSATIONS, 0)])
+    consumer.assign([TopicPartition(TOPICS.conversations, 0)])
     await consumer.getmany(timeout_ms=500)  # the next fetch is under way now
     fetcher = consumer._fetcher
 

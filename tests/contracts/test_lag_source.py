@@ -9,12 +9,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from schemas.topics import Topic
 from streams.local.tansu import Tansu
 from streams.pipeline.lag import ConnectingLag
 from streams.telemetry.lag_view import Lag, LagView
 from streams.topics_maker import make_topics
 from tests.fakes.gateway_parts import FakeLag
+from tests.support.topics import TOPICS
 
 PARTITIONS = 2
 
@@ -47,13 +47,13 @@ class RealBacklog:
     """A broker without workers, all of whose records go into the first partition."""
 
     def __init__(self, broker: Tansu) -> None:
-        self.source = ConnectingLag({"bootstrap_servers": broker.bootstrap_servers})
+        self.source = ConnectingLag({"bootstrap_servers": broker.bootstrap_servers}, TOPICS)
         self._broker = broker
 
     async def add(self, records: int) -> None:
         async with AIOKafkaProducer(bootstrap_servers=self._broker.bootstrap_servers, acks="all") as producer:
             for _ in range(records):
-                await producer.send_and_wait(Topic.CONVERSATIONS, b"{}", partition=0)
+                await producer.send_and_wait(TOPICS.conversations, b"{}", partition=0)
 
     def go_down(self) -> None:
         assert self._broker.pid is not None
@@ -61,7 +61,7 @@ class RealBacklog:
 
     async def come_back_empty(self) -> None:
         await asyncio.to_thread(self._broker.start)
-        await make_topics({"bootstrap_servers": self._broker.bootstrap_servers}, PARTITIONS, 1)
+        await make_topics({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
 
 
 Backlog = FakeBacklog | RealBacklog
@@ -70,7 +70,7 @@ Backlog = FakeBacklog | RealBacklog
 @pytest.fixture
 async def real(tansu: Tansu) -> AsyncIterator[RealBacklog]:
     backlog = RealBacklog(tansu)
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, PARTITIONS, 1)
+    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, PARTITIONS, 1)
     yield backlog
     await backlog.source.stop()
 

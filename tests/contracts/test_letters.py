@@ -3,13 +3,14 @@
 import pytest
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.topics import Origin, Topic
+from schemas.kafka import Origin
 from streams.local.tansu import Tansu
 from streams.pipeline.delivery import Letters
 from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.producer import ConfirmedProducer
 from tests.fakes.analysis import NOON
 from tests.fakes.sinks import FakeLetters
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 
@@ -37,7 +38,7 @@ class Box:
     async def found(self) -> list[tuple[bytes | None, list[tuple[str, bytes]]]]:
         if isinstance(self.letters, FakeLetters):
             return [(letter.value, letter.headers_out()) for letter, _ in self.letters.sent]
-        records = await records_of(self._bootstrap_servers, Topic.DEAD_LETTERS)
+        records = await records_of(self._bootstrap_servers, TOPICS.dead_letters)
         return [(record.value, list(record.headers)) for record in records]
 
 
@@ -45,7 +46,7 @@ class Box:
 def box(request: pytest.FixtureRequest) -> Box:
     if request.param == "fake":
         return Box(FakeLetters())
-    sink = DeadLetterSink(request.getfixturevalue("producer"))
+    sink = DeadLetterSink(request.getfixturevalue("producer"), TOPICS.dead_letters)
     return Box(sink, request.getfixturevalue("tansu").bootstrap_servers)
 
 
@@ -75,8 +76,8 @@ async def test_a_record_of_neither_key_nor_value_is_kept(box: Box) -> None:
 
 async def test_a_letter_is_keyed_by_its_conversation(producer: ConfirmedProducer, tansu: Tansu) -> None:
     """Where no id could be read the original key stays; it is among the headers either way."""
-    await DeadLetterSink(producer).send(a_letter(), "Grüße")
-    await DeadLetterSink(producer).send(a_letter(), None)
-    records = await records_of(tansu.bootstrap_servers, Topic.DEAD_LETTERS)
+    await DeadLetterSink(producer, TOPICS.dead_letters).send(a_letter(), "Grüße")
+    await DeadLetterSink(producer, TOPICS.dead_letters).send(a_letter(), None)
+    records = await records_of(tansu.bootstrap_servers, TOPICS.dead_letters)
     assert {record.key for record in records} == {"Grüße".encode(), b"key"}
     assert {dict(record.headers)["dlq.key"] for record in records} == {b"key"}

@@ -6,21 +6,21 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from schemas.topics import CONSUMER_GROUP, Topic
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.pipeline.lag import LogLag
 from streams.pipeline.log_reader import LogReader
 from streams.topics_maker import make_topics
+from tests.support.topics import TOPICS
 
-FIRST, SECOND = TopicPartition(Topic.CONVERSATIONS, 0), TopicPartition(Topic.CONVERSATIONS, 1)
+FIRST, SECOND = TopicPartition(TOPICS.conversations, 0), TopicPartition(TOPICS.conversations, 1)
 
 
 @pytest.fixture
 async def reader(broker: Tansu | Kafka) -> AsyncIterator[LogReader]:
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, 2, 1)
-    reader = LogReader(options)
+    await make_topics(options, TOPICS, 2, 1)
+    reader = LogReader(options, TOPICS)
     await reader.start()
     yield reader
     await reader.stop()
@@ -67,7 +67,11 @@ async def test_reading_starts_at_the_committed_offset(reader: LogReader, broker:
     """And at the begin of the log while nothing is committed."""
     await produce_batches(broker, 5)
     assert await reader.start_of_reading(FIRST) == 0
-    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": CONSUMER_GROUP, "enable_auto_commit": False}
+    options = {
+        "bootstrap_servers": broker.bootstrap_servers,
+        "group_id": TOPICS.consumer_group,
+        "enable_auto_commit": False,
+    }
     async with AIOKafkaConsumer(FIRST.topic, **options) as consumer:
         await consumer.getmany(timeout_ms=1000)
         await consumer.commit({FIRST: 3})
@@ -79,7 +83,11 @@ async def test_a_log_that_ends_before_the_committed_offset_is_read_from_its_begi
 ) -> None:
     """The log was lost or cut: other records stand there now, and none of them may be taken for read."""
     await produce_batches(broker, 5)
-    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": CONSUMER_GROUP, "enable_auto_commit": False}
+    options = {
+        "bootstrap_servers": broker.bootstrap_servers,
+        "group_id": TOPICS.consumer_group,
+        "enable_auto_commit": False,
+    }
     async with AIOKafkaConsumer(FIRST.topic, **options) as consumer:
         await consumer.getmany(timeout_ms=1000)
         await consumer.commit({FIRST: 50})
@@ -89,7 +97,7 @@ async def test_a_log_that_ends_before_the_committed_offset_is_read_from_its_begi
 async def test_lag_counts_what_is_not_finished(reader: LogReader, broker: Tansu | Kafka) -> None:
     """In records by partition, and in seconds since the oldest of them."""
     await produce_batches(broker, 5, 3)
-    lag = await LogLag(reader).read()
+    lag = await LogLag(reader, TOPICS.inputs).read()
     assert (lag.records_by_partition, lag.members) == ({0: 8, 1: 0}, 0)
     assert 0 <= lag.seconds < 60
 
@@ -101,11 +109,13 @@ async def test_a_transactions_marker_is_no_lag(reader: LogReader, broker: Kafka)
     options = {"bootstrap_servers": broker.bootstrap_servers}
     async with AIOKafkaProducer(**options, transactional_id="t") as producer, producer.transaction():
         await producer.send_and_wait(FIRST.topic, b"x", partition=FIRST.partition)
-    assert (await LogLag(reader).read()).records_by_partition[0] == 2
-    async with AIOKafkaConsumer(FIRST.topic, **options, group_id=CONSUMER_GROUP, enable_auto_commit=False) as consumer:
+    assert (await LogLag(reader, TOPICS.inputs).read()).records_by_partition[0] == 2
+    async with AIOKafkaConsumer(
+        FIRST.topic, **options, group_id=TOPICS.consumer_group, enable_auto_commit=False
+    ) as consumer:
         await consumer.getmany(timeout_ms=1000)
         await consumer.commit({FIRST: 1})
-    lag = await LogLag(reader).read()
+    lag = await LogLag(reader, TOPICS.inputs).read()
     assert (lag.records, lag.seconds) == (0, 0)
 
 
@@ -116,7 +126,7 @@ async def test_a_look_holds_little_of_a_log_of_large_records(reader: LogReader, 
     assert await reader.ends(ends) == ends  # what is allocated once is not a look's
     tracemalloc.start()
     try:
-        lag = await LogLag(reader).read()
+        lag = await LogLag(reader, TOPICS.inputs).read()
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -126,7 +136,7 @@ async def test_a_look_holds_little_of_a_log_of_large_records(reader: LogReader, 
 
 async def test_partitions_are_counted(reader: LogReader) -> None:
     """The worker checks that its topics are there and alike."""
-    assert await reader.partitions([Topic.CONVERSATIONS, Topic.REHOMED]) == {
+    assert await reader.partitions([TOPICS.conversations, TOPICS.rehomed]) == {
         "conversations": 2,
         "conversations.rehomed": 2,
     }

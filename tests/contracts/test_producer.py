@@ -12,13 +12,13 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageS
 from aiokafka.structs import RecordMetadata
 
 from schemas.errors import Retryable
-from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
 from streams.sinks.producer import ConfirmedProducer
 from streams.topics_maker import make_topics
 from tests.fakes.producer import FakeProducer
+from tests.support.topics import TOPICS
 
 Producer = Any  # aiokafka tells no types
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ def real_producer(bootstrap_servers: str, *, is_idempotent: bool = False) -> Pro
 
 @pytest.fixture(params=["fake", "aiokafka"])
 async def started(request: pytest.FixtureRequest, tansu: Tansu) -> AsyncIterator[Producer]:
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, 2, 1)
+    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 2, 1)
     producer = FakeProducer() if request.param == "fake" else real_producer(tansu.bootstrap_servers)
     await producer.start()
     yield producer
@@ -44,14 +44,14 @@ async def started(request: pytest.FixtureRequest, tansu: Tansu) -> AsyncIterator
 
 async def send(producer: Producer, value: bytes = b"value") -> "asyncio.Future[Any]":
     confirmation: asyncio.Future[Any] = await producer.send(
-        Topic.CONVERSATIONS, value, key=b"key", headers=[("a", b"b")]
+        TOPICS.conversations, value, key=b"key", headers=[("a", b"b")]
     )
     return confirmation
 
 
 async def test_a_record_is_sent_first_and_confirmed_later(started: Producer) -> None:
     """A send gives a future; the topic can be looked up before."""
-    await started.client.add_topic(Topic.CONVERSATIONS)
+    await started.client.add_topic(TOPICS.conversations)
     confirmation = await send(started)
     assert isinstance(confirmation, asyncio.Future)
     async with asyncio.timeout(10):
@@ -87,7 +87,7 @@ async def test_without_producer_ids_an_idempotent_start_is_an_unknown_error(is_f
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 async def test_a_refused_record_fails_its_confirmation(broker: Kafka) -> None:
     """The send itself has passed; the error comes with the answer of the broker, who has a limit of its own."""
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, 2, 1)
+    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 2, 1)
     fake = FakeProducer(send_error=MessageSizeTooLargeError())
     for producer in (fake, real_producer(broker.bootstrap_servers, is_idempotent=True)):
         await producer.start()
@@ -123,8 +123,8 @@ async def test_a_producer_whose_sender_has_died_is_replaced(producer: ConfirmedP
     async with asyncio.timeout(10):
         while producer._kept.current is broken:
             await asyncio.sleep(0)
-        assert (await send_confirmed(producer)).topic == Topic.CONVERSATIONS
+        assert (await send_confirmed(producer)).topic == TOPICS.conversations
 
 
 async def send_confirmed(producer: ConfirmedProducer) -> RecordMetadata:
-    return await producer.send(Topic.CONVERSATIONS, key=None, value=b"value", headers=[])
+    return await producer.send(TOPICS.conversations, key=None, value=b"value", headers=[])

@@ -4,14 +4,14 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, RequestTimedOutError
 
-from schemas.topics import Topic
 from streams import topic_scan
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
 from streams.sinks.producer import ConfirmedProducer
 from streams.topic_scan import scan
+from tests.support.topics import TOPICS
 
-FIRST = TopicPartition(Topic.CONVERSATIONS, 0)
+FIRST = TopicPartition(TOPICS.conversations, 0)
 
 
 async def offsets(options: dict[str, str], end: int) -> list[int]:
@@ -24,7 +24,7 @@ async def test_a_log_that_ends_before_it_did_is_told(
     """As after an unclean election: aiokafka would ask for the missing records for ever."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
     for _ in range(3):
-        await producer.send(Topic.CONVERSATIONS, key=b"k", value=b"v", headers=[], partition=0)
+        await producer.send(TOPICS.conversations, key=b"k", value=b"v", headers=[], partition=0)
     assert await offsets(options, 3) == [0, 1, 2]
     monkeypatch.setattr(topic_scan, "STALLED_AFTER_S", 2.0)
     with pytest.raises(RequestTimedOutError):

@@ -12,8 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import Topic
-from tests.crash.names import Names
+from schemas.kafka import Topics
 from tests.crash.workload import PARTITIONS
 
 READ_WITHIN_S = 60
@@ -22,8 +21,9 @@ Place = tuple[str, int, int]  # topic, partition, offset
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Records by topic as the service names it, rows by conversation id, committed offsets by input topic."""
+    """Records by topic, rows by conversation id, committed offsets by input topic."""
 
+    topics: Topics
     records: Mapping[str, list[ConsumerRecord]]
     changelog: list[ConsumerRecord]
     rows: Mapping[str, asyncpg.Record]
@@ -32,48 +32,45 @@ class Evidence:
     @property
     def letters(self) -> Mapping[Place, list[ConsumerRecord]]:
         """Dead letters by where the record stood first."""
-        return _by_place(self.records[Topic.DEAD_LETTERS], "dlq")
+        return _by_place(self.records[self.topics.dead_letters], "dlq")
 
     @property
     def rehomed(self) -> Mapping[Place, list[ConsumerRecord]]:
         """Records that were sent home, by where they stood first."""
-        return _by_place(self.records[Topic.REHOMED], "rehomed")
+        return _by_place(self.records[self.topics.rehomed], "rehomed")
 
     @property
     def events(self) -> Mapping[str, list[dict[str, Any]]]:
         """Payloads by the id of the event, which all copies of one event share."""
         found = defaultdict(list)
-        for record in self.records[Topic.INSIGHTS]:
+        for record in self.records[self.topics.insights]:
             found[dict(record.headers)["ce_id"].decode()].append(json.loads(record.value))
         return found
 
 
-async def gather(names: Names, bootstrap_servers: str, admin: AIOKafkaAdminClient, database_url: str) -> Evidence:
+async def gather(
+    run: str, topics: Topics, bootstrap_servers: str, admin: AIOKafkaAdminClient, database_url: str
+) -> Evidence:
     """Everything that stands there now."""
     connection = await asyncpg.connect(database_url)
     try:
-        rows = await connection.fetch("SELECT * FROM insights WHERE conversation_id LIKE $1", f"{names.run}-%")
+        rows = await connection.fetch("SELECT * FROM insights WHERE conversation_id LIKE $1", f"{run}-%")
     finally:
         await connection.close()
-    committed = await committed_offsets(names, admin)
-    topics = {names.topic(topic): str(topic) for topic in Topic} | {names.changelog: "changelog"}
-    records: dict[str, list[ConsumerRecord]] = {name: [] for name in topics.values()}
+    committed = await committed_offsets(topics, admin)
+    records: dict[str, list[ConsumerRecord]] = {name: [] for name in (*topics.messages, topics.answers_changelog)}
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer, asyncio.timeout(READ_WITHIN_S):
-        for record in await _read(consumer, [TopicPartition(t, n) for t in topics for n in range(PARTITIONS)]):
-            records[topics[record.topic]].append(record)
+        for record in await _read(consumer, [TopicPartition(t, n) for t in records for n in range(PARTITIONS)]):
+            records[record.topic].append(record)
     by_id = {row["conversation_id"]: row for row in rows}
     assert len(by_id) == len(rows), "two rows of one conversation"
-    return Evidence(records, records.pop("changelog"), by_id, committed)
+    return Evidence(topics, records, records.pop(topics.answers_changelog), by_id, committed)
 
 
-async def committed_offsets(names: Names, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
+async def committed_offsets(topics: Topics, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
     """Of the input topics; 0 where nothing is committed yet."""
-    found = await admin.list_consumer_group_offsets(names.group)
-    partitions = [
-        TopicPartition(names.topic(topic), number)
-        for topic in (Topic.CONVERSATIONS, Topic.REHOMED)
-        for number in range(PARTITIONS)
-    ]
+    found = await admin.list_consumer_group_offsets(topics.consumer_group)
+    partitions = [TopicPartition(topic, number) for topic in topics.inputs for number in range(PARTITIONS)]
     return {at: max(0, found[at].offset) if at in found else 0 for at in partitions}
 
 

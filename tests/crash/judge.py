@@ -7,9 +7,7 @@ from typing import Any
 from aiokafka.structs import ConsumerRecord
 
 from agents.local import LocalInsights
-from schemas.topics import Topic
 from tests.crash.evidence import Evidence, Place
-from tests.crash.names import Names
 from tests.crash.workload import Item
 
 #: What tells how an event came about and not what it says: a record that is read again is answered from the table.
@@ -31,14 +29,13 @@ class Calls:
 class Judge:
     """For one run."""
 
-    def __init__(self, names: Names, items: Sequence[Item], insights: LocalInsights) -> None:
-        self._names = names
+    def __init__(self, items: Sequence[Item], insights: LocalInsights) -> None:
         self._insights = insights
         self._items = {item.value: item for item in items}
 
     def offsets(self, found: Evidence) -> list[str]:
         """Committed offsets that passed a record of which nothing durable has come."""
-        inputs = found.records[Topic.CONVERSATIONS] + found.records[Topic.REHOMED]
+        inputs = found.records[found.topics.conversations] + found.records[found.topics.rehomed]
         committed = {(at.topic, at.partition): offset for at, offset in found.committed.items()}
         letters, rehomed = found.letters, found.rehomed
         return [
@@ -55,8 +52,8 @@ class Judge:
         item = self._items[record.value]
         if item.is_dead:
             has_row = item.text is None or item.id in found.rows
-            return has_row and any(letter.value == item.value for letter in found.records[Topic.DEAD_LETTERS])
-        has_event = any(record.key == item.id.encode() for record in found.records[Topic.INSIGHTS])
+            return has_row and any(letter.value == item.value for letter in found.records[found.topics.dead_letters])
+        has_event = any(record.key == item.id.encode() for record in found.records[found.topics.insights])
         return item.id in found.rows and has_event
 
     def outcome(self, found: Evidence, calls: Calls) -> list[str]:
@@ -109,19 +106,19 @@ class Judge:
         ]
 
     def _letters(self, found: Evidence) -> list[str]:
-        letters = found.records[Topic.DEAD_LETTERS]
+        letters = found.records[found.topics.dead_letters]
         dead = {item.value for item in self._items.values() if item.is_dead}
         wrong = [f"letter missing: {value!r}" for value in dead - {letter.value for letter in letters}]
         wrong += [f"letter invented: {letter.value!r}" for letter in letters if letter.value not in dead]
         return wrong + [
             f"letters of one value from two places: {place}"
             for place, copies in found.letters.items()
-            if len({letter.value for letter in copies}) > 1 or place[0] != self._names.topic(Topic.CONVERSATIONS)
+            if len({letter.value for letter in copies}) > 1 or place[0] != found.topics.conversations
         ]
 
     def _places(self, found: Evidence) -> list[str]:
         """Every row names the record that it came from, wherever that was worked on."""
-        stands_at = {self._items[record.value].id: record for record in found.records[Topic.CONVERSATIONS]}
+        stands_at = {self._items[record.value].id: record for record in found.records[found.topics.conversations]}
         return [
             f"row of {id_} names another record"
             for id_, row in found.rows.items()

@@ -44,7 +44,6 @@ class Lives:
 
     def start(
         self,
-        run: str,
         folder: Path,
         settings: Mapping[str, str],
         *,
@@ -52,11 +51,11 @@ class Lives:
         point: str | None = None,
         nth: int = 0,
     ) -> "Life":
-        """A worker of that run; with a point, one that ends right after its nth occurrence."""
+        """A worker; with a point, one that ends right after its nth occurrence."""
         life = Life(self, next(self._numbers))
         ended = self._ends[life.number] = asyncio.get_running_loop().create_future()
         life.ended = ended
-        order = {"run": run, "folder": str(folder), "settings": dict(settings), "log": str(log), "point": point}
+        order = {"folder": str(folder), "settings": dict(settings), "log": str(log), "point": point}
         self.order({**order, "do": "start", "number": life.number, "nth": nth})
         return life
 

@@ -11,16 +11,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from agents.local import LocalInsights
-from schemas.topics import Topic
+from schemas.kafka import Topics
 from streams.local.ports import free_port
 from streams.standin.faults import FaultKind, FaultPlan, Marker
 from streams.standin.server import StandinConfig, serving
 from tests.crash.evidence import Evidence, committed_offsets, gather
 from tests.crash.judge import Calls, Judge, repeated
 from tests.crash.lives import Life, Lives
-from tests.crash.names import Names
 from tests.crash.points import EXIT_CODE
 from tests.crash.workload import PARTITIONS, REFUSED, Item, occurrences, workload
+from tests.support.topics import topics_with
 
 #: Few at once and slow enough that a life goes on for some commits.
 MAX_IN_FLIGHT = 4
@@ -63,15 +63,21 @@ class Verdict:
 
 async def crash_once(stage: Stage, point: str, run: str, source: random.Random) -> Verdict:
     """The outcome of a crash at a random occurrence of the point."""
-    names, items, folder = Names(run), workload(run, source), stage.folder / run
+    topics = topics_with(f"{run}.")
+    items, folder = workload(run, source), stage.folder / run
     nth = source.randint(1, occurrences(items)[point])
     folder.mkdir()
-    await _prepare(stage, names, items)
+    await _prepare(stage, topics, items)
     async with serving(STANDIN) as address:
-        settings = {**stage.settings, "GROK_BASE_URL": f"{address}/v1", "DATA_DIR": str(folder / "data")}
-        crash = _Crash(stage, names, items, settings)
+        settings = {
+            **stage.settings,
+            "TOPIC_PREFIX": topics.prefix,
+            "GROK_BASE_URL": f"{address}/v1",
+            "DATA_DIR": str(folder / "data"),
+        }
+        crash = _Crash(stage, run, topics, items, settings)
         async with stage.starting:
-            first = stage.lives.start(run, folder, settings, log=folder / "first.log", point=point, nth=nth)
+            first = stage.lives.start(folder, settings, log=folder / "first.log", point=point, nth=nth)
             code = await _end_of(first, CRASH_WITHIN_S)
         if code != EXIT_CODE:
             return Verdict(point, run, nth, False, [f"ended with {code} instead of crashing, see {folder}"])
@@ -81,12 +87,13 @@ async def crash_once(stage: Stage, point: str, run: str, source: random.Random) 
 class _Crash:
     """What follows a crash."""
 
-    def __init__(self, stage: Stage, names: Names, items: list[Item], settings: Mapping[str, str]) -> None:
+    def __init__(self, stage: Stage, run: str, topics: Topics, items: list[Item], settings: Mapping[str, str]) -> None:
         self._stage = stage
-        self._names = names
+        self._run = run
+        self._topics = topics
         self._items = items
         self._settings = settings
-        self._judge = Judge(names, items, stage.insights)
+        self._judge = Judge(items, stage.insights)
 
     async def verdict(self, point: str, nth: int) -> Verdict:
         calls_before = await self._calls()
@@ -98,9 +105,9 @@ class _Crash:
         calls = Calls(self._distinct, calls_before - kept, await self._calls())
         wrong += self._judge.offsets(at_last) + self._judge.outcome(at_last, calls)
         if not wrong:  # many runs share the broker; what went wrong is left to be looked at
-            await self._stage.admin.delete_topics([*map(self._names.topic, Topic), self._names.changelog])
+            await self._stage.admin.delete_topics([*self._topics.messages, self._topics.answers_changelog])
         extra = calls.in_all - calls.distinct
-        return Verdict(point, self._names.run, nth, True, wrong, extra, *repeated(at_last))
+        return Verdict(point, self._run, nth, True, wrong, extra, *repeated(at_last))
 
     @property
     def _distinct(self) -> int:
@@ -108,10 +115,10 @@ class _Crash:
 
     async def _live_again(self) -> list[str]:
         """A worker with the same folder, until every offset is committed; then it is killed too."""
-        folder, port = self._stage.folder / self._names.run, free_port()
+        folder, port = self._stage.folder / self._run, free_port()
         settings = {**self._settings, "WORKER_METRICS_PORT": str(port)}
         async with self._stage.starting:
-            life = self._stage.lives.start(self._names.run, folder, settings, log=folder / "second.log")
+            life = self._stage.lives.start(folder, settings, log=folder / "second.log")
             await asyncio.wait([life.ended], timeout=1.0)  # the costly part of a start, let be by the other starts
         try:
             async with asyncio.timeout(DONE_WITHIN_S):
@@ -126,13 +133,13 @@ class _Crash:
         return []
 
     async def _is_done(self) -> bool:
-        committed = await committed_offsets(self._names, self._stage.admin)
+        committed = await committed_offsets(self._topics, self._stage.admin)
         ends = await self._stage.log.end_offsets(list(committed))
         return all(committed[at] >= end for at, end in ends.items())
 
     async def _what_is_left(self, port: int) -> str:
         """For who has to find out why: where the offsets stand, and whether anything is being worked on."""
-        committed = await committed_offsets(self._names, self._stage.admin)
+        committed = await committed_offsets(self._topics, self._stage.admin)
         ends = await self._stage.log.end_offsets(list(committed))
         left = {f"{at.topic}/{at.partition}": (committed[at], ends[at]) for at in ends if committed[at] < ends[at]}
         async with self._stage.http.get(f"http://127.0.0.1:{port}/metrics") as response:
@@ -153,19 +160,19 @@ class _Crash:
     async def _evidence(self) -> Evidence:
         settings = self._settings
         return await gather(
-            self._names, settings["KAFKA_BOOTSTRAP_SERVERS"], self._stage.admin, settings["DATABASE_URL"]
+            self._run, self._topics, settings["KAFKA_BOOTSTRAP_SERVERS"], self._stage.admin, settings["DATABASE_URL"]
         )
 
 
-async def _prepare(stage: Stage, names: Names, items: list[Item]) -> None:
+async def _prepare(stage: Stage, topics: Topics, items: list[Item]) -> None:
     """The run's topics, with its conversations in them."""
-    topics = [NewTopic(names.topic(topic), PARTITIONS, 1) for topic in Topic]
-    topics.append(NewTopic(names.changelog, PARTITIONS, 1, topic_configs={"cleanup.policy": "compact"}))
-    made = await stage.admin.create_topics(topics)
+    wanted = [NewTopic(topic, PARTITIONS, 1) for topic in topics.messages]
+    wanted.append(NewTopic(topics.answers_changelog, PARTITIONS, 1, topic_configs={"cleanup.policy": "compact"}))
+    made = await stage.admin.create_topics(wanted)
     assert not any(code for _, code, *_ in made.topic_errors), made
-    topic = names.topic(Topic.CONVERSATIONS)
     sent = [
-        await stage.producer.send(topic, item.value, key=item.id.encode(), partition=item.partition) for item in items
+        await stage.producer.send(topics.conversations, item.value, key=item.id.encode(), partition=item.partition)
+        for item in items
     ]
     await asyncio.gather(*sent)
 

@@ -10,15 +10,14 @@ import pytest
 from aiokafka import TopicPartition
 
 from agents.local import LocalInsights
-from schemas.topics import DEFAULT_TENANT, Topic
+from schemas.kafka import DEFAULT_TENANT
 from tests.crash.evidence import Evidence
 from tests.crash.judge import Calls, Judge
-from tests.crash.names import Names
 from tests.crash.workload import PARTITIONS, Item, workload
+from tests.support.topics import TOPICS
 
-NAMES = Names("run")
 INSIGHTS = LocalInsights()
-ITEMS = workload(NAMES.run, random.Random(1))
+ITEMS = workload("run", random.Random(1))
 GOOD = next(item for item in ITEMS if item.is_asked and not item.is_dead and not item.is_away)
 REFUSED = next(item for item in ITEMS if item.is_asked and item.is_dead)
 CALLS = Calls(distinct=19, unkept=2, in_all=21)
@@ -37,20 +36,20 @@ class Stored(NamedTuple):
 
 def right_books() -> Evidence:
     """Everything done, once, and committed."""
-    records: dict[str, list[Any]] = {topic: [] for topic in Topic}
+    records: dict[str, list[Any]] = {topic: [] for topic in TOPICS.messages}
     rows, offsets = {}, [0] * PARTITIONS
     for item in ITEMS:
-        place = (NAMES.topic(Topic.CONVERSATIONS), item.partition, offsets[item.partition])
+        place = (TOPICS.conversations, item.partition, offsets[item.partition])
         offsets[item.partition] += 1
-        records[Topic.CONVERSATIONS].append(Stored(*place, item.id.encode(), item.value, []))
+        records[TOPICS.conversations].append(Stored(*place, item.id.encode(), item.value, []))
         if item.is_dead:
-            records[Topic.DEAD_LETTERS].append(Stored("", 0, 0, b"", item.value, _origin("dlq", place)))
+            records[TOPICS.dead_letters].append(Stored("", 0, 0, b"", item.value, _origin("dlq", place)))
         else:
-            records[Topic.INSIGHTS].append(_event(item, "analysed"))
+            records[TOPICS.insights].append(_event(item, "analysed"))
         if item.text is not None:
             rows[item.id] = _row(item, place)
-    committed = {TopicPartition(NAMES.topic(Topic.CONVERSATIONS), n): end for n, end in enumerate(offsets)}
-    return Evidence(records, [], rows, committed)  # type: ignore[arg-type]
+    committed = {TopicPartition(TOPICS.conversations, n): end for n, end in enumerate(offsets)}
+    return Evidence(TOPICS, records, [], rows, committed)  # type: ignore[arg-type]
 
 
 def _origin(prefix: str, place: tuple[str, int, int]) -> list[tuple[str, bytes]]:
@@ -78,9 +77,9 @@ def _row(item: Item, place: tuple[str, int, int]) -> Mapping[str, Any]:
 
 def test_right_books_are_right() -> None:
     """Also with an event and a letter that stand there twice, as a crash leaves them."""
-    judge, books = Judge(NAMES, ITEMS, INSIGHTS), right_books()
-    books.records[Topic.INSIGHTS].append(_event(GOOD, "cached"))
-    books.records[Topic.DEAD_LETTERS].append(books.records[Topic.DEAD_LETTERS][0])
+    judge, books = Judge(ITEMS, INSIGHTS), right_books()
+    books.records[TOPICS.insights].append(_event(GOOD, "cached"))
+    books.records[TOPICS.dead_letters].append(books.records[TOPICS.dead_letters][0])
     assert judge.outcome(books, CALLS) == judge.offsets(books) == []
 
 
@@ -90,12 +89,12 @@ BREAKS: dict[str, Callable[[Books], object]] = {
     "row invented": lambda books: books.rows.update(other=books.rows[GOOD.id]),
     "row of": lambda books: books.rows[GOOD.id].update(summary="of another text"),
     "names another record": lambda books: books.rows[GOOD.id].update(origin_offset=1_000),
-    "event missing": lambda books: books.records[Topic.INSIGHTS].pop(),
-    "event invented": lambda books: books.records[Topic.INSIGHTS].append(_event(REFUSED, "analysed")),
-    "event diverges": lambda books: books.records[Topic.INSIGHTS].append(_event(GOOD, "cached", "something else")),
-    "letter missing": lambda books: books.records[Topic.DEAD_LETTERS].pop(),
-    "letter invented": lambda books: books.records[Topic.DEAD_LETTERS].append(
-        books.records[Topic.DEAD_LETTERS][0]._replace(value=GOOD.value)
+    "event missing": lambda books: books.records[TOPICS.insights].pop(),
+    "event invented": lambda books: books.records[TOPICS.insights].append(_event(REFUSED, "analysed")),
+    "event diverges": lambda books: books.records[TOPICS.insights].append(_event(GOOD, "cached", "something else")),
+    "letter missing": lambda books: books.records[TOPICS.dead_letters].pop(),
+    "letter invented": lambda books: books.records[TOPICS.dead_letters].append(
+        books.records[TOPICS.dead_letters][0]._replace(value=GOOD.value)
     ),
 }
 
@@ -105,24 +104,24 @@ def test_one_wrong_thing_is_told(fault: str) -> None:
     """By its name."""
     books = right_books()
     BREAKS[fault](books)
-    assert [wrong for wrong in Judge(NAMES, ITEMS, INSIGHTS).outcome(books, CALLS) if fault in wrong]
+    assert [wrong for wrong in Judge(ITEMS, INSIGHTS).outcome(books, CALLS) if fault in wrong]
 
 
 @pytest.mark.parametrize("in_all", [18, 22])
 def test_too_few_and_too_many_calls_are_told(in_all: int) -> None:
     """Fewer than texts would mean answers from nowhere."""
-    [wrong] = Judge(NAMES, ITEMS, INSIGHTS).outcome(right_books(), replace(CALLS, in_all=in_all))
+    [wrong] = Judge(ITEMS, INSIGHTS).outcome(right_books(), replace(CALLS, in_all=in_all))
     assert wrong.startswith("calls")
 
 
 @pytest.mark.parametrize("lost", ["row", "event", "letter"])
 def test_an_offset_past_an_unfinished_record_is_told(lost: str) -> None:
     """Whatever of it is not durable yet."""
-    judge, books = Judge(NAMES, ITEMS, INSIGHTS), right_books()
+    judge, books = Judge(ITEMS, INSIGHTS), right_books()
     if lost == "row":
         del books.rows[GOOD.id]  # type: ignore[attr-defined]
     elif lost == "event":
-        books.records[Topic.INSIGHTS][:] = [r for r in books.records[Topic.INSIGHTS] if r.key != GOOD.id.encode()]
+        books.records[TOPICS.insights][:] = [r for r in books.records[TOPICS.insights] if r.key != GOOD.id.encode()]
     else:
-        books.records[Topic.DEAD_LETTERS].pop()
+        books.records[TOPICS.dead_letters].pop()
     assert [wrong for wrong in judge.offsets(books) if "unfinished" in wrong]

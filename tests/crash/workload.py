@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agents.text import text_key
-from schemas.topics import DEFAULT_TENANT
+from schemas.kafka import DEFAULT_TENANT
 from streams.pipeline.home import home_partition
 
 PARTITIONS = 2

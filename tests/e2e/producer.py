@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 
-from schemas.topics import Topic
+from tests.support.topics import TOPICS
 
 WORDS = ("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken")
 
@@ -26,6 +26,6 @@ async def produce(bootstrap_servers: str, texts: Sequence[str], first: int = 0) 
         sent = []
         for number, text in enumerate(texts, start=first):
             value = json.dumps({"id": f"conv-{number}", "text": text}).encode()
-            sent.append(await producer.send(Topic.CONVERSATIONS, value, key=f"conv-{number}".encode()))
+            sent.append(await producer.send(TOPICS.conversations, value, key=f"conv-{number}".encode()))
         for confirmation in sent:
             await confirmation

@@ -14,6 +14,7 @@ from typing import Any
 
 from streams.local import guard
 from streams.local.ports import free_port
+from tests.support.topics import topics_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,13 +82,20 @@ class Process:
 
 
 class Service:
-    """Starts processes with common settings; use as a context manager, which ends them all."""
+    """Starts processes with common settings; use as a context manager, which ends them all.
 
-    def __init__(self, folder: Path, bootstrap_servers: str, database_url: str, **settings: str) -> None:
+    With a `prefix`, several services share a broker; `topics` are the names it results in.
+    """
+
+    def __init__(
+        self, folder: Path, bootstrap_servers: str, database_url: str, *, prefix: str = "", **settings: str
+    ) -> None:
         self.folder = folder
+        self.topics = topics_with(prefix)
         self.settings = {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "DATABASE_URL": database_url,
+            "TOPIC_PREFIX": prefix,
             "TOPIC_PARTITIONS": "4",
             **settings,
         }

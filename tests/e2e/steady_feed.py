@@ -7,7 +7,7 @@ from types import TracebackType
 
 from aiokafka import AIOKafkaProducer
 
-from schemas.topics import Topic
+from tests.support.topics import TOPICS
 
 _TICK_S = 0.1
 
@@ -62,7 +62,7 @@ class SteadyFeed:
         for text in texts:
             id, self._sent = f"feed-{self._sent}", self._sent + 1
             value = json.dumps({"id": id, "text": text}).encode()
-            confirmations.append(await self._producer.send(Topic.CONVERSATIONS, value, key=id.encode()))
+            confirmations.append(await self._producer.send(TOPICS.conversations, value, key=id.encode()))
         for confirmation in confirmations:
             await confirmation
             self.confirmed += 1

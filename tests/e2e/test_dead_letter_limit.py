@@ -9,13 +9,13 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.pipeline.log_reader import LogReader
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
 from tests.e2e.service import Process, Service, get, until
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
@@ -26,7 +26,7 @@ async def produce_undecodable(bootstrap_servers: str, count: int) -> None:
     """Spread over the partitions."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=20) as producer:
         keys = (b"broken-%d" % number for number in range(count))
-        sent = [await producer.send(Topic.CONVERSATIONS, b"not json \xff", key=key) for key in keys]
+        sent = [await producer.send(TOPICS.conversations, b"not json \xff", key=key) for key in keys]
         for confirmation in sent:
             await confirmation
 
@@ -43,10 +43,10 @@ async def halted(worker: Process) -> str:
 
 
 async def committed_in(bootstrap_servers: str, partitions: int) -> dict[int, int]:
-    reader = LogReader({"bootstrap_servers": bootstrap_servers})
+    reader = LogReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:
-        asked = [TopicPartition(Topic.CONVERSATIONS, number) for number in range(partitions)]
+        asked = [TopicPartition(TOPICS.conversations, number) for number in range(partitions)]
         return {at.partition: offset or 0 for at, offset in (await reader.committed(asked)).items()}
     finally:
         await reader.stop()
@@ -75,7 +75,7 @@ async def test_a_hundred_letters_and_no_more(service: Service, broker: Tansu | K
     log = worker.log.read_text()
     assert "worker_halted" in log
     assert "error: too many records became dead letters" in log
-    letters = await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)
+    letters = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
     assert len(letters) == LIMIT
     assert await rows.fetchval("SELECT count(*) FROM insights") == 500
     assert await committed_in(broker.bootstrap_servers, 4) == await first_unfinished(broker.bootstrap_servers, letters)
@@ -85,7 +85,7 @@ async def first_unfinished(bootstrap_servers: str, letters: list[Any]) -> dict[i
     """By partition the first record that cannot be decoded and has no letter: here the dead ones die in order."""
     dead = {(int(dict(at.headers)["dlq.partition"]), int(dict(at.headers)["dlq.offset"])) for at in letters}
     unfinished: dict[int, int] = {}
-    for record in await records_of(bootstrap_servers, Topic.CONVERSATIONS):
+    for record in await records_of(bootstrap_servers, TOPICS.conversations):
         if record.value.startswith(b"not json") and (record.partition, record.offset) not in dead:
             unfinished.setdefault(record.partition, record.offset)
     return unfinished
@@ -103,7 +103,7 @@ async def test_with_the_cause_mended_the_rest_ends_well(
     put_right(service)
     # Those in work are asked about again and may live now; of those that wait, none is taken.
     assert await asyncio.to_thread(stop_within_10_s, worker) == 1
-    assert len(await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)) == LIMIT
+    assert len(await records_of(broker.bootstrap_servers, TOPICS.dead_letters)) == LIMIT
 
     again = await asyncio.to_thread(service.start_worker, "worker-1")
     await count_rows(rows, 1_000, within_s=60)
@@ -114,7 +114,7 @@ async def test_with_the_cause_mended_the_rest_ends_well(
     assert sum(outcomes.values()) == 1_000
     assert set(outcomes) <= {"analysed", "cached", "dead"}
     assert outcomes.get("dead", 0) <= LIMIT
-    letters = await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)
+    letters = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
     assert len(letters) == LIMIT
     dead = {row["conversation_id"] for row in await rows.fetch("SELECT * FROM insights WHERE outcome = 'dead'")}
     assert dead <= {letter.key.decode() for letter in letters}
@@ -130,7 +130,7 @@ def put_right(service: Service) -> None:
 async def all_finished(bootstrap_servers: str) -> None:
     """Returns when the committed offsets have reached the end of the topic."""
     ends: dict[int, int] = {}
-    for record in await records_of(bootstrap_servers, Topic.CONVERSATIONS):
+    for record in await records_of(bootstrap_servers, TOPICS.conversations):
         ends[record.partition] = record.offset + 1
     async with asyncio.timeout(30):
         while await committed_in(bootstrap_servers, len(ends)) != ends:

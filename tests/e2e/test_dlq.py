@@ -10,8 +10,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
+from schemas.kafka import DEFAULT_TENANT, Header, Origin
 from schemas.result import ConversationResult
-from schemas.topics import DEFAULT_TENANT, INPUT_TOPICS, REPLAY_LEDGER, Header, Origin, Topic
 from streams.dlq.filters import Filters
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER
@@ -29,6 +29,7 @@ from streams.sinks.producer import ConfirmedProducer
 from tests.e2e.producer import texts_with_repeats
 from tests.e2e.service import Process, Service
 from tests.fakes.analysis import NOON
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 COUNT = 10_000
@@ -45,7 +46,7 @@ def a_letter(number: int, text: str) -> DeadLetter:
         headers=[(Header.TIME, NOON.isoformat().encode())],
         reason=DeadLetterReason.REFUSED,
         detail="the provider refused the text",
-        origin=Origin(Topic.CONVERSATIONS, 0, number),
+        origin=Origin(TOPICS.conversations, 0, number),
         received_at=NOON,
         at=NOON,
     )
@@ -70,7 +71,7 @@ async def let_die(bootstrap_servers: str, database_url: str, texts: list[str]) -
     producer, table = ConfirmedProducer({"bootstrap_servers": bootstrap_servers}), PostgresSink(database_url)
     await producer.start()
     await table.start()
-    sink = DeadLetterSink(producer)
+    sink = DeadLetterSink(producer, TOPICS.dead_letters)
     await asyncio.gather(*(sink.send(letter, f"conv-{number}") for number, letter in enumerate(letters)))
     await asyncio.gather(*(table.write(a_dead_row(letter, number)) for number, letter in enumerate(letters)))
     await table.stop()
@@ -88,13 +89,13 @@ async def eventually(condition: Callable[[], Any], *, within_s: float, what: str
 
 async def nothing_is_left_to_read(reader: LogReader) -> bool:
     """The group has finished all that stands in the topics that it reads."""
-    counts = await reader.partitions(INPUT_TOPICS)
+    counts = await reader.partitions(TOPICS.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
 
 
 async def settled(bootstrap_servers: str) -> None:
-    reader = LogReader({"bootstrap_servers": bootstrap_servers})
+    reader = LogReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:
         await eventually(lambda: nothing_is_left_to_read(reader), within_s=120, what="all records are finished")
@@ -104,7 +105,7 @@ async def settled(bootstrap_servers: str) -> None:
 
 async def marked(bootstrap_servers: str) -> int:
     """Of each replay, one record is no mark: it has no value."""
-    return sum(record.value is not None for record in await records_of(bootstrap_servers, REPLAY_LEDGER))
+    return sum(record.value is not None for record in await records_of(bootstrap_servers, TOPICS.replay_ledger))
 
 
 def report_of(replay: Process) -> dict[str, Any]:
@@ -137,7 +138,9 @@ async def replay_as_if_nothing_were_marked(bootstrap_servers: str) -> int:
     """How many were sent: what two replays at the same time, or the loss of the ledger, would come to at worst."""
     options, everything, done = {"bootstrap_servers": bootstrap_servers}, Selection(Filters(), Ledger()), Replayed()
     orders = Orders(Pace(None), lambda _: None)
-    await replay_letters(options, await letter_bounds(options), everything, orders, done, asyncio.Event())
+    await replay_letters(
+        options, TOPICS, await letter_bounds(options, TOPICS), everything, orders, done, asyncio.Event()
+    )
     await settled(bootstrap_servers)
     return done.sent.total()
 
@@ -179,12 +182,12 @@ async def test_a_record_that_dies_again_is_a_new_letter(service: Service, broker
     options = {"bootstrap_servers": broker.bootstrap_servers}
     producer = ConfirmedProducer(options)
     await producer.start()
-    await DeadLetterSink(producer).send(a_letter(0, ""), "conv-0")
+    await DeadLetterSink(producer, TOPICS.dead_letters).send(a_letter(0, ""), "conv-0")
     await producer.stop()
     await asyncio.to_thread(service.start_worker, "worker")
     assert report_of(start_replay(service, "replay"))["reasons"] == {"refused": 1}
     await settled(broker.bootstrap_servers)
-    old, new = await records_of(broker.bootstrap_servers, Topic.DEAD_LETTERS)
+    old, new = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
     headers = dict(new.headers)
     assert headers["dlq.reason"] == b"invalid"
     assert headers[REPLAY_LETTER].decode() == f"{old.partition}:{old.offset}"

@@ -15,7 +15,6 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from agents.text import text_key
-from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
@@ -23,6 +22,7 @@ from streams.pipeline.home import home_partition
 from streams.pipeline.log_reader import LogReader
 from tests.chaos.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
 from tests.e2e.service import Process, Service, until
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 PARTITIONS = 4
@@ -59,7 +59,7 @@ class Lots:
         self._put({"markers": [{"text": HANGS, "kind": "hang"}], "hang_s": 3600})
         words = ["good"] * GOOD + [HANGS] + ["good"] * GOOD + [HANGS] * (hanging // len(partitions) - 1)
         for partition in partitions:
-            self.finished[TopicPartition(Topic.CONVERSATIONS, partition)] = self._ends[partition] + GOOD
+            self.finished[TopicPartition(TOPICS.conversations, partition)] = self._ends[partition] + GOOD
         await self._send(words, partitions)
         await self.rows(self._produced - hanging)
         await asyncio.to_thread(
@@ -77,14 +77,14 @@ class Lots:
     @property
     def ends(self) -> dict[TopicPartition, int]:
         """The end of each partition."""
-        return {TopicPartition(Topic.CONVERSATIONS, partition): end for partition, end in self._ends.items()}
+        return {TopicPartition(TOPICS.conversations, partition): end for partition, end in self._ends.items()}
 
     async def _send(self, words: Sequence[str], partitions: Collection[int]) -> None:
         """To each of the partitions."""
         async with AIOKafkaProducer(bootstrap_servers=self._broker.bootstrap_servers, acks="all") as producer:
             for partition in partitions:
                 for word in words:
-                    await producer.send(Topic.CONVERSATIONS, self._conversation(word, partition), partition=partition)
+                    await producer.send(TOPICS.conversations, self._conversation(word, partition), partition=partition)
                 self._ends[partition] += len(words)
             await producer.flush()
 
@@ -119,7 +119,7 @@ class Lots:
             await connection.close()
 
     async def committed(self) -> dict[TopicPartition, int | None]:
-        reader = LogReader({"bootstrap_servers": self._broker.bootstrap_servers})
+        reader = LogReader({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS)
         await reader.start()
         try:
             return await reader.committed(self.finished)
@@ -266,7 +266,7 @@ async def test_a_gateway_before_a_frozen_broker_stops_in_time(service: Service, 
         finally:
             await asyncio.to_thread(continue_tree, broker.pid)
         await asyncio.gather(*under_way, return_exceptions=True)
-    stored = await records_of(broker.bootstrap_servers, Topic.CONVERSATIONS)
+    stored = await records_of(broker.bootstrap_servers, TOPICS.conversations)
     print(f"{len(accepted)} accepted, {len(stored)} stored")
     assert set(range(20)) <= set(accepted)
     assert {f"conv-{number}" for number in accepted} <= {json.loads(record.value)["id"] for record in stored}

@@ -10,12 +10,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import Topic
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
 from tests.e2e.service import Service, get
+from tests.support.topics import TOPICS
 
 #: The default of the setting: what a killed worker can have had under way.
 MAX_IN_FLIGHT = 512
@@ -45,14 +45,14 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     ]
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for key, value in records:
-            await producer.send_and_wait(Topic.CONVERSATIONS, value, key=key)
+            await producer.send_and_wait(TOPICS.conversations, value, key=key)
     await count_rows(rows, 3, within_s=60)
-    letters = await read_topic(broker, Topic.DEAD_LETTERS, 3)
+    letters = await read_topic(broker, TOPICS.dead_letters, 3)
     assert {letter.value for letter in letters} == {b"not json \xff", records[4][1], None}
     assert {dict(letter.headers)["dlq.reason"] for letter in letters} == {b"undecodable", b"invalid"}
     outcomes = dict(await rows.fetch("SELECT conversation_id, outcome FROM insights"))
     assert (outcomes["hi"], {outcomes["good"], outcomes["again"]}) == ("filtered", {"analysed", "cached"})
-    events = await read_topic(broker, Topic.INSIGHTS, 3)
+    events = await read_topic(broker, TOPICS.insights, 3)
     assert {event.key.decode(): json.loads(event.value)["outcome"] for event in events} == outcomes
     assert service.standin("control/stats")["calls"] == 1
     metrics = get(f"{worker.url}/metrics")[1].decode()  # type: ignore[attr-defined]
@@ -67,14 +67,14 @@ async def test_poisonous_records_stop_nobody(service: Service, broker: Tansu | K
     stamp = 10**17 - 1 if isinstance(broker, Tansu) else 1 - 10**17
     options = {"bootstrap_servers": broker.bootstrap_servers, "compression_type": "gzip", "max_request_size": 2**26}
     async with AIOKafkaProducer(**options) as producer:
-        await producer.send_and_wait(Topic.CONVERSATIONS, b'{"id":"a","text":"where is my order"}', partition=0)
-        await producer.send_and_wait(Topic.CONVERSATIONS, b"x" * 30_000_000, partition=0)
+        await producer.send_and_wait(TOPICS.conversations, b'{"id":"a","text":"where is my order"}', partition=0)
+        await producer.send_and_wait(TOPICS.conversations, b"x" * 30_000_000, partition=0)
         await producer.send_and_wait(
-            Topic.CONVERSATIONS, b'{"id":"b","text":"I want a refund"}', partition=0, timestamp_ms=stamp
+            TOPICS.conversations, b'{"id":"b","text":"I want a refund"}', partition=0, timestamp_ms=stamp
         )
-        await producer.send_and_wait(Topic.CONVERSATIONS, b'{"id":"c","text":"where is my refund"}', partition=0)
+        await producer.send_and_wait(TOPICS.conversations, b'{"id":"c","text":"where is my refund"}', partition=0)
     await count_rows(rows, 3, within_s=60)
-    [letter] = await read_topic(broker, Topic.DEAD_LETTERS, 1)
+    [letter] = await read_topic(broker, TOPICS.dead_letters, 1)
     assert dict(letter.headers)["dlq.reason"] == b"too_large"
     assert len(letter.value) == 30_000_000
     assert worker.stop() == 0

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from schemas.insight import Answer, Insight, Usage
+from schemas.kafka import Origin
 from schemas.result import ConversationResult
-from schemas.topics import Origin
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -15,14 +15,15 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 from schemas.insight import Insight
+from schemas.kafka import DEFAULT_TENANT, Origin
 from schemas.result import ConversationResult
-from schemas.topics import DEFAULT_TENANT, Origin, Topic
 from streams.local.ports import LOOPBACK, free_port
 from streams.migrations import migrate_database
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.producer import ConfirmedProducer
-from streams.topics_maker import TOPIC_CONFIGS, make_topics
+from streams.topics_maker import make_topics, topic_configs
 from tests.integration.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
+from tests.support.topics import TOPICS
 
 pytestmark = pytest.mark.docker
 
@@ -106,25 +107,25 @@ async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str)
 
 async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
     """`topics` makes all of them with their partitions; running it again changes nothing."""
-    first = await make_topics(client_options, partitions=3, replication_factor=1)
-    again = await make_topics(client_options, partitions=3, replication_factor=1)
+    first = await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    again = await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
 
-    assert {topic.name for topic in first if topic.is_new} <= set(TOPIC_CONFIGS)
-    assert [(topic.partitions, topic.is_new) for topic in again] == [(3, False)] * len(TOPIC_CONFIGS)
+    assert {topic.name for topic in first if topic.is_new} <= set(topic_configs(TOPICS))
+    assert [(topic.partitions, topic.is_new) for topic in again] == [(3, False)] * len(topic_configs(TOPICS))
 
 
 async def test_a_confirmed_record_is_in_the_log(client_options: dict[str, Any]) -> None:
     """When `send` returns, key, value and headers stand where it says, byte for byte."""
-    await make_topics(client_options, partitions=3, replication_factor=1)
+    await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
     producer = ConfirmedProducer(client_options)
     await producer.start()
     try:
         headers = [("ce_id", b"c-1"), ("content-type", b"application/json")]
-        sent = await producer.send(Topic.INSIGHTS, key=b"c-1", value=b'{"id":"c-1"}', headers=headers)
+        sent = await producer.send(TOPICS.insights, key=b"c-1", value=b'{"id":"c-1"}', headers=headers)
     finally:
         await producer.stop()
 
-    record = await _read_one(client_options, Topic.INSIGHTS)
+    record = await _read_one(client_options, TOPICS.insights)
     assert (record.partition, record.offset) == (sent.partition, sent.offset)
     assert (record.key, record.value, list(record.headers)) == (b"c-1", b'{"id":"c-1"}', headers)
 
@@ -157,6 +158,6 @@ def _result(conversation_id: str, occurred_at: datetime) -> ConversationResult:
         occurred_at=occurred_at,
         received_at=NOON,
         analysed_at=NOON,
-        origin=Origin(Topic.CONVERSATIONS, 0, 7),
+        origin=Origin(TOPICS.conversations, 0, 7),
         insight=insight,
     )

@@ -18,7 +18,6 @@ import pytest
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
-from schemas.topics import Topic
 from streams.gateway.run import run_gateway
 from streams.kafka_client import client_options
 from streams.local.kafka import Kafka
@@ -29,6 +28,7 @@ from streams.local.tansu import Tansu
 from streams.migrations import migrate_database
 from streams.topics_maker import make_topics
 from tests.fakes.gateway_parts import FakeLag
+from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
 PATH = "/api/v1/conversations"
@@ -60,7 +60,7 @@ async def settings(broker: Tansu | Kafka, database_url: str) -> Settings:
 
 
 async def _make_topics(broker: Tansu | Kafka) -> None:
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, 4, 1)
+    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 4, 1)
 
 
 def _settings(servers: str, database_url: str, **more: Any) -> Settings:
@@ -117,7 +117,7 @@ async def _post_until_accepted(session: aiohttp.ClientSession, **conversation: A
 
 async def _topic(broker: Tansu | Kafka) -> dict[str, Any]:
     """Every record of `conversations` by the id in its value."""
-    records = await records_of(broker.bootstrap_servers, Topic.CONVERSATIONS)
+    records = await records_of(broker.bootstrap_servers, TOPICS.conversations)
     return {json.loads(record.value)["id"]: record for record in records}
 
 

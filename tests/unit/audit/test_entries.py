@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from aiokafka.structs import ConsumerRecord
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.topics import Header, Origin, Topic
+from schemas.kafka import Header, Origin
 from streams.audit.entries import (
     Kind,
     conversation_key,
@@ -18,15 +18,16 @@ from streams.audit.entries import (
     row_entry,
 )
 from streams.pipeline.record import Headers, headers_home, read_record
+from tests.support.topics import TOPICS
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 AT_US = int(AT.timestamp()) * 1_000_000
 GOOD = b'{"id":"c1","text":"where is my order","occurred_at":"2026-03-01T00:00:00Z"}'
-PLACE = Origin(Topic.CONVERSATIONS, 2, 7)
+PLACE = Origin(TOPICS.conversations, 2, 7)
 
 
 def found(
-    topic: str = Topic.CONVERSATIONS,
+    topic: str = TOPICS.conversations,
     *,
     value: bytes | None = GOOD,
     key: bytes | None = b"k",
@@ -40,7 +41,7 @@ def found(
 
 def letter(value: bytes | None, reason: DeadLetterReason, headers: Headers | None = None) -> ConsumerRecord:
     out = DeadLetter(b"k", value, headers or [], reason, "", PLACE, AT, AT).headers_out()
-    return found(Topic.DEAD_LETTERS, value=value, headers=out, offset=0)
+    return found(TOPICS.dead_letters, value=value, headers=out, offset=0)
 
 
 def test_a_record_is_known_by_tenant_and_id() -> None:
@@ -67,7 +68,8 @@ def test_a_copy_stands_for_the_record_that_was_sent_home() -> None:
     """With the original's place and time."""
     value = json.dumps({"id": "c1", "text": "x y z"}).encode()
     original = read_record(PLACE, key=b"k", value=value, headers=[], timestamp_s=5.0)
-    copy = record_entry(found(Topic.REHOMED, value=value, headers=headers_home(original), offset=90), is_due=False)
+    copied = found(TOPICS.rehomed, value=value, headers=headers_home(original), offset=90)
+    copy = record_entry(copied, is_due=False, is_rehomed=True)
     assert (copy.kind, copy.place, copy.state, copy.occurred_us) == (Kind.COPY, PLACE, 0, 5_000_000)
 
 
@@ -75,8 +77,8 @@ def test_a_foreign_record_in_the_topic_of_copies_stands_for_itself() -> None:
     """Also where its headers name a place that no log has."""
     absurd = [("rehomed.topic", b"x"), ("rehomed.partition", b"1"), ("rehomed.offset", b"9" * 30)]
     for headers in ([], absurd):
-        entry = record_entry(found(Topic.REHOMED, headers=headers), is_due=True)
-        assert (entry.kind, entry.place) == (Kind.RECORD, Origin(Topic.REHOMED, 2, 7))
+        entry = record_entry(found(TOPICS.rehomed, headers=headers), is_due=True, is_rehomed=True)
+        assert (entry.kind, entry.place) == (Kind.RECORD, Origin(TOPICS.rehomed, 2, 7))
 
 
 def test_a_letter_meets_the_record_that_it_holds() -> None:
@@ -102,16 +104,18 @@ def test_a_letters_reason_says_whether_a_row_is_due() -> None:
 def test_an_event_tells_its_conversation_and_origin() -> None:
     """By key and headers, without reading the value."""
     headers = [(Header.SOURCE, b"/conversations/2/7"), (Header.TENANT, b"acme")]
-    entry = event_entry(found(Topic.INSIGHTS, key=b"c1", headers=headers, value=None))
+    entry = event_entry(found(TOPICS.insights, key=b"c1", headers=headers, value=None))
     assert (entry.key, entry.place, entry.kind) == (conversation_key("acme", "c1"), PLACE, Kind.EVENT)
 
 
 def test_foreign_letters_and_events_stand_for_themselves() -> None:
     """Whatever is in them; no record will be found there."""
-    own = Origin(Topic.INSIGHTS, 2, 7)
+    own = Origin(TOPICS.insights, 2, 7)
     for source in (b"/gateway", b"/a/b/c", b"conversations/2/7", b"/conversations/2/" + b"9" * 30, b"/\xff/1/1"):
-        assert event_entry(found(Topic.INSIGHTS, headers=[(Header.SOURCE, source), (Header.TENANT, b"t")])).place == own
-    assert letter_entry(found(Topic.DEAD_LETTERS)).place == Origin(Topic.DEAD_LETTERS, 2, 7)
+        assert (
+            event_entry(found(TOPICS.insights, headers=[(Header.SOURCE, source), (Header.TENANT, b"t")])).place == own
+        )
+    assert letter_entry(found(TOPICS.dead_letters)).place == Origin(TOPICS.dead_letters, 2, 7)
 
 
 def test_a_row_meets_its_record() -> None:

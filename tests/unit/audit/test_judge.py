@@ -4,8 +4,8 @@ import tracemalloc
 from collections.abc import Iterable
 from itertools import chain
 
+from schemas.kafka import Origin
 from schemas.outcome import OUTCOME_NAMES
-from schemas.topics import Origin
 from streams.audit.books import Books, End
 from streams.audit.entries import Entry, Kind, conversation_key
 from streams.audit.holdings import Holdings, Span
@@ -13,6 +13,7 @@ from streams.audit.judge import Judge
 from streams.audit.standing import Standing
 from streams.audit.wholeness import NEVER, Whole
 from streams.audit.workbook import Workbook
+from tests.support.topics import TOPICS
 
 #: Of partition 0: 10 to 99 are held, up to 109 came while the audit looked.
 HOLDINGS = Holdings({("conversations", 0): Span(10, 100, 110), ("conversations.rehomed", 0): Span(0, 0, 0)})
@@ -50,7 +51,7 @@ def nameless(kind: Kind, offset: int = 20, *, state: int = 1) -> Entry:
 
 def judged(*entries: Entry, strict: bool = False, whole: Whole | None = None, show: int = 20) -> Books:
     """Books of these findings, whose own sums add up."""
-    books = Books(show, strict=strict)
+    books = Books(TOPICS.inputs, show, strict=strict)
     for found in entries:
         if found.kind == Kind.RECORD:
             books.line(found.topic, found.partition).read += 1
@@ -183,7 +184,7 @@ def test_copies_of_places_that_there_are_not_share_one_line() -> None:
 
 def test_where_the_group_stands_is_part_of_the_books() -> None:
     """Per partition, beside what the log still holds."""
-    books = Books(show=20)
+    books = Books(TOPICS.inputs, show=20)
     for partition, standing in enumerate((Standing(10, 7, 90), Standing(0, 95, 90), Standing(10, None, 90))):
         books.stands("conversations", partition, standing)
     books.check()
@@ -280,7 +281,7 @@ def test_a_replay_that_dies_again_leaves_the_row_dead() -> None:
 def test_an_id_that_comes_very_often_takes_no_memory() -> None:
     """One origin's traces are held at a time: neither a conversation nor a bucket of them is collected."""
     count = 20_000
-    books = Books(show=20)
+    books = Books(TOPICS.inputs, show=20)
     found = chain.from_iterable((record(offset), event(offset)) for offset in range(count))
     tracemalloc.start()
     Judge(books, HOLDINGS, Whole()).judge(chain([row("cached", count - 1)], found))

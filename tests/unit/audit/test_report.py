@@ -6,17 +6,18 @@ import pytest
 from rich.console import Console
 
 from schemas.errors import Fatal
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.audit.books import Books, End
 from streams.audit.entries import conversation_key
 from streams.audit.report import document, print_report, verdict
 from streams.audit.standing import Standing
+from tests.support.topics import TOPICS
 
 PLACE = Origin("conversations", 3, 42)
 
 
 def books_with(end: End, why: str = "", conversation_id: str = "c1") -> Books:
-    books = Books(show=20)
+    books = Books(TOPICS.inputs, show=20)
     line = books.line("conversations", 3)
     line.read += 1
     books.ids["distinct"] += 1
@@ -78,7 +79,7 @@ def test_ids_and_places_are_shown_in_bounded_form_and_as_they_are_written(is_ter
 def test_what_cannot_be_checked_is_part_of_the_verdict() -> None:
     """In the text, in the document, and in the partition's line; the strict call it wrong."""
     for strict in (False, True):
-        books = Books(show=20, strict=strict)
+        books = Books(TOPICS.inputs, show=20, strict=strict)
         books.stands("conversations", 3, Standing(10, None, 90))
         expected = "the books do not balance: 10 unchecked" if strict else "the books balance; unchecked: 10"
         told = document(books)

@@ -2,12 +2,12 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from schemas.topics import Topic
 from streams.audit.wholeness import ALWAYS, CLOCKS_APART_US, NEVER, Whole, whole_from_us
+from tests.support.topics import TOPICS
 
 
 def oldest(timestamp_ms: int) -> ConsumerRecord:
-    return ConsumerRecord(Topic.INSIGHTS, 0, 9, timestamp_ms, 0, None, b"", None, 0, 0, ())
+    return ConsumerRecord(TOPICS.insights, 0, 9, timestamp_ms, 0, None, b"", None, 0, 0, ())
 
 
 def test_a_topic_that_retention_has_not_cut_holds_everything() -> None:

@@ -9,10 +9,11 @@ from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord, RecordMetadata
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.topics import Origin, Topic
+from schemas.kafka import Origin
 from streams.dlq.letter import Letter, read_letter
 from streams.sinks.producer import Headers
 from tests.fakes.analysis import NOON
+from tests.support.topics import TOPICS
 
 WRITTEN_MS = 1_790_000_000_000
 EARLIER = NOON - timedelta(hours=1)
@@ -25,7 +26,7 @@ def dead_letter(**fields: Any) -> DeadLetter:
         "headers": [],
         "reason": DeadLetterReason.REFUSED,
         "detail": "the provider refused",
-        "origin": Origin(Topic.CONVERSATIONS, 1, 2),
+        "origin": Origin(TOPICS.conversations, 1, 2),
         "received_at": EARLIER,
         "at": NOON,
     }
@@ -42,7 +43,7 @@ def record(
 ) -> ConsumerRecord:
     """A record of the dead letters' topic, partition 3."""
     return ConsumerRecord(
-        Topic.DEAD_LETTERS, 3, offset, written_ms, 0, key, value, None, 0, len(value or b""), tuple(headers or ())
+        TOPICS.dead_letters, 3, offset, written_ms, 0, key, value, None, 0, len(value or b""), tuple(headers or ())
     )
 
 

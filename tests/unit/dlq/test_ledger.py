@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.dlq.ledger import Ledger, mark_record
 from streams.dlq.letter import LetterId, read_letter
 from tests.fakes.analysis import NOON

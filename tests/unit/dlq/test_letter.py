@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.topics import Header, Origin
+from schemas.kafka import Header, Origin
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, LetterId, outgoing, parse_letter_id, read_letter
 from tests.fakes.analysis import NOON
 from tests.unit.dlq.factories import EARLIER, WRITTEN_MS, letter, record

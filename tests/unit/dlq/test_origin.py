@@ -6,6 +6,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from streams.dlq.origin import Originals, is_original
+from tests.support.topics import TOPICS
 from tests.unit.dlq.factories import letter
 
 WHOLE = b"a value that was too large"
@@ -32,4 +33,4 @@ def test_another_record_in_its_place_is_not(other: dict[str, Any]) -> None:
 
 async def test_a_whole_letter_needs_no_broker() -> None:
     """Its own value is the record's."""
-    assert await Originals({}).value_of(letter(value=b"whole")) == b"whole"
+    assert await Originals({}, TOPICS).value_of(letter(value=b"whole")) == b"whole"

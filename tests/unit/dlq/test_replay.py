@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 
 from schemas.errors import Fatal, Retryable, Unprocessable
-from schemas.topics import REPLAY_LEDGER, Topic
 from streams.dlq import confirm
 from streams.dlq import replay as replay_module
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_LETTER, Letter, read_letter
 from streams.dlq.pace import Pace
 from streams.dlq.replay import MAX_IN_FLIGHT, MAX_NAMED, Orders, Replay, Replayed
+from tests.support.topics import TOPICS
 from tests.unit.dlq.factories import FakeSender, Sent, letter, record
 
 
@@ -41,7 +41,7 @@ async def run(
     sender: FakeSender, letters: Iterable[Letter], values: Values | None = None, limit: int | None = None
 ) -> Replayed:
     done = Replayed()
-    await Replay(sender, values or Values(), orders(limit=limit), done).run(each(letters), asyncio.Event())
+    await Replay(sender, TOPICS, values or Values(), orders(limit=limit), done).run(each(letters), asyncio.Event())
     return done
 
 
@@ -50,10 +50,10 @@ async def test_every_letter_is_sent_and_then_marked() -> None:
     sender = FakeSender()
     letters = [letter(offset=number) for number in range(1_000)]
     done = await run(sender, letters)
-    names = [dict(sent.headers)[REPLAY_LETTER].decode() for sent in sender.to(Topic.CONVERSATIONS)]
+    names = [dict(sent.headers)[REPLAY_LETTER].decode() for sent in sender.to(TOPICS.conversations)]
     assert names == [f"3:{number}" for number in range(1_000)]
     ledger = Ledger()
-    for sent in sender.to(REPLAY_LEDGER):
+    for sent in sender.to(TOPICS.replay_ledger):
         ledger.add(sent.key, sent.value)
     assert all(ledger.mark_of(one) for one in letters)
     assert (done.sent, done.marked, done.failed) == ({"refused": 1_000}, 1_000, 0)
@@ -63,7 +63,7 @@ async def test_no_letter_is_marked_before_its_record_is_confirmed() -> None:
     """Killed in between it is sent again, never forgotten."""
     sender = FakeSender()
     await run(sender, [letter(offset=1)])
-    assert [sent.topic for sent in sender.sent] == [Topic.CONVERSATIONS, REPLAY_LEDGER]
+    assert [sent.topic for sent in sender.sent] == [TOPICS.conversations, TOPICS.replay_ledger]
 
 
 async def test_a_passing_failure_is_tried_again() -> None:
@@ -78,7 +78,7 @@ async def test_a_passing_failure_is_tried_again() -> None:
 
     sender = FakeSender(refuse_once)
     await run(sender, [letter(offset=number) for number in range(20)])
-    assert len(sender.to(Topic.CONVERSATIONS)) == 20
+    assert len(sender.to(TOPICS.conversations)) == 20
 
 
 async def test_what_cannot_be_replayed_is_named_and_not_marked() -> None:
@@ -93,7 +93,7 @@ async def test_what_cannot_be_replayed_is_named_and_not_marked() -> None:
     done = await run(sender, letters, Values(2))
     assert {str(letter_id) for letter_id, _ in done.named} == {"3:1", "3:2", "3:3"}
     assert done.failed == 3
-    assert [sent.key for sent in sender.to(REPLAY_LEDGER)] == [b"3:4"]
+    assert [sent.key for sent in sender.to(TOPICS.replay_ledger)] == [b"3:4"]
 
 
 async def test_of_many_failures_only_some_are_named() -> None:
@@ -132,14 +132,14 @@ async def test_letters_under_way_are_bounded() -> None:
             return letter.value
 
     sender = FakeSender()
-    replay = Replay(sender, Waiting(), orders(), Replayed())
+    replay = Replay(sender, TOPICS, Waiting(), orders(), Replayed())
     running = asyncio.create_task(replay.run(letters(), asyncio.Event()))
     for _ in range(5_000):
         await asyncio.sleep(0)
     assert taken == MAX_IN_FLIGHT + 1
     gate.set()
     await running
-    assert len(sender.to(Topic.CONVERSATIONS)) == 1_000
+    assert len(sender.to(TOPICS.conversations)) == 1_000
 
 
 async def test_a_rate_bounds_what_may_arrive_at_once() -> None:
@@ -158,7 +158,7 @@ async def test_a_rate_bounds_what_may_arrive_at_once() -> None:
             return 0
 
     stop = asyncio.Event()
-    replay = Replay(FakeSender(), Waiting(), Orders(AlwaysDue(most), lambda _: None), Replayed())
+    replay = Replay(FakeSender(), TOPICS, Waiting(), Orders(AlwaysDue(most), lambda _: None), Replayed())
     running = asyncio.create_task(replay.run(each(letter(offset=number) for number in range(1_000)), stop))
     for _ in range(10 * most):  # turns of the event loop: each letter needs two
         await asyncio.sleep(0)
@@ -173,7 +173,7 @@ async def test_at_most_so_many_letters_are_sent(limit: int) -> None:
     """One that cannot be sent does not use the limit up: the next run must not meet only those."""
     sender = FakeSender()
     done = await run(sender, [letter(offset=number) for number in range(400)], Values(0, 2), limit)
-    assert len(sender.to(Topic.CONVERSATIONS)) == done.sent.total() == done.marked == limit
+    assert len(sender.to(TOPICS.conversations)) == done.sent.total() == done.marked == limit
 
 
 async def test_a_replay_that_is_stopped_finishes_what_is_under_way() -> None:
@@ -186,21 +186,23 @@ async def test_a_replay_that_is_stopped_finishes_what_is_under_way() -> None:
         stop.set()
         await asyncio.Event().wait()
 
-    await Replay(sender, Values(), orders(), done).run(letters(), stop)
+    await Replay(sender, TOPICS, Values(), orders(), done).run(letters(), stop)
     assert done.was_stopped
-    assert len(sender.to(Topic.CONVERSATIONS)) == len(sender.to(REPLAY_LEDGER)) == done.marked == 5
+    assert len(sender.to(TOPICS.conversations)) == len(sender.to(TOPICS.replay_ledger)) == done.marked == 5
 
 
 async def test_a_letter_that_cannot_be_marked_ends_the_run() -> None:
     """It was sent all the same, and the report says so."""
 
     def refuse(sent: Sent) -> None:
-        if sent.topic == REPLAY_LEDGER:
+        if sent.topic == TOPICS.replay_ledger:
             raise Unprocessable("too_large", "too large for the topic")
 
     done = Replayed()
     with pytest.raises(Fatal, match="3:1 was sent and cannot be marked"):
-        await Replay(FakeSender(refuse), Values(), orders(), done).run(each([letter(offset=1)]), asyncio.Event())
+        await Replay(FakeSender(refuse), TOPICS, Values(), orders(), done).run(
+            each([letter(offset=1)]), asyncio.Event()
+        )
     assert (done.sent.total(), done.marked) == (1, 0)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.dlq.filters import Filters
 from streams.dlq.ledger import Ledger, mark_record
 from streams.dlq.letter import REPLAY_COUNT, Letter, read_letter

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 
 from schemas.dead_letter import DeadLetterReason
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.dlq.filters import Filters
 from streams.dlq.ledger import Ledger, mark_record
 from streams.dlq.letter import Letter, read_letter

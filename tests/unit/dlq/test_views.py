@@ -3,13 +3,14 @@
 import orjson
 from rich.console import Console
 
-from schemas.topics import Origin
+from schemas.kafka import Origin
 from streams.dlq import views
 from streams.dlq.account import account_of
 from streams.dlq.ledger import Mark
 from streams.dlq.replay import Replayed
 from streams.dlq.survey import Entry, Survey
 from tests.fakes.analysis import NOON
+from tests.support.topics import TOPICS
 from tests.unit.dlq.factories import letter
 
 SECRET = b"my card number is 4111"
@@ -22,7 +23,7 @@ def test_no_view_shows_the_value() -> None:
     entry = Entry(one, one.size_bytes, None)
     console = Console(width=200)
     with console.capture() as drawn:
-        console.print(views.table([entry]))
+        console.print(views.table([entry], TOPICS.conversations))
     shown = drawn.get() + str(views.row(entry)) + str(views.facts(one, None))
     shown += orjson.dumps(views.document(one, one.size_bytes, None)).decode()
     assert SECRET.decode() not in shown
@@ -35,7 +36,7 @@ def test_a_key_is_no_markup() -> None:
     console = Console(width=200)
     entry = Entry(letter(detail="[/red] [bold]x"), 0, MARK)
     with console.capture() as drawn:
-        console.print(views.table([entry]))
+        console.print(views.table([entry], TOPICS.conversations))
     assert "[/red] [bold]x" in drawn.get()
     assert "replayed at" in drawn.get()
 

@@ -19,6 +19,7 @@ from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.publisher import KafkaPublisher
 from streams.gateway.record import ConversationRecord
 from tests.fakes.producer import FakeProducer
+from tests.support.topics import TOPICS
 
 RECORD = ConversationRecord(b"key", b"value", [])
 
@@ -27,7 +28,7 @@ RECORD = ConversationRecord(b"key", b"value", [])
 async def _publishing(*producers: FakeProducer, confirm_timeout_s: float = 5.0) -> AsyncIterator[KafkaPublisher]:
     """A publisher that is given these producers one after the other."""
     coming = iter(producers)
-    publisher = KafkaPublisher(lambda _: next(coming), confirm_timeout_s=confirm_timeout_s)
+    publisher = KafkaPublisher(lambda _: next(coming), TOPICS.conversations, confirm_timeout_s=confirm_timeout_s)
     publisher.start()
     try:
         yield publisher
@@ -53,7 +54,7 @@ async def _published(publisher: KafkaPublisher, producer: FakeProducer) -> None:
 
 async def test_before_the_connection_records_are_refused() -> None:
     """Nothing is kept for later: the client has the record and is told when to come back."""
-    publisher = KafkaPublisher(lambda _: FakeProducer())
+    publisher = KafkaPublisher(lambda _: FakeProducer(), TOPICS.conversations)
     with pytest.raises(BrokerUnavailable) as caught:
         await publisher.publish(RECORD)
     assert caught.value.retry_after_s == 5
@@ -78,7 +79,7 @@ async def test_a_broker_without_producer_ids_gets_a_plain_producer() -> None:
         asked.append(is_idempotent)
         return next(coming)
 
-    publisher = KafkaPublisher(new_producer)
+    publisher = KafkaPublisher(new_producer, TOPICS.conversations)
     publisher.start()
     await _becomes(lambda: len(asked) == 2)
     await publisher.close()

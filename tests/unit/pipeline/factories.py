@@ -4,9 +4,10 @@ import json
 from datetime import UTC, datetime
 
 from agents.text import text_key
-from schemas.topics import Origin, Topic
+from schemas.kafka import Origin
 from streams.pipeline.home import home_partition
 from streams.pipeline.record import Record, read_record
+from tests.support.topics import TOPICS
 
 PARTITIONS = 8
 READ_AT_S = 1_770_000_000.0
@@ -25,11 +26,18 @@ def a_record(
     value: bytes | None,
     *,
     partition: int = 0,
-    topic: str = Topic.CONVERSATIONS,
+    topic: str = TOPICS.conversations,
     key: bytes | None = b"k",
     headers: list[tuple[str, bytes]] | None = None,
 ) -> Record:
-    return read_record(Origin(topic, partition, 42), key=key, value=value, headers=headers, timestamp_s=READ_AT_S)
+    return read_record(
+        Origin(topic, partition, 42),
+        key=key,
+        value=value,
+        headers=headers,
+        timestamp_s=READ_AT_S,
+        is_rehomed=topic == TOPICS.rehomed,
+    )
 
 
 def at_home(text: str = "where is my parcel", **fields: object) -> Record:

@@ -15,6 +15,7 @@ from streams.pipeline.reading import Reading
 from streams.pipeline.record import Record
 from streams.pipeline.silence_watch import LOOK_EVERY_S, SilenceWatch
 from tests.fakes.faust_stream import FakeStream
+from tests.support.topics import TOPICS
 
 FIRST = TP("conversations", 0)
 
@@ -73,7 +74,14 @@ class Rig:
             seek=self.seek,
             clock=lambda: self.now_s,
         )
-        self.pump = Pump(self.assignment, reading, self.handle, max_in_flight=max_in_flight, fail=self.failures.append)
+        self.pump = Pump(
+            self.assignment,
+            reading,
+            self.handle,
+            TOPICS.rehomed,
+            max_in_flight=max_in_flight,
+            fail=self.failures.append,
+        )
         self.watch = SilenceWatch(reading, self.log, self.pump, self.log.handed_out)  # type: ignore[arg-type]
 
     async def handle(self, record: Record, is_alive: Callable[[], bool]) -> bool:

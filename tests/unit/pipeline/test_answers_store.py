@@ -10,17 +10,17 @@ import pytest
 from faust.tables.manager import TableManager
 from faust.types import TP
 
-from schemas.topics import ANSWERS_CHANGELOG
 from streams.pipeline.answers_table import AnswersStore, AnswersTable, define_answers_table
+from tests.support.topics import TOPICS
 
-FIRST = TP(ANSWERS_CHANGELOG, 0)
+FIRST = TP(TOPICS.answers_changelog, 0)
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[AnswersTable]:
     app = faust.App("test", store="rocksdb://", datadir=tmp_path / "tables", web_enabled=False)
     (tmp_path / "tables" / "v1" / "tables").mkdir(parents=True)
-    table = define_answers_table(app)
+    table = define_answers_table(app, TOPICS.answers_changelog)
     table.store._db_for_partition(0)
     yield table
     table.store._dbs.clear()

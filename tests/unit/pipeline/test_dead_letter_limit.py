@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import Fatal
+from schemas.kafka import Origin
 from schemas.outcome import Cached, Dead, Filtered, FilterReason, Outcome
-from schemas.topics import Origin
 from streams.pipeline.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
 from streams.pipeline.delivery import LetterHeld
 from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters

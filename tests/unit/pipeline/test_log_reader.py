@@ -10,11 +10,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
 
-from schemas.topics import CONSUMER_GROUP, Topic
 from streams.pipeline import log_reader
 from streams.pipeline.log_reader import LogReader
+from tests.support.topics import TOPICS
 
-FIRST, SECOND = TopicPartition(Topic.CONVERSATIONS, 0), TopicPartition(Topic.CONVERSATIONS, 1)
+FIRST, SECOND = TopicPartition(TOPICS.conversations, 0), TopicPartition(TOPICS.conversations, 1)
 LOADING, NOT_COORDINATOR = 14, 16
 ANSWER = OffsetFetchResponse_v3(0, [(FIRST.topic, [(0, 5, "", 0), (1, -1, "", 0)])], 0)
 
@@ -42,12 +42,12 @@ def refusal(error_code: int) -> OffsetFetchResponse_v3:
 async def test_aiokafka_drops_the_error_of_an_answer_without_partitions() -> None:
     """The defect that LogReader.committed works around: once this fails, the work-around can go."""
     admin = admin_that_gets(refusal(LOADING))
-    assert await admin.list_consumer_group_offsets(CONSUMER_GROUP, partitions=[FIRST]) == {}
+    assert await admin.list_consumer_group_offsets(TOPICS.consumer_group, partitions=[FIRST]) == {}
 
 
 async def test_a_coordinator_that_does_not_know_yet_is_asked_again() -> None:
     """Or a partition that has a committed offset would be read from its begin."""
-    reader = LogReader({})
+    reader = LogReader({}, TOPICS)
     reader._admin = admin_that_gets(refusal(LOADING), refusal(NOT_COORDINATOR), ANSWER)
     assert await reader.committed([FIRST, SECOND]) == {FIRST: 5, SECOND: None}
 
@@ -78,7 +78,7 @@ class LogThatTellsNoEnd:
 async def test_an_end_that_nobody_confirms_is_not_taken_for_a_shorter_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """The partition would be worked on again from its begin, for the log seems to end before the committed offset."""
     monkeypatch.setattr(log_reader, "LOOK_TIMEOUT_S", 0.01)
-    reader = LogReader({})
+    reader = LogReader({}, TOPICS)
     reader._admin = admin_that_gets(ANSWER)
     reader._consumer = cast(AIOKafkaConsumer, LogThatTellsNoEnd())
     with pytest.raises(RequestTimedOutError):

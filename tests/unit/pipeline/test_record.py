@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 
-from schemas.topics import Origin, Topic
+from schemas.kafka import Origin
 from streams.pipeline.record import headers_home, read_record
+from tests.support.topics import TOPICS
 from tests.unit.pipeline.factories import READ_AT, READ_AT_S, a_record, value_of
 
 
@@ -20,8 +21,10 @@ def test_time_of_receipt_is_the_headers_or_else_the_records() -> None:
 def test_a_record_that_went_home_remembers_where_it_stood() -> None:
     """Origin, key, headers and time of receipt come through the detour unchanged."""
     first = a_record(value_of(), partition=3, key=b"foreign", headers=[("tenant", b"acme")])
-    at = Origin(Topic.REHOMED, 5, 7)
-    second = read_record(at, key=b"text key", value=first.value, headers=headers_home(first), timestamp_s=READ_AT_S + 9)
+    at = Origin(TOPICS.rehomed, 5, 7)
+    second = read_record(
+        at, key=b"text key", value=first.value, headers=headers_home(first), timestamp_s=READ_AT_S + 9, is_rehomed=True
+    )
     assert (second.origin, second.key, second.received_at) == (first.origin, b"foreign", READ_AT)
     assert (second.partition, second.was_rehomed, second.header("tenant")) == (5, True, "acme")
     assert not [name for name, _ in second.headers if name.startswith("rehomed.")]
@@ -31,7 +34,12 @@ def test_a_record_without_a_key_has_none_after_the_detour() -> None:
     """None is not an empty key."""
     first = a_record(value_of(), key=None)
     second = read_record(
-        Origin(Topic.REHOMED, 5, 7), key=b"t", value=first.value, headers=headers_home(first), timestamp_s=1.0
+        Origin(TOPICS.rehomed, 5, 7),
+        key=b"t",
+        value=first.value,
+        headers=headers_home(first),
+        timestamp_s=1.0,
+        is_rehomed=True,
     )
     assert second.key is None
 

@@ -18,6 +18,7 @@ from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
 from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
+from tests.support.topics import TOPICS
 from tests.unit.pipeline.factories import PARTITIONS, a_record, at_home, home_of, value_of
 
 
@@ -50,7 +51,7 @@ class Bench:
         self.steps = Steps(
             Recipe(self.analyser, timedelta(days=1), lambda: NOON),
             Delivery(self.rows, self.events, self.letters, "v1", lambda: NOON),
-            Rehoming(self.producer, lambda: PARTITIONS),  # type: ignore[arg-type]
+            Rehoming(self.producer, TOPICS.rehomed, lambda: PARTITIONS),  # type: ignore[arg-type]
             lambda _: self.cache,
             self,
             self.stops.append,

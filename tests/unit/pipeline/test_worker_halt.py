@@ -8,19 +8,20 @@ from schemas.errors import Fatal, Retryable
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.log_reader import LogReader
 from streams.pipeline.worker import Worker
+from tests.support.topics import TOPICS
 
 FATAL = Fatal("too many records died", "100 in a row", "mend the cause, then restart the worker")
 
 
 async def test_a_worker_that_was_not_halted_says_nothing() -> None:
     """The check passes."""
-    worker = Worker([], cast(LogReader, None), Assignment())
+    worker = Worker([], cast(LogReader, None), TOPICS, Assignment())
     await worker.check_not_halted()
 
 
 async def test_a_halted_worker_is_not_ready_and_tells_the_way_out() -> None:
     """In words that fit on one line of a probe's answer."""
-    worker = Worker([], cast(LogReader, None), Assignment())
+    worker = Worker([], cast(LogReader, None), TOPICS, Assignment())
     worker.halt(FATAL)
     with pytest.raises(Retryable) as told:
         await worker.check_not_halted()
@@ -30,7 +31,7 @@ async def test_a_halted_worker_is_not_ready_and_tells_the_way_out() -> None:
 def test_a_halted_worker_goes_on_living_and_fails_when_told_to_stop() -> None:
     """A supervisor that restarts what ended would drain another hundred; the exit code still says that it failed."""
     assignment = Assignment()
-    worker = Worker([], cast(LogReader, None), assignment)
+    worker = Worker([], cast(LogReader, None), TOPICS, assignment)
     worker.halt(FATAL)
     assert (worker.failed.is_set(), worker.failure) == (False, FATAL)
     assert (assignment.is_halted, assignment.is_open) == (True, False)

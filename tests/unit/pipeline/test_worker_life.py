@@ -24,6 +24,7 @@ from streams.pipeline.worker import (
     STOP_WITHIN_S,
     Worker,
 )
+from tests.support.topics import TOPICS
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ class BrokenStore:
 async def test_an_assignment_that_cannot_begin_ends_the_worker() -> None:
     """aiokafka would log the error and keep a member that holds its partitions and works on nothing."""
     assignment = Assignment()
-    worker = Worker([], cast(LogReader, None), assignment)
+    worker = Worker([], cast(LogReader, None), TOPICS, assignment)
     worker.app = cast(AnalystApp, type("App", (), {"answers": type("Table", (), {"store": BrokenStore()})}))
     await assignment.drain(0)
     await worker.before_recovery(set())
@@ -71,7 +72,7 @@ async def test_a_start_waits_for_the_broker_that_knows_the_topics(monkeypatch: p
     """One of several may be down just then; ending the process would only have somebody start it again."""
     monkeypatch.setattr(worker_module, "START_BACKOFF", Backoff(base_s=0.001, cap_s=0.001))
     log = LogThatIsSoonThere()
-    worker = Worker([], cast(LogReader, log), Assignment())
+    worker = Worker([], cast(LogReader, log), TOPICS, Assignment())
     app = type("App", (), {"consumer_generation_id": 1, "in_recovery": False, "rebalancing": False})
     await worker.start(cast(AnalystApp, app))
     await worker.stop()
@@ -98,7 +99,7 @@ async def test_all_parts_are_told_to_stop_though_each_of_them_hangs(monkeypatch:
     """One after the other they would take more than the stop has."""
     monkeypatch.setattr(worker_module, "PART_STOPS_WITHIN_S", 0.05)
     parts: list[Any] = [APart(hangs=True), APart(), APart(hangs=True)]
-    worker = Worker(parts, cast(LogReader, None), Assignment())
+    worker = Worker(parts, cast(LogReader, None), TOPICS, Assignment())
     worker._started.extend(parts)
     await worker.stop()
     assert [part.is_told for part in parts] == [True, True, True]

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.topics import Origin
+from schemas.kafka import Origin
 
 RECEIVED = datetime(2026, 1, 31, 11, tzinfo=UTC)
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)

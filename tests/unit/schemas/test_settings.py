@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Fatal
+from schemas.kafka import Topics
 from schemas.settings_file import load_settings
 
 
@@ -88,3 +89,22 @@ def test_auto_asks_grok_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XAI_API_KEY", "k")
     monkeypatch.setenv("GROK_MODEL", "m")
     assert load_settings().asks_grok
+
+
+def test_the_group_follows_the_prefix_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One setting is enough to keep two environments apart; the group alone can be named, too."""
+    assert load_settings().topics == Topics()
+    monkeypatch.setenv("TOPIC_PREFIX", "staging.")
+    assert load_settings().topics == Topics("staging.", "staging.grok-insights")
+    monkeypatch.setenv("CONSUMER_GROUP", "team-a")
+    assert load_settings().topics == Topics("staging.", "team-a")
+
+
+@pytest.mark.parametrize("name", ["TOPIC_PREFIX", "CONSUMER_GROUP"])
+@pytest.mark.parametrize("value", ["a/b", "staging ", "staging.\n", "grün", "x" * 101])
+def test_a_name_that_kafka_refuses_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Both become parts of topic names."""
+    monkeypatch.setenv(name, value)
+    assert name in problems()
