@@ -11,7 +11,7 @@ from agents.analyse import Recipe
 from agents.analyser import Analyser
 from agents.grok.client import GrokAnalyser
 from agents.guards.breaker import CircuitBreaker
-from agents.local import LocalAnalyser
+from agents.local.analyser import LocalAnalyser
 from schemas.settings import Settings
 from streams.kafka_client import client_options
 from streams.pipeline.analyst_app import AnalystApp

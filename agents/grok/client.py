@@ -9,7 +9,7 @@ import aiohttp
 
 from agents.analyser import CallObserver
 from agents.grok.failures import CallFailure, failure_of_exception, failure_of_status
-from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, analysis_version, request_body
+from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate, analysis_version
 from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
 from agents.grok.request_body import PaidBody
 from agents.guards.breaker import CircuitBreaker, Permit
@@ -52,6 +52,7 @@ class GrokAnalyser:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._api_key = api_key
         self._model = model
+        self._template = RequestTemplate(model)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(_MAX_CONNECT_S, timeout_s / 2))
         self._breaker = breaker
         self._observer = observer
@@ -93,7 +94,7 @@ class GrokAnalyser:
 
         Raises Retryable (also while the breaker is open), Unprocessable (refused, or bad answers only) or Fatal.
         """
-        body, spent = request_body(text, self._model), Usage()
+        body, spent = self._template.body(text), Usage()
         bad: BadAnswer | None = None
         for _ in range(_ASKS):
             try:

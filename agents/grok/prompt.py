@@ -1,4 +1,4 @@
-"""The default profile: what Grok is told, and the schema its answer must follow. The wire format of requests."""
+"""The default profile (system prompt and answer schema), its analysis version, and the requests made from a profile."""
 
 import hashlib
 from typing import Any
@@ -13,7 +13,7 @@ from schemas.insight import (
     MAX_TOPICS,
 )
 
-#: First in each request and the same to the byte, since the provider caches prompts by their beginning.
+#: Comes first in each request and never varies, since the provider caches prompts by their prefix.
 SYSTEM_PROMPT = f"""\
 You analyse one customer conversation and answer with one JSON object, nothing else.
 
@@ -58,21 +58,31 @@ ANSWER_SCHEMA: dict[str, Any] = {
 
 
 def analysis_version(system_prompt: str, schema: dict[str, Any], model: str) -> str:
-    """16 hex digits that change with anything that changes the answers."""
+    """Returns 16 hex digits that change with every part of the profile."""
     profile = orjson.dumps([system_prompt, schema, model], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(profile).hexdigest()[:16]
 
 
-def request_body(text: str, model: str) -> bytes:
-    """The body of `POST /chat/completions` for one conversation; the user message is the text, unchanged."""
-    return orjson.dumps(
-        {
-            "model": model,
-            "messages": [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": text}],
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "insight", "strict": True, "schema": ANSWER_SCHEMA},
-            },
-            "temperature": 0,
-        }
-    )
+class RequestTemplate:
+    """Encodes the requests of one profile; everything but the conversation's text is encoded once."""
+
+    def __init__(self, model: str, system_prompt: str = SYSTEM_PROMPT, schema: dict[str, Any] = ANSWER_SCHEMA) -> None:
+        answer_format = {"name": "insight", "strict": True, "schema": schema}
+        self._model = model
+        self._system_message = _encoded({"role": "system", "content": system_prompt})
+        self._response_format = _encoded({"type": "json_schema", "json_schema": answer_format})
+
+    def body(self, text: str) -> bytes:
+        """Returns the body of `POST /chat/completions`; the user message is the unchanged text."""
+        return orjson.dumps(
+            {
+                "model": self._model,
+                "messages": [self._system_message, {"role": "user", "content": text}],
+                "response_format": self._response_format,
+                "temperature": 0,
+            }
+        )
+
+
+def _encoded(value: dict[str, Any]) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(value))

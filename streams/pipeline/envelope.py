@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from agents.text import canonical_text, text_key
+from agents.canonical_text import canonical_text, text_key
 from schemas.conversation import Conversation, decode_conversation
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Rejected, Unprocessable

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from agents.analyse import Recipe
 from agents.cache import AnswerCache
-from agents.prefilter import low_value
+from agents.prefilter.low_value import low_value
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Unprocessable
 from schemas.outcome import Analysed, Cached, Dead, Filtered, Outcome

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from agents.local import LocalInsights
+from agents.local.analyser import LocalInsights
 from schemas.insight import Insight
 from streams.standin.faults import FaultKind
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from agents.text import text_key
+from agents.canonical_text import text_key
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
 from streams.pipeline.home import home_partition

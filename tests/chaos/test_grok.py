@@ -6,14 +6,14 @@ import random
 import aiohttp
 import pytest
 
-from agents.grok.prompt import request_body
+from agents.grok.prompt import RequestTemplate
 from streams.standin.server import StandinConfig, serving
 from tests.chaos.grok import TROUBLES, Grok
 
 
 async def ask(session: aiohttp.ClientSession, number: int) -> None:
     try:
-        body = request_body(f"where is parcel {number}", "grok-x")
+        body = RequestTemplate("grok-x").body(f"where is parcel {number}")
         async with session.post("/v1/chat/completions", data=body, headers={"Authorization": "Bearer key"}) as response:
             await response.read()
     except aiohttp.ClientError:

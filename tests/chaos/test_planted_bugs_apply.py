@@ -18,10 +18,10 @@ import agents.grok.client
 import streams.pipeline.home
 import streams.sinks.postgres
 from agents.analyse import Recipe
+from agents.canonical_text import text_key
 from agents.grok.client import GrokAnalyser
 from agents.guards.breaker import CircuitBreaker
 from agents.guards.single_flight import SingleFlight
-from agents.text import text_key
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import InsightsError, Retryable
 from schemas.insight import Answer

@@ -11,7 +11,7 @@ import pytest
 from agents.analyser import Analyser, CallObserver
 from agents.grok.client import GrokAnalyser
 from agents.guards.breaker import CircuitBreaker
-from agents.local import LOCAL_MODEL, LocalAnalyser
+from agents.local.analyser import LOCAL_MODEL, LocalAnalyser
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.insight import MAX_SUMMARY_CHARS, MAX_TOPICS, Answer, Usage

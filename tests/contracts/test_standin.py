@@ -10,7 +10,7 @@ import msgspec
 import orjson
 import pytest
 
-from agents.grok.prompt import request_body
+from agents.grok.prompt import RequestTemplate
 from streams.standin.faults import FaultKind, FaultPlan, Marker
 from streams.standin.requests import check_key
 from streams.standin.server import StandinConfig, serving
@@ -29,7 +29,7 @@ class Standin:
     async def ask(self, text: str, key: str = ANN) -> int:
         """The reply's status once it was read whole; 0 when it was lost."""
         headers = {"Authorization": f"Bearer {key}"}
-        body = request_body(text, "grok-x")
+        body = RequestTemplate("grok-x").body(text)
         try:
             async with self.session.post("/v1/chat/completions", data=body, headers=headers) as response:
                 await response.read()

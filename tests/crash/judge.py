@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.structs import ConsumerRecord
 
-from agents.local import LocalInsights
+from agents.local.analyser import LocalInsights
 from tests.crash.evidence import Evidence, Place
 from tests.crash.workload import Item
 

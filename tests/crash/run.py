@@ -10,7 +10,7 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from agents.local import LocalInsights
+from agents.local.analyser import LocalInsights
 from schemas.kafka import Topics
 from streams.local.ports import free_port
 from streams.standin.faults import FaultKind, FaultPlan, Marker

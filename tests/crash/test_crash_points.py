@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from agents.local import LocalInsights
+from agents.local.analyser import LocalInsights
 from streams.local.kafka import Kafka
 from tests.crash.lives import Lives
 from tests.crash.points import POINTS

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 
-from agents.local import LocalInsights
+from agents.local.analyser import LocalInsights
 from schemas.kafka import DEFAULT_TENANT
 from tests.crash.evidence import Evidence
 from tests.crash.judge import Calls, Judge

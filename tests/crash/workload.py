@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.text import text_key
+from agents.canonical_text import text_key
 from schemas.kafka import DEFAULT_TENANT
 from streams.pipeline.home import home_partition
 

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from agents.text import text_key
+from agents.canonical_text import text_key
 from streams.local.kafka import Kafka
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu

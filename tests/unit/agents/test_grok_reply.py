@@ -1,15 +1,24 @@
 """Replies: what is accepted, what is cut or repaired, and what is refused by name."""
 
 import contextlib
+import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.grok.reply import MAX_EXTRA_BYTES, BadAnswer, UnreadableReply, read_reply
+from agents.grok.reply import (
+    MAX_EXTRA_BYTES,
+    BadAnswer,
+    UnreadableReply,
+    read_carefully,
+    read_quickly,
+    read_reply,
+)
 from schemas.errors import Unprocessable
 from schemas.insight import Insight, Usage
 
@@ -176,7 +185,7 @@ def test_a_reply_without_a_cost_is_priced_by_its_tokens() -> None:
     assert read_reply(body, cost_per_1k_usd=0.0015).usage.cost_usd_ticks == 30_000_000
 
 
-@pytest.mark.parametrize("junk", ["7", -3, None, [], {"a": 1}, True, 1e300])
+@pytest.mark.parametrize("junk", ["7", -3, None, [], {"a": 1}, True, 1e300, 10**400])
 def test_odd_statistics_do_not_spoil_a_good_answer(junk: Any) -> None:
     """The answer has been paid for; counts stay within what the database holds."""
     usage = read_reply(with_usage(prompt_tokens=junk, total_tokens=junk, cost_in_usd_ticks=junk)).usage
@@ -221,3 +230,86 @@ def test_any_bytes_are_an_insight_or_a_named_error(body: bytes) -> None:
     """Also what is no JSON, no UTF-8, nothing."""
     with contextlib.suppress(BadAnswer, Unprocessable):
         read_reply(body)
+
+
+USAGE = {"prompt_tokens": 432, "completion_tokens": 79, "total_tokens": 811, "cost_in_usd_ticks": 10_843_000}
+
+
+def test_the_usual_reply_is_read_quickly() -> None:
+    """Fields that this project does not know and escaped characters included."""
+    body = json.loads(reply(ANSWER | {"summary": "caf\u00e9 \U0001f621"}, finish_reason="stop"))
+    body |= {"usage": USAGE | {"num_sources_used": 0}, "id": "x", "system_fingerprint": None}
+    assert read_quickly(json.dumps(body).encode()) == read_carefully(json.dumps(body).encode(), None)
+
+
+COUNTS = [0, 1, 811, 811.0, 0.5, -1, 2**63 - 1, 2**63, 2.0**63, 10**30, None, True]
+TEXTS = st.text(st.sampled_from('ab \n\t\x1c\xa0\u2003\0\ud800\udfff\U0001f621"\\')) | st.sampled_from(
+    ["x" * 34, "x" * 35 + " x", "y" * 63 + "  z", "z" * 299 + " zz", "\0", "\\u0000", "\\ud800"]
+)
+SCORES = st.sampled_from([0, 1, -1, 2, -0.0, 0.1, 1e-320, 1.0000001, 2**64, None, True, "1"])
+#: What may differ from the usual reply: the part that holds the field, the field and its value.
+CHANGES = st.one_of(
+    st.tuples(st.just("answer"), st.sampled_from(["intent", "summary", "language"]), TEXTS),
+    st.tuples(st.just("answer"), st.just("topics"), st.lists(TEXTS | st.just("ab"), max_size=8)),
+    st.tuples(st.just("answer"), st.sampled_from(["sentiment_score", "confidence"]), SCORES),
+    st.tuples(st.just("answer"), st.sampled_from(["sentiment", "action_needed", "extra", "\0"]), JSON),
+    st.tuples(st.just("message"), st.just("refusal"), st.sampled_from([None, "", "No.", "No.", 0])),
+    st.tuples(st.just("choice"), st.just("finish_reason"), st.sampled_from(["length", "content_filter", "", None])),
+    st.tuples(st.just("usage"), st.sampled_from(list(USAGE)), st.sampled_from(COUNTS) | JSON),
+    st.tuples(st.just("body"), st.just("model"), TEXTS | st.sampled_from(["m" * 129, None, 7])),
+    st.tuples(st.just("body"), st.sampled_from(["usage", "choices", "object"]), JSON),
+)
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> bytes:
+    """The usual reply with up to three fields changed, and sometimes damaged as text."""
+    parts: dict[str, dict[str, Any]] = {
+        "answer": dict(ANSWER),
+        "message": {"role": "assistant"},
+        "choice": {"finish_reason": "stop"},
+        "usage": dict(USAGE),
+        "body": {"model": "grok-x"},
+    }
+    for part, field, value in draw(st.lists(CHANGES, max_size=3)):
+        parts[part][field] = value
+    ensure_ascii = draw(st.booleans())
+    content = draw(damaged(json.dumps(parts["answer"], ensure_ascii=ensure_ascii)))
+    choice = {"message": {"content": content} | parts["message"]} | parts["choice"]
+    whole = {"choices": [choice], "usage": parts["usage"]} | parts["body"]
+    return draw(damaged(json.dumps(whole, ensure_ascii=ensure_ascii))).encode(errors="surrogatepass")
+
+
+@st.composite
+def damaged(draw: st.DrawFn, text: str) -> str:
+    """The text; in one of five draws with a part cut out, repeated or overwritten."""
+    if draw(st.sampled_from([False] * 4 + [True])):
+        start, end = sorted(draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        inserts = [text[start:end], *'{}[],:"\\ 0-.eEu', "\0", "\x1f", "null", "NaN", "1e999", "\\ud800"]
+        text = text[:start] + draw(st.sampled_from(inserts)) + text[draw(st.sampled_from([start, start + 1, end])) :]
+    return text
+
+
+def outcome(read: Callable[[], Any]) -> str:
+    """What came of it, to the type of each number and the sign of each zero."""
+    try:
+        return repr(read())
+    except (BadAnswer, Unprocessable) as error:
+        return f"{error!r} {getattr(error, 'usage', None)}"
+
+
+@settings(max_examples=500)
+@given(replies(), st.sampled_from([None, 0.0015]))
+def test_reading_quickly_changes_no_result(body: bytes, cost_per_1k_usd: float | None) -> None:
+    """The insight, the usage, the model and every error are those of the careful way."""
+    assert outcome(lambda: read_reply(body, cost_per_1k_usd)) == outcome(lambda: read_carefully(body, cost_per_1k_usd))
+
+
+def test_reading_quickly_changes_no_usage() -> None:
+    """For all combinations of counts within the range, at its ends, beyond it and of other types."""
+    for prompt, total, ticks in itertools.product(COUNTS, repeat=3):
+        usage = USAGE | {"prompt_tokens": prompt, "total_tokens": total, "cost_in_usd_ticks": ticks}
+        body = json.dumps(json.loads(reply(finish_reason="stop")) | {"usage": usage}).encode()
+        assert outcome(lambda body=body: read_reply(body, 0.0015)) == outcome(
+            lambda body=body: read_carefully(body, 0.0015)
+        ), usage

@@ -1,22 +1,22 @@
-"""The local analyser: plausible, honest about itself, bounded."""
+"""The local analyser: plausible answers within the limits, marked as its own."""
 
 from datetime import UTC, datetime
 
-from agents.local import LOCAL_MODEL, LocalAnalyser, LocalInsights
+from agents.local.analyser import LOCAL_MODEL, LocalAnalyser, LocalInsights
 from schemas.insight import MAX_SUMMARY_CHARS, MAX_TOPICS, Usage
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-async def test_an_answer_names_its_maker_and_is_free() -> None:
-    """Nobody can take it for Grok's."""
+async def test_an_answer_names_the_local_model_and_is_free() -> None:
+    """It cannot be mistaken for one of Grok's."""
     answer = await LocalAnalyser(now=lambda: NOW).analyse("I love this")
     assert (answer.model, answer.usage, answer.analysed_at) == (LOCAL_MODEL, Usage(), NOW)
     assert answer.insight.confidence < 0.5
 
 
 def test_a_complaint_is_read_as_one() -> None:
-    """Sentiment, topics, intent, urgency and summary of a plain case."""
+    """Sentiment, topics, intent, urgency and summary of a clear case."""
     insight = LocalInsights().insight("My parcel never arrived, this is terrible. I want a refund immediately!")
     assert (insight.sentiment, insight.intent, insight.urgency) == ("negative", "request_refund", "high")
     assert {"delivery", "refund"} <= set(insight.topics)
@@ -24,14 +24,14 @@ def test_a_complaint_is_read_as_one() -> None:
     assert insight.action_needed
 
 
-def test_the_staffs_courtesy_is_not_the_customers_mood() -> None:
-    """Only what the customer says is scored, and roles are no topics."""
+def test_staff_messages_do_not_change_the_customers_sentiment() -> None:
+    """Only customer messages are scored, and roles are not read as topics."""
     insight = LocalInsights().insight("user: this is awful, I hate it\nagent: Great! Wonderful, thank you so much!")
     assert insight.sentiment == "negative"
     assert "staff" not in insight.topics
 
 
-def test_language_is_only_named_where_it_is_known() -> None:
+def test_language_is_und_unless_the_text_is_english() -> None:
     """`und` is BCP 47 for undetermined."""
     insights = LocalInsights()
     assert insights.insight("the parcel that you sent to me is broken").language == "en"
@@ -39,7 +39,7 @@ def test_language_is_only_named_where_it_is_known() -> None:
 
 
 def test_every_text_keeps_to_the_limits() -> None:
-    """Empty, foreign, huge: nothing fails, nothing is longer than allowed."""
+    """Empty, foreign and huge texts neither fail nor exceed a limit."""
     for text in ("", "退款", "\n", "refund account login outage bug order flight " * 3_000, "x" * 100_000):
         insight = LocalInsights().insight(text)
         assert len(insight.summary) <= MAX_SUMMARY_CHARS
@@ -48,6 +48,6 @@ def test_every_text_keeps_to_the_limits() -> None:
 
 
 def test_the_version_is_the_same_in_every_process() -> None:
-    """Kept answers are found again after a restart."""
+    """Cached answers are found after a restart."""
     assert LocalAnalyser().version == LocalAnalyser().version
     assert len(LocalAnalyser().version) == 16

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.prefilter import MAX_LOW_VALUE_CHARS, low_value
+from agents.prefilter.low_value import MAX_LOW_VALUE_CHARS, low_value
 from schemas.outcome import FilterReason
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agents.prefilter import low_value
-from agents.text import canonical_text
+from agents.canonical_text import canonical_text
+from agents.prefilter.low_value import low_value
 from schemas.conversation import Conversation, decode_conversation
 from schemas.errors import Fatal
 from streams.demo import sample

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agents.text import text_key
+from agents.canonical_text import text_key
 from schemas.conversation import Conversation, decode_conversation
 from streams.gateway.record import conversation_record
 

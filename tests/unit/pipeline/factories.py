@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from agents.text import text_key
+from agents.canonical_text import text_key
 from schemas.kafka import Origin
 from streams.pipeline.home import home_partition
 from streams.pipeline.record import Record, read_record

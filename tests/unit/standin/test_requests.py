@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from agents.grok.prompt import request_body
+from agents.grok.prompt import RequestTemplate
 from schemas.errors import Rejected
 from streams.standin.requests import check_key, read_question
 
@@ -33,15 +33,15 @@ def test_a_caller_is_known_by_its_key_without_the_key() -> None:
 
 def test_the_clients_own_request_is_understood() -> None:
     """The user message is the text."""
-    question = read_question(request_body("a text", "grok-x"), ("grok-x",))
+    question = read_question(RequestTemplate("grok-x").body("a text"), ("grok-x",))
     assert (question.model, question.text) == ("grok-x", "a text")
 
 
 def test_a_model_that_does_not_exist_is_404_only_where_models_are_configured() -> None:
     """Without a list every model exists."""
-    assert read_question(request_body("a text", "grok-y"), ()).model == "grok-y"
+    assert read_question(RequestTemplate("grok-y").body("a text"), ()).model == "grok-y"
     with pytest.raises(Rejected) as raised:
-        read_question(request_body("a text", "grok-y"), ("grok-x",))
+        read_question(RequestTemplate("grok-y").body("a text"), ("grok-x",))
     assert raised.value.status == 404
 
 
@@ -57,7 +57,7 @@ def test_a_model_that_does_not_exist_is_404_only_where_models_are_configured() -
 )
 def test_a_request_of_another_form_is_refused(change: dict[str, object], status: int) -> None:
     """A client that leaves out the schema or the system prompt is found out by its tests."""
-    body = orjson.dumps(orjson.loads(request_body("a text", "grok-x")) | change)
+    body = orjson.dumps(orjson.loads(RequestTemplate("grok-x").body("a text")) | change)
     with pytest.raises(Rejected) as raised:
         read_question(body, ())
     assert raised.value.status == status

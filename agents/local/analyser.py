@@ -1,4 +1,4 @@
-"""The analyser that costs nothing and asks nobody: VADER for sentiment, keyword tables for the rest."""
+"""LocalAnalyser: a free analyser without network calls, with VADER for sentiment and keyword tables for the rest."""
 
 import hashlib
 import re
@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from agents import keywords
+from agents.local import keywords
 from schemas.insight import MAX_SUMMARY_CHARS, Answer, Insight, Sentiment, Usage
 
-#: No model of a provider: rows and events must not pass for Grok's.
+#: The model name in rows and events, which must not be mistaken for one of Grok's.
 LOCAL_MODEL = "local-vader"
-#: VADER's authors draw the lines between negative, neutral and positive here.
+#: The threshold that VADER's authors recommend for neutral.
 _NEUTRAL_BELOW = 0.05
-#: Shares of negative and positive words from which a text is called mixed.
+#: A text is mixed when both its negative and its positive share reach this.
 _MIXED_FROM = 0.2
-#: A conversation shows what it is about early on; VADER's time grows with the square of the words.
+#: The beginning of a conversation shows its subject. VADER's time grows with the square of the number of words.
 _MAX_READ_CHARS = 8_000
 _MAX_SCORED_CHARS = 2_000
-#: Who speaks for the company: their courtesy says nothing of the customer's mood.
+#: Roles that speak for the company: their courtesy says nothing about the customer's sentiment.
 _STAFF_ROLES = frozenset({"agent", "assistant", "bot", "operator", "support", "system"})
 
 _SENTENCE = re.compile(r".+?[.!?](?=\s|$)|.+")
@@ -27,16 +27,16 @@ _ACTIONS = frozenset({"inform", "give_praise"})
 
 
 class LocalInsights:
-    """Canonical text to Insight, deterministic; the lexicon is loaded once per object."""
+    """Derives an Insight from a canonical text, deterministically. Each object loads the lexicon once."""
 
     def __init__(self) -> None:
         self._vader = SentimentIntensityAnalyzer()
 
     def insight(self, text: str) -> Insight:
-        """Confidence is low on purpose: words are counted, nothing is understood."""
-        said = _said_by_customer(text[:_MAX_READ_CHARS])
-        lowered = said.lower()
-        scores = self._vader.polarity_scores(said[:_MAX_SCORED_CHARS])
+        """Returns the insight; its confidence is low because keywords are counted, not understood."""
+        customer_text = _customer_text(text[:_MAX_READ_CHARS])
+        lowered = customer_text.lower()
+        scores = self._vader.polarity_scores(customer_text[:_MAX_SCORED_CHARS])
         intent = keywords.intent(lowered)
         return Insight(
             sentiment=_sentiment(scores),
@@ -44,7 +44,7 @@ class LocalInsights:
             topics=keywords.topics(lowered),
             intent=intent,
             urgency=keywords.urgency(lowered),
-            summary=_first_sentence(said),
+            summary=_first_sentence(customer_text),
             action_needed=intent not in _ACTIONS,
             confidence=0.3,
             language="en" if keywords.is_english(lowered) else "und",
@@ -52,7 +52,7 @@ class LocalInsights:
 
 
 class LocalAnalyser:
-    """Implements agents.analyser.Analyser; an answer takes about a millisecond of this thread."""
+    """Implements agents.analyser.Analyser; an answer blocks the event loop for about a millisecond."""
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._insights = LocalInsights()
@@ -61,11 +61,11 @@ class LocalAnalyser:
 
     @property
     def version(self) -> str:
-        """Changes with RULES_VERSION."""
+        """The analysis version, which changes with RULES_VERSION."""
         return self._version
 
     async def analyse(self, text: str) -> Answer:
-        """Never fails, and is free."""
+        """Returns the answer, which costs nothing; never raises."""
         return Answer(self._insights.insight(text), Usage(), LOCAL_MODEL, self._now())
 
 
@@ -77,15 +77,15 @@ def _sentiment(scores: dict[str, float]) -> Sentiment:
     return "positive" if scores["compound"] > 0 else "negative"
 
 
-def _said_by_customer(text: str) -> str:
-    """The messages without their roles, and without the staff's where anyone else speaks."""
+def _customer_text(text: str) -> str:
+    """Returns the messages without roles, and without staff messages unless there are no others."""
     if "\n" not in text:
         return text
     turns = [line.partition(": ") for line in text.split("\n")]
-    customer = [said for role, _, said in turns if role.lower() not in _STAFF_ROLES]
-    return "\n".join(customer or [said for _, _, said in turns])
+    customer = [turn for role, _, turn in turns if role.lower() not in _STAFF_ROLES]
+    return "\n".join(customer or [turn for _, _, turn in turns])
 
 
-def _first_sentence(said: str) -> str:
-    sentence = _SENTENCE.match(said.lstrip())
+def _first_sentence(text: str) -> str:
+    sentence = _SENTENCE.match(text.lstrip())
     return sentence[0][:MAX_SUMMARY_CHARS] if sentence else ""

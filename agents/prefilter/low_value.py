@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from agents.small_talk import is_small_talk
+from agents.prefilter.small_talk import is_small_talk
 from schemas.outcome import FilterReason
 
 #: Longer texts are kept unless they are one repeated character: nobody says only "thanks" in so many words.

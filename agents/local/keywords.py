@@ -1,6 +1,6 @@
-"""Keyword rules of the local analyser: tables and how to read them. English only, and meant to be free, not clever.
+"""The local analyser's keyword tables and the functions that apply them. English only.
 
-Whoever changes anything here raises RULES_VERSION, since answers that were kept are served by it.
+Raise RULES_VERSION with every change here: it is part of the analysis version, under which cached answers are served.
 """
 
 import re
@@ -30,7 +30,7 @@ _URGENCIES: dict[Urgency, str] = {
     "high": "urgent,urgently,asap,immediately,right now,right away,lawyer,locked out,outage,today,deadline",
     "medium": "problem,issue,broken,error,failed,refund,cancel,complaint,not working,doesn't work,waiting",
 }
-#: The first that matches wins: from the most telling to the least.
+#: The first match wins, so the most specific intents come first.
 _INTENTS = {
     "request_refund": "refund,money back,reimburse,chargeback",
     "cancel": "cancel,cancellation,unsubscribe,terminate,close my account",
@@ -54,24 +54,24 @@ _COMMON_ENGLISH = re.compile(r"\b(?:the|and|is|are|was|to|of|my|you|i|it|not|hav
 
 
 def topics(lowered: str) -> tuple[str, ...]:
-    """At most MAX_TOPICS topics named in the lower-case text, the most often named first."""
+    """Returns up to MAX_TOPICS topics mentioned in the lower-case text, the most frequent first."""
     counts = {topic: len(pattern.findall(lowered)) for topic, pattern in _TOPIC_PATTERNS.items()}
     named = sorted((topic for topic, count in counts.items() if count), key=lambda topic: -counts[topic])
     return tuple(named[:MAX_TOPICS])
 
 
 def urgency(lowered: str) -> Urgency:
-    """The highest urgency that a keyword speaks for, else low."""
+    """Returns the highest urgency that one of its keywords indicates, or low."""
     return next((level for level, pattern in _URGENCY_PATTERNS.items() if pattern.search(lowered)), "low")
 
 
 def intent(lowered: str) -> str:
-    """The most telling intent, else `ask_question` where there is a question mark, else `inform`."""
+    """Returns the first intent with a keyword in the text, else `ask_question` if it has a "?", else `inform`."""
     fallback = "ask_question" if "?" in lowered else "inform"
     return next((name for name, pattern in _INTENT_PATTERNS.items() if pattern.search(lowered)), fallback)
 
 
 def is_english(lowered: str) -> bool:
-    """True where common English words make up a fair part; short texts are rather not told."""
+    """Returns whether at least a tenth of the words are common English ones; False for fewer than four words."""
     words = lowered.split()
     return len(words) >= 4 and len(_COMMON_ENGLISH.findall(lowered)) >= max(2, len(words) // 10)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.text import canonical_text, text_key
+from agents.canonical_text import canonical_text, text_key
 from schemas.conversation import Conversation, Message
 
 

@@ -1,0 +1,1 @@
+"""Rules that filter out conversations of too little value for a call."""
