@@ -149,9 +149,7 @@ class Analyst:
             now=now,
         )
         self._rehoming = Stage("rehoming", self._rehome, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
-        self._rows = Stage(
-            "rows", self._store, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s, workers=ROW_WRITERS
-        )
+        self._rows = Stage("rows", self._store, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s, workers=ROW_WRITERS)
         self._blocked_rows = Stage("blocked_rows", self._store_blocked, fail, max_batch=MAX_ROWS_BATCH)
         self._events = Stage("events", self._announce, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
         self._dead_letters = Stage("dead_letters", self._bury, fail, max_batch=MAX_PRODUCE_BATCH)
@@ -249,7 +247,8 @@ class Analyst:
 
     def _repartition(self, jobs: list[Job]) -> list[Job]:
         """Equal texts must meet in one partition. A record is sent on once, and from then on analysed where it is."""
-        owned, others = [], []
+        owned: list[Job] = []
+        others: list[Job] = []
         for job in jobs:
             here = job.was_rehomed or owner_partition(job.text_key.encode(), self.partitions) == job.tracker.partition
             (owned if here else others).append(job)
@@ -341,7 +340,7 @@ class Analyst:
         for job in jobs:
             if job.is_wanted:
                 job.is_finished = True
-                job.tracker.finish(job.record.offset)
+                job.tracker.finish(job.source.offset)
                 self._open_records -= 1
                 self._open_bytes -= job.size_bytes
         self._has_room.set()
@@ -371,7 +370,9 @@ class Analyst:
         )
 
 
-async def _send(sender: Sender, jobs: Sequence[Job]) -> AsyncIterator[tuple[list[Job], list[tuple[Job, Unprocessable]]]]:
+async def _send(
+    sender: Sender, jobs: Sequence[Job]
+) -> AsyncIterator[tuple[list[Job], list[tuple[Job, Unprocessable]]]]:
     """Sends jobs until the brokers have all of them: yields what was sent, and what is refused for good."""
     attempt = 0
     while wanted := [job for job in jobs if job.is_wanted]:

@@ -1,7 +1,7 @@
-"""Step 1, decode: a Kafka record becomes a Job, with a checked conversation or the reason why it is dead."""
+"""Step 1, decode: a Kafka record becomes a checked conversation, or gets the reason why it is dead."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -58,70 +58,41 @@ class Tracker(Protocol):
         """The record at `offset` is durable in every sink."""
 
 
-class Job:
-    """One record from its admission to its last confirmation.
+class Record:
+    """One record of an input topic, and what was decoded from it.
 
     `origin`, `key` and `headers` are those of the first reading, also for a record that was rehomed; `received_at` is
-    the same however often the record is read. `tenant` to `text_key` are there once the record is decoded.
+    the same however often the record is read. `id`, `tenant`, `text` and `text_key` are there once it is decoded.
     """
 
-    __slots__ = (
-        "conversation",
-        "id",
-        "is_finished",
-        "origin",
-        "outcome",
-        "received_at",
-        "record",
-        "result",
-        "tenant",
-        "text",
-        "text_key",
-        "tracker",
-        "was_rehomed",
-    )
+    __slots__ = ("conversation", "id", "origin", "received_at", "source", "tenant", "text", "text_key", "was_rehomed")
 
     id: str
     tenant: str
     text: str
     text_key: str
-    origin: Origin
-    received_at: datetime
-    outcome: Outcome
-    result: ConversationResult
 
-    def __init__(self, tracker: Tracker, record: KafkaRecord, *, was_rehomed: bool) -> None:
-        self.tracker = tracker
-        self.record = record
+    def __init__(self, source: KafkaRecord, *, was_rehomed: bool) -> None:
+        self.source = source
         self.was_rehomed = was_rehomed
-        self.is_finished = False
         self.conversation: Conversation | None = None
-        headers = record.headers
-        named = dict(headers) if headers else {}
-        self.origin = _origin(record, named) if was_rehomed else Origin(record.topic, record.partition, record.offset)
-        self.received_at = _received_at(record, named)
-
-    @property
-    def is_wanted(self) -> bool:
-        """False once it is finished, or its partition was revoked: the next owner reads the record again."""
-        return not (self.is_finished or self.tracker.is_revoked)
-
-    @property
-    def size_bytes(self) -> int:
-        """What the record holds in memory, about."""
-        return len(self.record.value or b"") + len(self.record.key or b"")
+        headers = dict(source.headers) if source.headers else {}
+        own = Origin(source.topic, source.partition, source.offset)
+        # Only in the topic that workers alone write are these headers ours; elsewhere they may be anyone's.
+        self.origin = (_first_origin(headers) or own) if was_rehomed else own
+        self.received_at = _received_at(headers, source.timestamp)
 
     @property
     def key(self) -> bytes | None:
         """The key at the first reading."""
-        if self.was_rehomed and self.origin.topic != self.record.topic:
-            return dict(self.record.headers).get(REHOMED_KEY)
-        return self.record.key
+        if self.was_rehomed and self.origin.topic != self.source.topic:
+            return dict(self.source.headers).get(REHOMED_KEY)
+        return self.source.key
 
     @property
     def headers(self) -> Headers:
         """The record's headers without those of the rehoming."""
-        return [(name, value) for name, value in self.record.headers or () if not name.startswith(_REHOMED_PREFIX)]
+        return [(name, value) for name, value in self.source.headers or () if not name.startswith(_REHOMED_PREFIX)]
 
     @property
     def occurred_at(self) -> datetime:
@@ -131,7 +102,7 @@ class Job:
 
     def header(self, name: str) -> str | None:
         """The last header of that name, or None where there is none or it is not UTF-8."""
-        return _text(dict(self.record.headers or ()).get(name))
+        return header_text(self.source.headers, name)
 
     def rehoming_headers(self) -> Headers:
         """Headers for the way to the owner partition: its own, the time of receipt, its first origin and key."""
@@ -147,29 +118,69 @@ class Job:
         return headers
 
 
-def decode(job: Job) -> None:
+class Job(Record):
+    """A record from its admission to its last confirmation."""
+
+    __slots__ = ("is_finished", "outcome", "result", "tracker")
+
+    outcome: Outcome
+    result: ConversationResult
+
+    def __init__(self, tracker: Tracker, source: KafkaRecord, *, was_rehomed: bool) -> None:
+        super().__init__(source, was_rehomed=was_rehomed)
+        self.tracker = tracker
+        self.is_finished = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """False once it is finished, or its partition was revoked: the next owner reads the record again."""
+        return not (self.is_finished or self.tracker.is_revoked)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the record holds in memory, about."""
+        return len(self.source.value or b"") + len(self.source.key or b"")
+
+
+def decode(record: Record) -> None:
     """Sets conversation, id, tenant, text and text key.
 
     Raises Unprocessable with the dead letter's reason; the detail names the field and never quotes the value.
     """
-    record = job.record
-    tenant = (job.header(Header.TENANT) if record.headers else None) or DEFAULT_TENANT
+    source = record.source
+    tenant = (record.header(Header.TENANT) if source.headers else None) or DEFAULT_TENANT
     if tenant != DEFAULT_TENANT and not _TENANT.fullmatch(tenant):
         raise Unprocessable(DeadLetterReason.BAD_TENANT, "tenant: 1 to 64 letters, digits, dots, dashes")
     try:
-        conversation = decode_conversation(record.value or b"", require_id=True)
+        conversation = decode_conversation(source.value or b"", require_id=True)
     except Rejected as error:
         reason = _REASON_OF_STATUS.get(error.status, DeadLetterReason.INVALID)
         field = f"{error.field}: " if error.field else ""
         raise Unprocessable(reason, f"{field}{error.detail} ({error.code})") from error
     assert conversation.id is not None, "decode_conversation(require_id=True) refuses a record without an id"
-    job.text = canonical_text(conversation)
-    job.text_key = text_key(tenant, job.text)
-    job.tenant, job.id, job.conversation = tenant, conversation.id, conversation
+    record.text = canonical_text(conversation)
+    record.text_key = text_key(tenant, record.text)
+    record.tenant, record.id, record.conversation = tenant, conversation.id, conversation
 
 
-def _origin(record: KafkaRecord, headers: dict[str, bytes]) -> Origin:
-    """Only in the topic that workers alone write are these headers ours; elsewhere they may be anyone's."""
+def header_text(headers: Sequence[tuple[str, bytes]] | None, name: str) -> str | None:
+    """The last header of that name, or None where there is none or it is not UTF-8."""
+    return _text(dict(headers or ()).get(name))
+
+
+def as_time(timestamp_ms: int | None) -> datetime:
+    """The time of a record's time stamp, which a producer may set to any 64-bit number.
+
+    What is no time of ours counts as the epoch, so that it stays the same however often the record is read.
+    """
+    try:
+        time = datetime.fromtimestamp((timestamp_ms or 0) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return _EPOCH
+    return time if FIRST_YEAR <= time.year <= LAST_YEAR else _EPOCH
+
+
+def _first_origin(headers: Mapping[str, bytes]) -> Origin | None:
     try:
         return Origin(
             topic=headers[REHOMED_TOPIC].decode(),
@@ -177,10 +188,10 @@ def _origin(record: KafkaRecord, headers: dict[str, bytes]) -> Origin:
             offset=int(headers[REHOMED_OFFSET]),
         )
     except (KeyError, ValueError):
-        return Origin(record.topic, record.partition, record.offset)
+        return None
 
 
-def _received_at(record: KafkaRecord, headers: dict[str, bytes]) -> datetime:
+def _received_at(headers: Mapping[str, bytes], timestamp_ms: int) -> datetime:
     """`ce_time` where that is a time, else the record's own time stamp."""
     stated = _text(headers.get(Header.TIME))
     if stated is not None:
@@ -191,17 +202,7 @@ def _received_at(record: KafkaRecord, headers: dict[str, bytes]) -> datetime:
         else:
             if FIRST_YEAR <= time.year <= LAST_YEAR:
                 return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    return _as_time(record.timestamp)
-
-
-def _as_time(timestamp_ms: int | None) -> datetime:
-    """A producer may stamp its records with any 64-bit number; what is no time of ours counts as the epoch, so that it
-    stays the same however often the record is read."""
-    try:
-        time = datetime.fromtimestamp((timestamp_ms or 0) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return _EPOCH
-    return time if FIRST_YEAR <= time.year <= LAST_YEAR else _EPOCH
+    return as_time(timestamp_ms)
 
 
 def _text(value: bytes | None) -> str | None:

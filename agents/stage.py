@@ -100,9 +100,11 @@ class Stage(Generic[T]):
     async def _work_on(self, batch: list[T]) -> None:
         for attempt in range(DEFECT_ATTEMPTS):
             try:
-                return await self._work(batch)
+                await self._work(batch)
+                return
             except Fatal as error:
-                return self._fail(error)
+                self._fail(error)
+                return
             except Exception as error:  # a defect of ours: the batch is held back, and nothing behind it is lost
                 log.exception("stage_failed", stage=self.name, attempt=attempt + 1)
                 failure = error

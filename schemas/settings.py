@@ -46,6 +46,15 @@ class Settings(BaseSettings):
         max_length=100,
         description="consumer group of the workers; TOPIC_PREFIX followed by grok-insights if unset",
     )
+    kafka_session_timeout_s: float = Field(
+        10,
+        ge=1,
+        le=300,
+        description="seconds without a heartbeat after which a worker is replaced; Apache Kafka refuses less than 6",
+    )
+    kafka_rebalance_timeout_s: float = Field(
+        12, ge=2, le=300, description="seconds a worker has to rejoin the group; half of it is for calls in flight"
+    )
     topic_partitions: int = Field(8, ge=1, le=1000, description="partitions of each topic, used by `topics`")
     topic_replication_factor: int = Field(1, ge=1, le=9, description="replicas of each partition, used by `topics`")
 
@@ -64,7 +73,10 @@ class Settings(BaseSettings):
     grok_cost_per_1k: float | None = Field(
         None, ge=0, description="USD per 1,000 tokens, where a reply names no cost of its own"
     )
-    max_in_flight: int = Field(512, ge=1, le=100_000, description="conversations in work at once, per worker")
+    max_in_flight: int = Field(512, ge=1, le=100_000, description="calls in flight at once, per worker")
+    linger_ms: float = Field(
+        5, ge=0, le=1000, description="milliseconds for which answers, rows and events gather into one batch"
+    )
     cooldown_seconds: float = Field(10, gt=0, description="pause of the circuit breaker, in seconds")
     breaker_errors: int = Field(5, ge=1, description="errors in a row that open the circuit breaker")
     cache_ttl_days: float = Field(30, gt=0, description="how long an answer serves equal texts, in days")

@@ -6,9 +6,11 @@
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from faust.types import StreamT
 
 from agents.analyser import Analyser
 from agents.analyst import Analyst, AnalystOptions, Sinks
@@ -23,7 +25,7 @@ from streams.engine.app import InputChannel, WorkerApp, faust_connection
 from streams.kafka.clients import client_options
 from streams.kafka.lag import LogLag
 from streams.kafka.log_reader import LogReader
-from streams.kafka.producer import BatchProducer
+from streams.kafka.producer import ConfirmedProducer
 from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.events import EventSink
 from streams.sinks.rehomed import RehomedSink
@@ -63,7 +65,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         **faust_connection(options, settings.data_dir),
     )
 
-    producer, dead_letter_producer = BatchProducer(options), BatchProducer(options, compression="gzip")
+    producer, dead_letter_producer = ConfirmedProducer(options), ConfirmedProducer(options, compression="gzip")
     rows = RowSink(settings.database_url.get_secret_value())
     sinks = Sinks(
         rows=rows,
@@ -96,7 +98,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
 
     # The name is written out: Faust would derive it from the module's path.
     @app.agent(channel, name="analyst")
-    async def analyst_agent(fetches: AsyncIterator[Fetch]) -> None:
+    async def analyst_agent(fetches: StreamT[Fetch]) -> None:
         async for fetch in fetches:
             intake.process(fetch)
 
@@ -113,7 +115,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health),
         *(log_reader, producer, dead_letter_producer, rows),
         *([analyser] if isinstance(analyser, GrokAnalyser) else []),
-        LagMetrics(LogLag(log_reader)),
+        LagMetrics(LogLag(log_reader, topics.inputs)),
         analyst,
         rebalance,
     ]

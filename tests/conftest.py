@@ -14,7 +14,7 @@ from streams.local.kafka import Kafka, kafka_available
 from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
-from streams.migrations import migrate_database
+from streams.postgres.migrations import migrate_database
 
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
 REQUIRED = os.environ.get("GROK_INSIGHTS_TEST_REQUIRE", "").split(",")

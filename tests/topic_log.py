@@ -5,7 +5,7 @@ import asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from streams.pipeline.log_reader import LogReader
+from streams.kafka.log_reader import LogReader
 from tests.support.topics import TOPICS
 
 DEADLINE_S = 30

@@ -12,7 +12,7 @@ from agents.grok.failures import CallFailure, failure_of_exception, failure_of_s
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate, analysis_version
 from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
 from agents.grok.request_body import PaidBody
-from agents.guards.breaker import CircuitBreaker, Permit
+from agents.limits.breaker import CircuitBreaker, Permit
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 from schemas.insight import Answer, Usage

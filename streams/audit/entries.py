@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
+from agents.decode import Record, decode
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.kafka import Header, Origin
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
 from streams.dlq.letter import read_letter
-from streams.pipeline.envelope import open_envelope
-from streams.pipeline.record import Record, read_record
 
 #: What a letter says of a record whose id could not be read, or whose row Postgres refuses: no row is due then.
 ROWLESS_REASONS = frozenset(
@@ -94,14 +93,7 @@ def row_entry(
 
 def record_entry(found: ConsumerRecord, *, is_due: bool, is_rehomed: bool = False) -> Entry:
     """Of a record of an input topic: a COPY where it stands for a record of another place."""
-    record = read_record(
-        _own_place(found),
-        key=found.key,
-        value=found.value,
-        headers=found.headers,
-        timestamp_s=found.timestamp / 1000.0,
-        is_rehomed=is_rehomed,
-    )
+    record = Record(found, was_rehomed=is_rehomed)
     place = record.origin if _is_storable(record.origin) else _own_place(found)
     key, occurred_us = _opened(record, place)
     kind = Kind.RECORD if place == _own_place(found) else Kind.COPY
@@ -120,8 +112,7 @@ def letter_entry(found: ConsumerRecord) -> Entry:
     if letter.origin is None:
         return _nameless(_own_place(found), Kind.LETTER)
     place = letter.origin
-    record = read_record(place, key=None, value=letter.value, headers=letter.headers, timestamp_s=None)
-    key, _ = _opened(record, place)
+    key, _ = _opened(Record(found, was_rehomed=False), place)
     is_rowless = letter.reason in ROWLESS_REASONS
     return Entry(
         key, Kind.LETTER, place.topic, place.partition, place.offset, int(is_rowless), 0, _microseconds(letter.at)
@@ -142,10 +133,10 @@ def event_entry(found: ConsumerRecord) -> Entry:
 def _opened(record: Record, place: Origin) -> tuple[bytes, int]:
     """Key and time of what a record holds, by the same reading as the worker's."""
     try:
-        envelope = open_envelope(record)
+        decode(record)
     except Unprocessable:
         return _nameless_key(place), 0
-    return conversation_key(envelope.tenant, envelope.id), _microseconds(envelope.occurred_at)
+    return conversation_key(record.tenant, record.id), _microseconds(record.occurred_at)
 
 
 def _nameless(place: Origin, kind: Kind) -> Entry:

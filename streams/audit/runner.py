@@ -15,9 +15,9 @@ from streams.audit.judge import Judge
 from streams.audit.rows_reading import check_database, row_entries
 from streams.audit.topics_reading import TopicsReading
 from streams.audit.workbook import Workbook
-from streams.pipeline.lag import ConnectingLag
+from streams.kafka.lag import ConnectingLag
+from streams.kafka.scan import check_topics
 from streams.progress import Display
-from streams.topic_scan import check_topics
 
 ASK_EVERY_S = 0.5
 #: How many entries the judge takes between two signs of life.

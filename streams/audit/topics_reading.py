@@ -15,8 +15,8 @@ from streams.audit.holdings import Holdings, Span
 from streams.audit.standing import Standing
 from streams.audit.wholeness import Whole, read_wholeness
 from streams.dlq.letter import REPLAY_LETTER
-from streams.pipeline.log_reader import LogReader
-from streams.topic_scan import STALLED_AFTER_S, bounds, scan
+from streams.kafka.log_reader import LogReader
+from streams.kafka.scan import STALLED_AFTER_S, bounds, scan
 
 #: Of each partition in one answer; the client keeps that much of every partition of a topic at hand.
 FETCH_BYTES = 256 * 1024

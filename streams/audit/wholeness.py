@@ -9,7 +9,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.kafka import Topics
 from streams.audit.entries import stamp_us
-from streams.pipeline.log_reader import LogReader
+from streams.kafka.log_reader import LogReader
 
 #: How far the clocks of those who write may lie apart: near the edge of retention an absence proves nothing.
 CLOCKS_APART_US = 5_000_000

@@ -9,7 +9,7 @@ from schemas.settings_file import load_settings
 from streams.audit.report import document, print_report
 from streams.audit.runner import run_audit
 from streams.commands.output import print_json, run
-from streams.kafka_client import client_options
+from streams.kafka.clients import client_options
 from streams.progress import display_on_stderr
 from streams.telemetry.log import configure_logging
 

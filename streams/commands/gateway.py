@@ -4,8 +4,8 @@ from schemas.settings import Settings
 from schemas.settings_file import load_settings
 from streams.commands.output import run
 from streams.gateway.run import run_gateway
-from streams.kafka_client import client_options
-from streams.pipeline.lag import ConnectingLag
+from streams.kafka.clients import client_options
+from streams.kafka.lag import ConnectingLag
 from streams.telemetry.lag_metrics import LagMetrics
 from streams.telemetry.log import configure_logging
 

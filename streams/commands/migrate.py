@@ -6,7 +6,7 @@ import typer
 
 from schemas.settings_file import load_settings
 from streams.commands.output import print_json
-from streams.migrations import migrate_database
+from streams.postgres.migrations import migrate_database
 
 
 def migrate(

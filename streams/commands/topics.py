@@ -7,8 +7,8 @@ import typer
 
 from schemas.settings_file import load_settings
 from streams.commands.output import print_json, run
-from streams.kafka_client import client_options
-from streams.topics_maker import make_topics
+from streams.kafka.admin import make_topics
+from streams.kafka.clients import client_options
 
 
 def topics(

@@ -2,8 +2,8 @@
 
 from schemas.settings_file import load_settings
 from streams.commands.output import run
-from streams.run_worker import run_worker
 from streams.telemetry.log import configure_logging
+from streams.worker.main import run_worker
 
 
 def worker() -> None:

@@ -5,17 +5,18 @@ from typing import Protocol
 
 from aiokafka.structs import RecordMetadata
 
+from agents.limits.retry import Backoff, retry
 from schemas.errors import Fatal, Retryable
 from streams.dlq.broker_errors import REFUSALS
-from streams.pipeline.attempts import until_done
-from streams.sinks.producer import Headers
+from streams.kafka.producer import Headers
 
 #: A broker that restarts is back by then; longer, and the person should look.
 CONFIRM_WITHIN_S = 30.0
+BACKOFF = Backoff(base_s=0.2, cap_s=30.0)
 
 
 class Sender(Protocol):
-    """Returns when the brokers have the record; see streams.sinks.producer.ConfirmedProducer."""
+    """Returns when the brokers have the record; see streams.kafka.producer.ConfirmedProducer."""
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> RecordMetadata: ...
 
@@ -43,7 +44,7 @@ async def confirmed(
 
     try:
         async with asyncio.timeout(CONFIRM_WITHIN_S):
-            return await until_done(attempt, lambda: True)
+            return await retry(attempt, BACKOFF, lambda: True)
     except TimeoutError as error:
         hint = "look at the brokers, then run it again: it goes on where it stopped"
         raise Fatal("the brokers do not confirm", f"{last}, for {CONFIRM_WITHIN_S:g} s", hint) from error

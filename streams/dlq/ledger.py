@@ -23,7 +23,7 @@ import msgspec
 from schemas.instant import Instant
 from schemas.kafka import Origin, Topics
 from streams.dlq.letter import Letter, LetterId, parse_letter_id
-from streams.topic_scan import bounds, scan
+from streams.kafka.scan import bounds, scan
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
+from agents.decode import Headers, as_time, header_text
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
-from streams.pipeline.record import Headers, read_record
 from streams.sinks.dead_letters import TRUNCATED
 
 #: Names the letter that a record in `conversations` was made of. Nothing acts on it: it is there for whoever looks.
@@ -136,9 +136,8 @@ def _origin(headers: Mapping[str, bytes | None]) -> Origin | None:
 
 
 def _tenant(headers: Headers) -> str:
-    """As the pipeline reads it, but for its check."""
-    record = read_record(Origin("", 0, 0), key=None, value=None, headers=headers, timestamp_s=None)
-    return record.header(Header.TENANT) or DEFAULT_TENANT
+    """As a worker reads it, but for its check."""
+    return header_text(headers, Header.TENANT) or DEFAULT_TENANT
 
 
 def _time(headers: Mapping[str, bytes | None], name: str, timestamp_ms: int) -> datetime:
@@ -146,7 +145,5 @@ def _time(headers: Mapping[str, bytes | None], name: str, timestamp_ms: int) -> 
     try:
         at = datetime.fromisoformat(_text(headers, name))
     except ValueError:
-        return read_record(
-            Origin("", 0, 0), key=None, value=None, headers=None, timestamp_s=timestamp_ms / 1000
-        ).received_at
+        return as_time(timestamp_ms)
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

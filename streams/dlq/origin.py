@@ -11,7 +11,7 @@ from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.kafka import Topics
 from streams.dlq.letter import Letter
-from streams.pipeline.log_reader import LogReader
+from streams.kafka.log_reader import LogReader
 
 
 class Originals:

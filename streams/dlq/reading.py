@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from schemas.kafka import Topics
 from streams.dlq.letter import Letter, LetterId, read_letter
-from streams.topic_scan import bounds, check_topics, scan
+from streams.kafka.scan import bounds, check_topics, scan
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 

@@ -14,7 +14,10 @@ from streams.dlq.origin import Originals
 from streams.dlq.reading import Bounds, letters
 from streams.dlq.replay import Orders, Replay, Replayed
 from streams.dlq.selection import Selection, Verdict
-from streams.sinks.producer import ConfirmedProducer
+from streams.kafka.producer import ConfirmedProducer
+
+#: Records that are sent within this time travel in one request.
+LINGER_MS = 10
 
 
 async def replay_letters(
@@ -50,7 +53,7 @@ async def _wanted(found: AsyncIterator[Letter], selection: Selection) -> AsyncIt
 @asynccontextmanager
 async def _producer(client_options: Mapping[str, Any]) -> AsyncIterator[ConfirmedProducer]:
     """Compresses, as the letters' own producer does: a record that came compressed fits only so."""
-    producer = ConfirmedProducer(client_options, compression="gzip")
+    producer = ConfirmedProducer(client_options, compression="gzip", linger_ms=LINGER_MS)
     try:
         try:
             async with asyncio.timeout(CONFIRM_WITHIN_S):

@@ -16,7 +16,7 @@ from rocksdict import Rdict, WriteBatch
 from agents.analyse import Flight
 from schemas.errors import Fatal
 from schemas.kafka import ANSWERS_TABLE
-from streams.kafka.producer import BatchProducer, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing
 
 #: Each partition is a RocksDB of its own; Faust's defaults would take 2 GiB of cache and 192 MiB of buffers for each.
 _OPTIONS = {
@@ -196,7 +196,7 @@ def define_answers_table(app: faust.App, changelog: str, log_ends: LogEnds) -> A
 class TableAnswers:
     """The table as the analyst sees it; see agents.analyse.Answers."""
 
-    def __init__(self, table: AnswersTable, producer: BatchProducer, changelog: str) -> None:
+    def __init__(self, table: AnswersTable, producer: ConfirmedProducer, changelog: str) -> None:
         self._table = table
         self._producer = producer
         self._changelog = changelog
@@ -212,7 +212,7 @@ class TableAnswers:
         for kept.
         """
         records = [Outgoing(flight.key, flight.value, (), flight.partition) for flight in flights]
-        deliveries = await self._producer.send(self._changelog, records)
+        deliveries = await self._producer.send_all(self._changelog, records)
         refused: list[Flight] = []
         entries: dict[int, list[tuple[bytes, bytes, int]]] = {}
         for flight, delivery in zip(flights, deliveries, strict=True):

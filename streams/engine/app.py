@@ -1,6 +1,6 @@
 """WorkerApp: Faust joins the group, assigns partitions and restores the table; it never fetches the inputs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -8,7 +8,6 @@ import faust
 from aiokafka import TopicPartition
 from faust.app.base import BootStrategy
 from faust.tables.manager import TableManager
-from faust.types import TP
 from faust.types.auth import CredentialsT
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
@@ -113,7 +112,7 @@ class InputChannel(faust.Channel[Any]):
     """
 
     @property
-    def queue(self) -> ThrowableQueue:
+    def queue(self) -> ThrowableQueue[Any]:
         """The queue of the channel that was cloned."""
         root = cast(InputChannel, self._root or self)
         if root._queue is None:

@@ -1,4 +1,4 @@
-"""Faust's consumer as a member of the group that reads changelogs only; the inputs are read by streams.worker.intake."""
+"""Faust's consumer as a group member that reads changelogs only; streams.worker.intake reads the inputs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -121,7 +121,7 @@ class MemberConsumer(Consumer):
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return MemberThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109  as Faust has it
         """Drops records of the inputs: their topic has no stream, so its queue would fill and block the changelogs."""
         async for tp, message in super().getmany(timeout):
             if tp.topic in cast(MemberApp, self.app).inputs:

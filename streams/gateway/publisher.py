@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from schemas.errors import Rejected
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.record import ConversationRecord
-from streams.kafka_producer import KeptProducer
+from streams.kafka.producer import ReconnectingProducer
 
 #: How long a client waits at most for the broker's confirmation.
 CONFIRM_TIMEOUT_S = 10.0
@@ -31,7 +31,7 @@ class KafkaPublisher:
         *,
         confirm_timeout_s: float = CONFIRM_TIMEOUT_S,
     ) -> None:
-        self._kept = KeptProducer(new_producer, [topic])
+        self._kept = ReconnectingProducer(new_producer, [topic])
         self._topic = topic
         self._confirm_timeout_s = confirm_timeout_s
         self._unconfirmed_bytes = 0

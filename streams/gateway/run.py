@@ -17,9 +17,8 @@ from streams.gateway.parts import Parts
 from streams.gateway.publisher import KafkaPublisher
 from streams.gateway.reader import PostgresReader, open_pool
 from streams.gateway.server import BROKER, DATABASE, LAG, build_application
-from streams.kafka_client import client_options
-from streams.pipeline.deadline import end_process_within
-from streams.stop_signal import set_at_first_stop_signal
+from streams.kafka.clients import client_options
+from streams.stop_signal import end_process_within, set_at_first_stop_signal
 from streams.telemetry.health import Health
 from streams.telemetry.lag_view import LagSource, LagView
 from streams.telemetry.server import listen
@@ -43,7 +42,7 @@ _log = structlog.get_logger()
 
 async def run_gateway(settings: Settings, lag: LagSource) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what is under way, within 10 s; a second signal ends the process at
-    once. Should the stop itself hang, the process ends with 1; see streams.pipeline.deadline.
+    once. Should the stop itself hang, the process ends with 1; see streams.stop_signal.
 
     Broker and Postgres may be down at the start. Raises Fatal when a setting is missing or the port is taken.
     """

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownError
+from aiokafka.structs import RecordMetadata
 
 from agents.partitioner import owner_partition
 from schemas.dead_letter import DeadLetterReason
@@ -29,6 +30,9 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 1.0
 #: One produce batch; well below the default max.message.bytes of a topic (1 MiB).
 MAX_BATCH_BYTES = 256 * 1024
+
+#: aiokafka measures before it compresses: what the broker takes is the broker's to say.
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -150,16 +154,23 @@ class ReconnectingProducer:
         return None
 
 
-class BatchProducer:
-    """Sends whole batches, one produce batch a partition, and says of each record what became of it."""
+class ConfirmedProducer:
+    """Sends single records or whole batches; a send ends once all in-sync replicas have the record.
 
-    def __init__(self, client_options: Mapping[str, Any], *, compression: str | None = None) -> None:
+    While there is no broker it waits for one.
+    """
+
+    def __init__(
+        self, client_options: Mapping[str, Any], *, compression: str | None = None, linger_ms: int = 0
+    ) -> None:
         def new_producer(is_idempotent: bool) -> AIOKafkaProducer:
             return AIOKafkaProducer(
                 **client_options,
                 acks="all",
                 enable_idempotence=is_idempotent,
                 max_batch_size=MAX_BATCH_BYTES,
+                max_request_size=MAX_REQUEST_BYTES,
+                linger_ms=linger_ms,
                 compression_type=compression,
             )
 
@@ -174,11 +185,22 @@ class BatchProducer:
         """Sends what is buffered, within a second, then closes."""
         await self._connection.close()
 
-    async def send(self, topic: str, records: Sequence[Outgoing]) -> list[Delivery]:
-        """Returns once every record is confirmed by all in-sync replicas or refused; in the order of `records`.
+    async def send(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> RecordMetadata:
+        """Returns the record's place in the log.
 
-        Waits for a broker while there is none.
+        Raises Retryable when the broker does not take it now, Unprocessable when it takes no record of this size.
         """
+        producer = await self._connection.connected()
+        try:
+            confirmation = await producer.send(topic, value=value, key=key, headers=headers, partition=partition)
+            return await confirmation
+        except KafkaError as error:
+            raise self._failure(producer, error, topic) from error
+
+    async def send_all(self, topic: str, records: Sequence[Outgoing]) -> list[Delivery]:
+        """Sends one produce batch for each partition; returns what became of each record, in the order given."""
         producer = await self._connection.connected()
         deliveries: list[Delivery] = [_NOT_SENT] * len(records)
         try:
@@ -186,7 +208,7 @@ class BatchProducer:
         except KafkaError as error:
             return [self._failure(producer, error, topic)] * len(records)
         await asyncio.gather(
-            *(self._send(producer, topic, partition, records, at, deliveries) for partition, at in places.items())
+            *(self._send_to(producer, topic, partition, records, at, deliveries) for partition, at in places.items())
         )
         return deliveries
 
@@ -202,11 +224,11 @@ class BatchProducer:
             partition = record.partition
             if partition is None:
                 key = record.key
-                partition = random.randrange(count) if key is None else owner_partition(key, count)
+                partition = owner_partition(key, count) if key is not None else random.randrange(count)  # noqa: S311
             places.setdefault(partition, []).append(index)
         return places
 
-    async def _send(
+    async def _send_to(
         self,
         producer: AIOKafkaProducer,
         topic: str,
@@ -232,7 +254,7 @@ class BatchProducer:
                 else:  # one of them is too large: each is sent alone
                     for place in of_batch:
                         producer = await self._connection.connected()
-                        await self._send(producer, topic, partition, records, [place], deliveries)
+                        await self._send_to(producer, topic, partition, records, [place], deliveries)
             except KafkaError as error:
                 failure = self._failure(producer, error, topic)
                 for place in of_batch:
@@ -242,12 +264,16 @@ class BatchProducer:
                     deliveries[place] = first + number
 
     def _failure(self, producer: AIOKafkaProducer, error: KafkaError, topic: str) -> Retryable | Unprocessable:
+        """What the sender does about it. A producer whose sender has died says so at each send."""
+        if isinstance(error, MessageSizeTooLargeError):
+            self._connection.replace(producer, error)
+            return Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}")
         if not error.retriable:
             self._connection.replace(producer, error)
-        if isinstance(error, MessageSizeTooLargeError):
-            return Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}")
         log.warning("send_failed", topic=topic, error=type(error).__name__)
-        return Retryable(f"Kafka: {type(error).__name__}")
+        failure = Retryable(f"Kafka: {type(error).__name__}")
+        failure.__cause__ = error
+        return failure
 
 
 _NOT_SENT = Retryable("Kafka: not sent")

@@ -9,7 +9,7 @@ from agents.decode import Job
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable, Unprocessable
 from schemas.outcome import Dead
-from streams.kafka.producer import BatchProducer, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing
 
 #: What is kept of a value that the topic does not take whole. The record itself stays at its origin for as long as its
 #: topic keeps it.
@@ -25,7 +25,7 @@ class DeadLetterSink:
     `producer` compresses: a record that came compressed may be many times the topic's largest size.
     """
 
-    def __init__(self, producer: BatchProducer, topic: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, producer: ConfirmedProducer, topic: str, now: Callable[[], datetime]) -> None:
         self._producer = producer
         self._topic = topic
         self._now = now
@@ -37,17 +37,19 @@ class DeadLetterSink:
         one record must neither be lost without a trace nor stop its partition.
         """
         records = [self._record(job) for job in jobs]
-        deliveries = await self._producer.send(self._topic, records)
+        deliveries = await self._producer.send_all(self._topic, records)
         for index, delivery in enumerate(deliveries):
             if isinstance(delivery, Unprocessable):
-                [deliveries[index]] = await self._producer.send(self._topic, [_truncated(jobs[index], records[index])])
+                [deliveries[index]] = await self._producer.send_all(
+                    self._topic, [_truncated(jobs[index], records[index])]
+                )
         return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
 
     def _record(self, job: Job) -> Outgoing:
         assert isinstance(job.outcome, Dead), "only the dead are sent here"
         dead_letter = DeadLetter(
             key=job.key,
-            value=job.record.value,
+            value=job.source.value,
             headers=job.headers,
             reason=job.outcome.reason,
             detail=job.outcome.detail,

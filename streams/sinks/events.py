@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agents.decode import Job
 from schemas.errors import Retryable, Unprocessable
 from schemas.kafka import EventType, Header
-from streams.kafka.producer import BatchProducer, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing
 
 _FIXED_HEADERS = [
     (Header.SPEC_VERSION, b"1.0"),
@@ -17,13 +17,13 @@ _FIXED_HEADERS = [
 class EventSink:
     """One event for each conversation that did not die; a redelivered one has the same `ce_id`."""
 
-    def __init__(self, producer: BatchProducer, topic: str) -> None:
+    def __init__(self, producer: ConfirmedProducer, topic: str) -> None:
         self._producer = producer
         self._topic = topic
 
     async def send(self, jobs: Sequence[Job]) -> list[Retryable | Unprocessable | None]:
         """See agents.analyst.Sender."""
-        deliveries = await self._producer.send(self._topic, [_event(job) for job in jobs])
+        deliveries = await self._producer.send_all(self._topic, [_event(job) for job in jobs])
         return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
 
 
@@ -37,6 +37,6 @@ def _event(job: Job) -> Outgoing:
         (Header.TIME, result.analysed_at.isoformat().encode()),
         (Header.TENANT, tenant),
     ]
-    if job.record.headers and (traceparent := job.header(Header.TRACEPARENT)) is not None:
+    if job.source.headers and (traceparent := job.header(Header.TRACEPARENT)) is not None:
         headers.append((Header.TRACEPARENT, traceparent.encode()))
     return Outgoing(id_, result.encode(), headers)

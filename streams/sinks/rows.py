@@ -228,7 +228,7 @@ def _json_rows(jobs: Sequence[Job]) -> str:
 
 def _row(result: ConversationResult) -> dict[str, Any]:
     """Column -> value; columns that are left out are NULL."""
-    row = {
+    row: dict[str, Any] = {
         "tenant": result.tenant,
         "conversation_id": result.id,
         "outcome": result.outcome,

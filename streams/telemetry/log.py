@@ -60,7 +60,7 @@ def keep_contents_out(level: int = logging.INFO) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """A broker without producer ids is dealt with, and told, by streams.kafka_producer."""
+    """A broker without producer ids is dealt with, and told, by streams.kafka.producer."""
     return "InitProducerIdRequest" not in record.getMessage()
 
 

@@ -8,11 +8,11 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
-from faust.types import ChannelT
 
 from agents.analyst import Analyst
 from schemas.errors import Fatal
 from schemas.kafka import Topics
+from streams.engine.app import InputChannel
 from streams.kafka.clients import stop_consumer
 from streams.kafka.log_reader import LogReader
 from streams.worker.lifecycle import Lifecycle
@@ -68,7 +68,7 @@ class Intake:
 
     def __init__(
         self,
-        channel: ChannelT[Any],
+        channel: InputChannel,
         analyst: Analyst,
         log_reader: LogReader,
         client_options: Mapping[str, Any],
@@ -86,7 +86,7 @@ class Intake:
         self.current: Assignment | None = None
 
     def begin(self, partitions: Iterable[TopicPartition], generation: int) -> None:
-        """Begins to read at the committed offsets. A reader that fails ends the process: it looks like an idle topic."""
+        """Reads from the committed offsets on. A reader that fails ends the process: it would seem idle."""
         assignment = self.current = Assignment(partitions, generation)
         assignment.reader = asyncio.create_task(self._read(assignment), name="input-reader")
         assignment.reader.add_done_callback(self._reader_ended)

@@ -1,9 +1,7 @@
 """Lifecycle: parts are started in order and stopped at once; a failure or a halt is told to whoever runs the worker."""
 
 import asyncio
-import os
 import random
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from agents.limits.retry import Backoff
 from schemas.errors import Fatal, Retryable
+from streams.stop_signal import end_process_within
 from streams.worker.timings import Timings
 
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
@@ -51,7 +50,7 @@ class Lifecycle:
 
     async def drain(self) -> None:
         """Ends the work; from here on the process ends within `stop_s`."""
-        self.end_process_in_time()
+        end_process_within(self._timings.stop_s)
         if self.on_drain is not None:
             await self.on_drain()
 
@@ -82,7 +81,7 @@ class Lifecycle:
             log.error("worker_failed", error=error.what, why=error.why, hint=error.hint)
         else:  # a defect's own words may quote what it choked on
             log.error("worker_failed", error=type(error).__name__)
-        self.end_process_in_time()
+        end_process_within(self._timings.stop_s)
 
     def halt(self, error: Fatal) -> None:
         """Takes no more records and lives on, not ready: a process that ended would be restarted, and halt again.
@@ -98,20 +97,6 @@ class Lifecycle:
         """A health check. Raises Retryable with what halted the worker and what to do."""
         if self.halted is not None:
             raise Retryable(f"{self.halted.what}: {self.halted.why}; {self.halted.hint}")
-
-    def end_process_in_time(self) -> None:
-        """Exit code 1 when the process still runs after `stop_s`; what is not committed is read again.
-
-        A thread of its own, since what hangs may be the event loop. It never keeps a finished process alive.
-        """
-
-        def end() -> None:
-            log.error("stop_took_too_long", seconds=self._timings.stop_s)
-            os._exit(1)
-
-        timer = threading.Timer(self._timings.stop_s, end)
-        timer.daemon = True
-        timer.start()
 
     def _loop_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -22,7 +22,7 @@ async def run_worker(settings: Settings) -> None:
     """Until SIGTERM or SIGINT, then returns, within 10 s: calls that hang are given up, and their records are not
     committed. A second signal ends the process at once. Raises what ended the worker otherwise.
 
-    Should the stop itself hang, the process ends with 1; see Lifecycle.end_process_in_time.
+    Should the stop itself hang, the process ends with 1; see streams.stop_signal.end_process_within.
     """
     gc.set_threshold(GC_THRESHOLD)
     app, life = build_worker(settings)
@@ -30,7 +30,6 @@ async def run_worker(settings: Settings) -> None:
     try:
         await _run_until_ended(app, life)
     finally:
-        life.end_process_in_time()
         await app.stop()
     reason = life.failure or app.crash_reason
     if reason is not None:

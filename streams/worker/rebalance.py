@@ -52,9 +52,13 @@ class Rebalance:
         self._is_stopped = False
         #: A revocation may come during a stop: it waits for the same drain.
         self._ending = asyncio.Lock()
-        app.on_partitions_assigned.connect(self._on_assigned)
-        app.on_rebalance_complete.connect(self._on_restored)
-        app.on_partitions_revoked.connect(self._on_revoked)
+        # Typed as Any: the types of mode's signals admit no handler that names its arguments.
+        assigned: Any = app.on_partitions_assigned
+        restored: Any = app.on_rebalance_complete
+        revoked: Any = app.on_partitions_revoked
+        assigned.connect(self._on_assigned)
+        restored.connect(self._on_restored)
+        revoked.connect(self._on_revoked)
 
     async def start(self) -> None:
         """Checks the topics, then commits from time to time. Raises Fatal for topics that cannot be used."""

@@ -5,8 +5,8 @@ from typing import cast
 
 from faust.streams import Stream
 from faust.types import EventT
-
 from streams.pipeline.pump import Pump
+
 from tests.chaos.planting import replace
 
 IsLost = Callable[[EventT[bytes]], bool]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from streams.pipeline.home import home_partition
+
 from agents.canonical_text import text_key
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
-from streams.pipeline.home import home_partition
 from streams.standin.answers import Answerer
 
 _WORDS = (

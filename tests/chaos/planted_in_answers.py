@@ -4,20 +4,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
+import streams.pipeline.home
+from agents.cache import AnswerCache
+from agents.guards.single_flight import SingleFlight
+from streams.pipeline.lease import GroupLease
+from streams.pipeline.table_cache import ShardCache
 
 import agents.grok.client
-import streams.pipeline.home
 from agents.analyse import Recipe
-from agents.cache import AnswerCache
 from agents.grok.client import GrokAnalyser
 from agents.grok.reply import BadAnswer, Reply, read_reply
-from agents.guards.single_flight import SingleFlight
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 from schemas.insight import Answer, Insight, Usage
 from schemas.outcome import Analysed, Cached
-from streams.pipeline.lease import GroupLease
-from streams.pipeline.table_cache import ShardCache
 from tests.chaos.planting import in_background, replace
 
 #: Of a text's hash: few enough that some texts of a few thousand share them.

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from aiokafka import TopicPartition
 from faust.types import TP
-
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.attempts import IsAlive
-from streams.pipeline.log_reader import LogReader
 from streams.pipeline.offsets import Slot, Tracker, Verdict
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
+
+from streams.kafka.log_reader import LogReader
 from tests.chaos.lossy_stream import lose_records
 from tests.chaos.planting import replace
 

@@ -3,22 +3,22 @@
 from contextlib import suppress
 
 import asyncpg
-import structlog
-
 import streams.pipeline.record
 import streams.sinks.postgres
-from schemas.dead_letter import DeadLetter
-from schemas.kafka import Origin
-from schemas.outcome import Outcome
-from schemas.result import ConversationResult
+import structlog
 from streams.pipeline.attempts import IsAlive
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.envelope import Envelope
 from streams.pipeline.home import Rehoming
 from streams.pipeline.record import Headers, Record
-from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.results import ResultsSink
+
+from schemas.dead_letter import DeadLetter
+from schemas.kafka import Origin
+from schemas.outcome import Outcome
+from schemas.result import ConversationResult
+from streams.sinks.dead_letters import DeadLetterSink
 from tests.chaos.planting import in_background, replace
 
 log = structlog.get_logger()

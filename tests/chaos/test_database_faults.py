@@ -9,12 +9,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from streams.sinks.postgres import PostgresSink
 
 from schemas.errors import Retryable
 from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
-from streams.migrations import migrate_database
-from streams.sinks.postgres import PostgresSink
+from streams.postgres.migrations import migrate_database
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.process_tree import tree_of
 from tests.fakes.analysis import a_result

@@ -11,37 +11,37 @@ from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import pytest
-from aiokafka import TopicPartition
-from faust.types import TP
-
-import agents.grok.client
 import streams.pipeline.home
 import streams.sinks.postgres
-from agents.analyse import Recipe
-from agents.canonical_text import text_key
-from agents.grok.client import GrokAnalyser
-from agents.guards.breaker import CircuitBreaker
 from agents.guards.single_flight import SingleFlight
-from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.errors import InsightsError, Retryable
-from schemas.insight import Answer
-from schemas.kafka import Origin
-from schemas.outcome import Analysed
-from streams.local.ports import free_port
+from aiokafka import TopicPartition
+from faust.types import TP
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.envelope import open_envelope
 from streams.pipeline.home import Rehoming
 from streams.pipeline.lease import GroupLease
-from streams.pipeline.log_reader import LogReader, Position
 from streams.pipeline.offsets import Tracker
 from streams.pipeline.pump import Pump
 from streams.pipeline.record import read_record
 from streams.pipeline.steps import Steps
 from streams.pipeline.table_cache import ShardCache
-from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.results import ResultsSink
+
+import agents.grok.client
+from agents.analyse import Recipe
+from agents.canonical_text import text_key
+from agents.grok.client import GrokAnalyser
+from agents.limits.breaker import CircuitBreaker
+from schemas.dead_letter import DeadLetter, DeadLetterReason
+from schemas.errors import InsightsError, Retryable
+from schemas.insight import Answer
+from schemas.kafka import Origin
+from schemas.outcome import Analysed
+from streams.kafka.log_reader import LogReader, Position
+from streams.local.ports import free_port
+from streams.sinks.dead_letters import DeadLetterSink
 from streams.standin.answers import Answerer
 from streams.standin.faults import FaultKind
 from streams.telemetry.observers import CallMetrics

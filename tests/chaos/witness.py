@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 from aiokafka import TopicPartition
 
-from streams.topic_scan import bounds, scan
+from streams.kafka.scan import bounds, scan
 from tests.chaos.evidence import GROUP_TOPIC, Evidence
 from tests.support.topics import TOPICS
 

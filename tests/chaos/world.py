@@ -12,10 +12,10 @@ from pathlib import Path
 import asyncpg
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from streams.kafka.admin import topic_configs
 from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
-from streams.migrations import migrate_database
-from streams.topics_maker import topic_configs
+from streams.postgres.migrations import migrate_database
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import Cluster
 from tests.chaos.database_faults import DatabaseFaults

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-
-from streams.local.log_sink import LogSink
-from streams.local.tansu import Tansu
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.producer import ConfirmedProducer
-from streams.topics_maker import make_topics
+
+from streams.kafka.admin import make_topics
+from streams.local.log_sink import LogSink
+from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from agents.analyser import Analyser, CallObserver
 from agents.grok.client import GrokAnalyser
-from agents.guards.breaker import CircuitBreaker
+from agents.limits.breaker import CircuitBreaker
 from agents.local.analyser import LOCAL_MODEL, LocalAnalyser
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import faust
 import pytest
-from aiokafka import TopicPartition
-
 from agents.cache import AnswerCache
-from streams.local.tansu import Tansu
+from aiokafka import TopicPartition
 from streams.pipeline.answers_table import AnswersTable, define_answers_table
 from streams.pipeline.attempts import AssignmentOver
-from streams.pipeline.log_reader import LogReader
 from streams.pipeline.table_cache import ShardCache
 from streams.sinks.producer import ConfirmedProducer
+
+from streams.kafka.log_reader import LogReader
+from streams.local.tansu import Tansu
 from tests.fakes.analysis import MemoryCache, an_answer
 from tests.support.topics import TOPICS
 

@@ -12,17 +12,17 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from streams.sinks.producer import ConfirmedProducer
 
 from schemas.errors import Fatal
 from schemas.kafka import Header
-from streams import topic_scan
 from streams.audit.books import Books
 from streams.audit.topics_reading import TopicsReading
 from streams.audit.wholeness import Whole
+from streams.kafka import scan as topic_scan
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
-from streams.sinks.producer import ConfirmedProducer
 from tests.e2e.service import ROOT, Service
 from tests.support.topics import TOPICS
 

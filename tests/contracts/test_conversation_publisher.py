@@ -12,9 +12,9 @@ from schemas.errors import Rejected
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.publisher import RETRY_AFTER_S, KafkaPublisher
 from streams.gateway.record import ConversationRecord
+from streams.kafka.admin import make_topics
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
-from streams.topics_maker import make_topics
 from tests.fakes.gateway_parts import FakePublisher
 from tests.support.topics import TOPICS
 from tests.topic_log import records_of

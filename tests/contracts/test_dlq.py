@@ -16,18 +16,18 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from streams.sinks.producer import ConfirmedProducer
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, read_letter
+from streams.kafka.admin import make_topics
+from streams.kafka.scan import bounds
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
 from streams.sinks.dead_letters import TRUNCATED, DeadLetterSink
-from streams.sinks.producer import ConfirmedProducer
-from streams.topic_scan import bounds
-from streams.topics_maker import make_topics
 from tests.fakes.analysis import NOON
 from tests.support.topics import TOPICS
 from tests.topic_log import records_of

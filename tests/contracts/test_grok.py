@@ -14,7 +14,7 @@ from aiohttp import web
 from agents.analyser import NOTHING
 from agents.grok.client import MAX_REPLY_BYTES, GrokAnalyser
 from agents.grok.reply import read_reply
-from agents.guards.breaker import CircuitBreaker
+from agents.limits.breaker import CircuitBreaker
 from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Usage
 from streams.standin.faults import FaultKind, FaultPlan, Marker

@@ -2,12 +2,12 @@
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from streams.pipeline.group_voice import listen
 from streams.pipeline.lease import GroupLease
-from streams.topics_maker import make_topics
+
+from streams.kafka.admin import make_topics
+from streams.local.kafka import Kafka
+from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from streams.sinks.postgres import PostgresSink
 
 from schemas.kafka import Origin
 from schemas.result import ConversationResult
@@ -15,7 +16,6 @@ from streams.gateway.insight_record import InsightRecord
 from streams.gateway.parts import DatabaseUnavailable
 from streams.gateway.reader import RETRY_AFTER_S, PostgresReader, open_pool
 from streams.local.ports import free_port
-from streams.sinks.postgres import PostgresSink
 from tests.fakes.analysis import an_insight
 from tests.fakes.gateway_parts import FakeReader, insight_record
 

@@ -1,13 +1,13 @@
 """The fake dead letters and the topic `conversations.dlq` keep the same promises."""
 
 import pytest
+from streams.pipeline.delivery import Letters
+from streams.sinks.producer import ConfirmedProducer
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Origin
 from streams.local.tansu import Tansu
-from streams.pipeline.delivery import Letters
 from streams.sinks.dead_letters import DeadLetterSink
-from streams.sinks.producer import ConfirmedProducer
 from tests.fakes.analysis import NOON
 from tests.fakes.sinks import FakeLetters
 from tests.support.topics import TOPICS

@@ -10,13 +10,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
 from aiokafka.structs import RecordMetadata
+from streams.sinks.producer import ConfirmedProducer
 
 from schemas.errors import Retryable
+from streams.kafka.admin import make_topics
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
-from streams.sinks.producer import ConfirmedProducer
-from streams.topics_maker import make_topics
 from tests.fakes.producer import FakeProducer
 from tests.support.topics import TOPICS
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-
-from schemas.errors import Fatal, Retryable, Unprocessable
 from streams.pipeline.delivery import Rows
 from streams.sinks.postgres import PostgresSink
+
+from schemas.errors import Fatal, Retryable, Unprocessable
 from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeRows
 

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
-
-from schemas.errors import Retryable, Unprocessable
-from schemas.outcome import Analysed
 from streams.pipeline.attempts import until_done
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.envelope import open_envelope
 from streams.sinks.postgres import WRITERS, PostgresSink
+from structlog.testing import capture_logs
+
+from schemas.errors import Retryable, Unprocessable
+from schemas.outcome import Analysed
 from tests.fakes.analysis import NOON, a_result, an_answer
 from tests.fakes.sinks import FakeEvents, FakeLetters
 from tests.unit.pipeline.factories import a_record, value_of

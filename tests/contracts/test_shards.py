@@ -4,12 +4,12 @@ from pathlib import Path
 
 import faust
 from faust.types import TP
-
-from streams.local.tansu import Tansu
 from streams.pipeline.answers_table import define_answers_table
-from streams.pipeline.log_reader import LogReader
 from streams.pipeline.shards import discard_shards_ahead
 from streams.sinks.producer import ConfirmedProducer
+
+from streams.kafka.log_reader import LogReader
+from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 

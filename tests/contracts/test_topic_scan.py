@@ -3,12 +3,12 @@
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, RequestTimedOutError
+from streams.sinks.producer import ConfirmedProducer
 
-from streams import topic_scan
+from streams.kafka import scan as topic_scan
+from streams.kafka.scan import scan
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
-from streams.sinks.producer import ConfirmedProducer
-from streams.topic_scan import scan
 from tests.support.topics import TOPICS
 
 FIRST = TopicPartition(TOPICS.conversations, 0)

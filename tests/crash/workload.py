@@ -5,9 +5,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from streams.pipeline.home import home_partition
+
 from agents.canonical_text import text_key
 from schemas.kafka import DEFAULT_TENANT
-from streams.pipeline.home import home_partition
 
 PARTITIONS = 2
 #: The stand-in's safety check stops texts with this word.

@@ -11,7 +11,7 @@ from streams.local.kafka import Kafka
 from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
-from streams.migrations import migrate_database
+from streams.postgres.migrations import migrate_database
 from tests.chaos.process_tree import continue_tree
 from tests.e2e.service import Service
 

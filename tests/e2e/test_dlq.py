@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka import TopicPartition
+from streams.sinks.postgres import PostgresSink
+from streams.sinks.producer import ConfirmedProducer
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
@@ -20,12 +22,10 @@ from streams.dlq.reading import letter_bounds
 from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
 from streams.dlq.run import replay_letters
 from streams.dlq.selection import Selection
+from streams.kafka.log_reader import LogReader
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
-from streams.pipeline.log_reader import LogReader
 from streams.sinks.dead_letters import DeadLetterSink
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
 from tests.e2e.producer import texts_with_repeats
 from tests.e2e.service import Process, Service
 from tests.fakes.analysis import NOON

@@ -20,7 +20,7 @@ from streams.local.kafka import Kafka
 from streams.local.log_sink import LogSink
 from streams.local.ports import free_port
 from streams.local.postgres import Postgres
-from streams.migrations import migrate_database
+from streams.postgres.migrations import migrate_database
 from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.service import Service, get, until

@@ -13,13 +13,13 @@ import aiohttp
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from streams.pipeline.home import home_partition
 
 from agents.canonical_text import text_key
+from streams.kafka.log_reader import LogReader
 from streams.local.kafka import Kafka
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
-from streams.pipeline.home import home_partition
-from streams.pipeline.log_reader import LogReader
 from tests.chaos.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
 from tests.e2e.service import Process, Service, until
 from tests.support.topics import TOPICS

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from streams.pipeline.delivery import LetterHeld
+
 from schemas.dead_letter import DeadLetter
 from schemas.result import ConversationResult
-from streams.pipeline.delivery import LetterHeld
 
 
 class FakeRows:

@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from msgspec.structs import replace
+from streams.sinks.postgres import PostgresSink
+from streams.sinks.producer import ConfirmedProducer
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
@@ -17,11 +19,9 @@ from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Origin
 from schemas.result import ConversationResult
+from streams.kafka.admin import make_topics, topic_configs
 from streams.local.ports import LOOPBACK, free_port
-from streams.migrations import migrate_database
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
-from streams.topics_maker import make_topics, topic_configs
+from streams.postgres.migrations import migrate_database
 from tests.integration.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
 from tests.support.topics import TOPICS
 

@@ -19,14 +19,14 @@ import pytest
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.gateway.run import run_gateway
-from streams.kafka_client import client_options
+from streams.kafka.admin import make_topics
+from streams.kafka.clients import client_options
 from streams.local.kafka import Kafka
 from streams.local.log_sink import LogSink
 from streams.local.ports import free_port
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
-from streams.migrations import migrate_database
-from streams.topics_maker import make_topics
+from streams.postgres.migrations import migrate_database
 from tests.fakes.gateway_parts import FakeLag
 from tests.support.topics import TOPICS
 from tests.topic_log import records_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.guards.backoff import Backoff
+from agents.limits.retry import Backoff
 
 
 def test_the_ceiling_doubles_up_to_the_cap() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.guards.breaker import CircuitBreaker, Permit
+from agents.limits.breaker import CircuitBreaker, Permit
 
 
 def admitted(breaker: CircuitBreaker, now_s: float = 0) -> Permit:

@@ -4,7 +4,6 @@ import asyncio
 import gc
 
 import pytest
-
 from agents.guards.single_flight import SingleFlight
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from aiokafka.structs import ConsumerRecord
+from streams.pipeline.record import Headers, headers_home, read_record
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin
@@ -17,7 +18,6 @@ from streams.audit.entries import (
     record_entry,
     row_entry,
 )
-from streams.pipeline.record import Headers, headers_home, read_record
 from tests.support.topics import TOPICS
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

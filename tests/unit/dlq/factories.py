@@ -7,11 +7,11 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord, RecordMetadata
+from streams.sinks.producer import Headers
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Origin
 from streams.dlq.letter import Letter, read_letter
-from streams.sinks.producer import Headers
 from tests.fakes.analysis import NOON
 from tests.support.topics import TOPICS
 

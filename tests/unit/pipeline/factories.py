@@ -3,10 +3,11 @@
 import json
 from datetime import UTC, datetime
 
-from agents.canonical_text import text_key
-from schemas.kafka import Origin
 from streams.pipeline.home import home_partition
 from streams.pipeline.record import Record, read_record
+
+from agents.canonical_text import text_key
+from schemas.kafka import Origin
 from tests.support.topics import TOPICS
 
 PARTITIONS = 8

@@ -8,12 +8,12 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
-
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.pump import Pump
 from streams.pipeline.reading import Reading
 from streams.pipeline.record import Record
 from streams.pipeline.silence_watch import LOOK_EVERY_S, SilenceWatch
+
 from tests.fakes.faust_stream import FakeStream
 from tests.support.topics import TOPICS
 

@@ -9,8 +9,8 @@ import faust
 import pytest
 from faust.tables.manager import TableManager
 from faust.types import TP
-
 from streams.pipeline.answers_table import AnswersStore, AnswersTable, define_answers_table
+
 from tests.support.topics import TOPICS
 
 FIRST = TP(TOPICS.answers_changelog, 0)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Collection, Mapping
 
 from faust.types import TP
-
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.committer import Committer
 

@@ -1,11 +1,11 @@
 """How often a step is tried."""
 
 import pytest
-
-from agents.guards.backoff import Backoff
-from schemas.errors import Fatal, Retryable, Unprocessable
 from streams.pipeline import attempts
 from streams.pipeline.attempts import DEFECT_ATTEMPTS, AssignmentOver, until_done
+
+from agents.limits.retry import Backoff
+from schemas.errors import Fatal, Retryable, Unprocessable
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import UnknownMemberIdError
 from faust.types import TP
-
 from streams.pipeline import consumer_thread
 from streams.pipeline.consumer_thread import NO_GENERATION, OwnOffsetsThread, _commit_as_members_only
 

@@ -6,14 +6,14 @@ from collections import deque
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streams.pipeline.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
+from streams.pipeline.delivery import LetterHeld
+from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.errors import Fatal
 from schemas.kafka import Origin
 from schemas.outcome import Cached, Dead, Filtered, FilterReason, Outcome
-from streams.pipeline.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
-from streams.pipeline.delivery import LetterHeld
-from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters
 from tests.fakes.analysis import NOON, an_answer
 from tests.fakes.sinks import FakeLetters
 

@@ -1,10 +1,10 @@
 """What a record must be to be worked on; everything else has a reason of the closed list."""
 
 import pytest
+from streams.pipeline.envelope import open_envelope
 
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
-from streams.pipeline.envelope import open_envelope
 from tests.unit.pipeline.factories import READ_AT, a_record, value_of
 
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from aiokafka.errors import KafkaConnectionError
-
 from streams.pipeline.group_voice import listen
 from streams.pipeline.lease import GroupLease
 

@@ -6,7 +6,6 @@ from typing import cast
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError
 from faust.types import TP
-
 from streams.pipeline.consumer_thread import OwnOffsetsThread
 
 

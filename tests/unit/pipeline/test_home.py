@@ -4,7 +4,6 @@ import hashlib
 import random
 
 from aiokafka.partitioner import DefaultPartitioner
-
 from streams.pipeline.home import home_partition
 
 

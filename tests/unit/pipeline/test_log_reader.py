@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
-
 from streams.pipeline import log_reader
-from streams.pipeline.log_reader import LogReader
+
+from streams.kafka.log_reader import LogReader
 from tests.support.topics import TOPICS
 
 FIRST, SECOND = TopicPartition(TOPICS.conversations, 0), TopicPartition(TOPICS.conversations, 1)

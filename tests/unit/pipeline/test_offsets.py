@@ -1,7 +1,6 @@
 """One partition's offsets by examples; tests/unit/pipeline/test_tracker_model.py has every order of events."""
 
 import pytest
-
 from streams.pipeline.offsets import Tracker, Verdict
 
 

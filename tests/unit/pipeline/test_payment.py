@@ -1,7 +1,6 @@
 """When a call may be paid for."""
 
 import pytest
-
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.attempts import AssignmentOver
 from streams.pipeline.lease import GroupLease

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-
 from streams.pipeline.record import EPOCH, Record
+
 from tests.unit.pipeline.pump_rig import FIRST, Rig, settled, turns
 
 

@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 
-from schemas.kafka import Origin
 from streams.pipeline.record import headers_home, read_record
+
+from schemas.kafka import Origin
 from tests.support.topics import TOPICS
 from tests.unit.pipeline.factories import READ_AT, READ_AT_S, a_record, value_of
 

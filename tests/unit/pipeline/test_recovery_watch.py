@@ -5,9 +5,9 @@ from typing import cast
 
 import faust
 import pytest
+from streams.pipeline.recovery_watch import RecoveryWatch, watch_recovery
 
 from schemas.errors import Fatal, Retryable
-from streams.pipeline.recovery_watch import RecoveryWatch, watch_recovery
 
 
 def test_a_recovery_that_moves_is_left_alone() -> None:

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
-
 from streams.pipeline import silence_watch
 from streams.pipeline.reading import SEEK_AGAIN_S
 from streams.pipeline.silence_watch import LOOK_EVERY_S
+
 from tests.unit.pipeline.pump_rig import FIRST, Rig, settled, turns
 
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
-
-from agents.analyse import Recipe
-from agents.guards.backoff import Backoff
-from schemas.dead_letter import DeadLetterReason
-from schemas.errors import Fatal, Retryable, Unprocessable
-from schemas.outcome import Outcome, outcome_name
 from streams.pipeline import attempts
 from streams.pipeline.delivery import Delivery
 from streams.pipeline.home import Rehoming
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
+
+from agents.analyse import Recipe
+from agents.limits.retry import Backoff
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Fatal, Retryable, Unprocessable
+from schemas.outcome import Outcome, outcome_name
 from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
 from tests.support.topics import TOPICS

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import run_state_machine_as_test
-
 from streams.pipeline import assignment, committer, offsets
+
 from tests.unit.pipeline.mutants import MUTANTS, Mutant, mutated
 from tests.unit.pipeline.tracker_model import Parts, TrackerMachine
 

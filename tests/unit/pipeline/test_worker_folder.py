@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from streams.pipeline.data_folder import WorkerFolder
 
 from schemas.errors import Fatal
-from streams.pipeline.data_folder import WorkerFolder
 
 
 async def test_a_second_worker_is_refused_until_the_first_one_ends(tmp_path: Path) -> None:

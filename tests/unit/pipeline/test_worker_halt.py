@@ -3,11 +3,11 @@
 from typing import cast
 
 import pytest
+from streams.pipeline.assignment import Assignment
+from streams.pipeline.worker import Worker
 
 from schemas.errors import Fatal, Retryable
-from streams.pipeline.assignment import Assignment
-from streams.pipeline.log_reader import LogReader
-from streams.pipeline.worker import Worker
+from streams.kafka.log_reader import LogReader
 from tests.support.topics import TOPICS
 
 FATAL = Fatal("too many records died", "100 in a row", "mend the cause, then restart the worker")

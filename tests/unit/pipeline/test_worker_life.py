@@ -6,16 +6,11 @@ from typing import Any, cast
 
 import pytest
 from aiokafka.errors import NodeNotReadyError
-
-from agents.analyse import KEEP_S
-from agents.guards.backoff import Backoff
-from schemas.errors import Fatal
 from streams.pipeline import worker as worker_module
 from streams.pipeline.analyst_app import AnalystApp
 from streams.pipeline.assignment import Assignment
 from streams.pipeline.consumer_thread import LEAVE_WITHIN_S
 from streams.pipeline.deadline import end_process_within
-from streams.pipeline.log_reader import LogReader
 from streams.pipeline.worker import (
     DRAIN_S,
     LAST_COMMIT_S,
@@ -24,6 +19,11 @@ from streams.pipeline.worker import (
     STOP_WITHIN_S,
     Worker,
 )
+
+from agents.analyse import KEEP_S
+from agents.limits.retry import Backoff
+from schemas.errors import Fatal
+from streams.kafka.log_reader import LogReader
 from tests.support.topics import TOPICS
 
 

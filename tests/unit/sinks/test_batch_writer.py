@@ -6,11 +6,11 @@ from typing import cast
 
 import asyncpg
 import pytest
+from streams.sinks.batch_writer import BatchWriter, Write
 
-from agents.guards.backoff import Backoff
+from agents.limits.retry import Backoff
 from schemas.errors import Fatal
 from streams.sinks import batch_writer
-from streams.sinks.batch_writer import BatchWriter, Write
 from streams.sinks.rows import Row
 
 

@@ -2,7 +2,6 @@
 
 import asyncpg
 import pytest
-
 from streams.sinks.sql_failure import SqlFailure, judged
 
 

@@ -1,10 +1,15 @@
-"""How brokers are reached: one translation of the settings for every producer, consumer and admin client."""
+"""Clients: one translation of the settings for every producer, consumer and admin client, and how to stop one."""
 
+import asyncio
 import ssl
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
+
 from schemas.errors import Fatal
 from schemas.settings import Settings
+
+_CANCEL_AGAIN_S = 0.2
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -40,3 +45,21 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
             "the certificates for the brokers cannot be used", error.strerror or type(error).__name__, hint
         ) from error
     return context
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Returns when the consumer is closed; by itself aiokafka's may never stop.
+
+    aiokafka 0.14 cancels its fetching once and waits for it. When the assignment has just changed, the fetching takes
+    the cancellation for that of its own pending request, and continues (tests/contracts/test_kafka_consumer.py shows
+    it). So it is cancelled until it ends.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    try:
+        while not (await asyncio.wait({stopping}, timeout=_CANCEL_AGAIN_S))[0]:
+            fetching = getattr(consumer._fetcher, "_fetch_task", None)
+            if fetching is not None:
+                fetching.cancel()
+        await stopping
+    finally:
+        stopping.cancel()  # a caller that gave up waiting leaves nothing running

@@ -11,8 +11,8 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from streams.kafka_consumer import stop_consumer
-from streams.pipeline.log_reader import LogReader
+from streams.kafka.clients import stop_consumer
+from streams.kafka.log_reader import LogReader
 
 READ_TIMEOUT_MS = 500
 MAX_RECORDS = 2_000

@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from schemas.kafka import Topics
-from streams.pipeline.log_reader import LogReader
+from streams.kafka.log_reader import LogReader
 from streams.telemetry.lag_view import Lag
 
 

@@ -21,7 +21,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Retryable
 from schemas.kafka import Topics
-from streams.kafka_consumer import stop_consumer
+from streams.kafka.clients import stop_consumer
 
 #: How long a look into the log may take before partitions that have not answered are left out.
 LOOK_TIMEOUT_S = 5.0

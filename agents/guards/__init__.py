@@ -1,1 +1,0 @@
-"""What may stand between a message and the bill: pure state machines, time is an argument."""

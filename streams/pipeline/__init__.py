@@ -1,1 +1,0 @@
-"""From the topic to the sinks: take, call the agents, deliver, finish, commit."""
