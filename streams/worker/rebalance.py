@@ -6,7 +6,6 @@ from typing import Any
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-from faust.types import TP
 
 from agents.analyst import Analyst
 from schemas.errors import Fatal
@@ -94,7 +93,7 @@ class Rebalance:
                 assignment.revoke()
                 self._analyst.forget()
 
-    async def _on_assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
+    async def _on_assigned(self, app: Any, assigned: set[TopicPartition], **_: Any) -> None:
         inputs = [TopicPartition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._app.inputs]
         self._assigned = inputs, self._app.consumer_generation_id
         try:
@@ -113,7 +112,7 @@ class Rebalance:
             self._fence.open()
             self._intake.begin(inputs, generation)
 
-    async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
+    async def _on_revoked(self, app: Any, revoked: set[TopicPartition], **_: Any) -> None:
         """Awaited before the group hears that we are ready to be assigned anew: until then the partitions are ours."""
         self._assigned = None
         await self._end()
