@@ -1,5 +1,6 @@
 """WorkerApp: Faust joins the group, assigns partitions and restores the table; it never fetches the inputs."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -97,6 +98,11 @@ class WorkerApp(faust.App):
         was_assigned = cast(TableManager, self.tables).recovery.completed.is_set()
         if self.rebalancing or self.in_recovery or not was_assigned:
             raise Retryable("joining the group or restoring the answers table")
+
+    @property
+    def crashed(self) -> asyncio.Event:
+        """Set when Faust has given up; `crash_reason` says why."""
+        return cast(asyncio.Event, self._crashed)
 
     @property
     def is_rebalancing_again(self) -> bool:
