@@ -100,7 +100,7 @@ class WorkerApp(faust.App):
             raise Retryable("joining the group or restoring the answers table")
 
     @property
-    def crashed(self) -> asyncio.Event:
+    def crash_event(self) -> asyncio.Event:
         """Set when Faust has given up; `crash_reason` says why."""
         return cast(asyncio.Event, self._crashed)
 
