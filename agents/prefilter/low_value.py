@@ -12,7 +12,7 @@ MAX_LOW_VALUE_CHARS = 500
 MIN_WEIGHT = 3
 #: A shorter repetition may be a word or an abbreviation.
 MIN_REPEATED_CHARS = 4
-#: How much of a text is read first, since two different characters there settle that it repeats none.
+#: The part of a text that is read first: two different characters there rule a repetition out.
 _GLANCE_CHARS = 16
 
 _URLS = re.compile(r"(?:(?:https?://|www\.)\S+\s*)+", re.IGNORECASE)
@@ -82,7 +82,7 @@ def _letters(text: str) -> set[str]:
 
 
 def _is_weighty(turn: str) -> bool:
-    """Returns whether it has letters and digits enough to mean something.
+    """Returns whether it has enough letters and digits to mean something.
 
     Those of scripts that write a syllable or a word with one character count twice. A pictogram or an emoticon counts
     as a word: an angry face is an opinion.

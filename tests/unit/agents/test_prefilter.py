@@ -1,4 +1,4 @@
-"""The prefilter: what is dropped for which reason, and above all what is kept."""
+"""The prefilter drops low-value texts with the right reason and keeps all others."""
 
 import re
 import time
@@ -18,7 +18,7 @@ from streams.resources import infra
 
 @pytest.mark.parametrize("text", ["ok", "a", "42", "", "...", "-", "хм", "退"])
 def test_too_little_to_say_anything(text: str) -> None:
-    """Fewer than three letters or digits; a lone ideograph, too."""
+    """Fewer than three letters or digits, or a single ideograph."""
     assert low_value(text) in (FilterReason.TOO_SHORT, FilterReason.GREETING_OR_THANKS)
 
 
@@ -105,7 +105,7 @@ def test_a_conversation_of_mixed_low_value_ends_as_courtesies() -> None:
 
 
 def test_long_texts_are_kept() -> None:
-    """Nobody writes only thanks at this length."""
+    """Greetings and thanks alone are never this long."""
     assert low_value("thank you " * MAX_LOW_VALUE_CHARS) is None
 
 
