@@ -39,7 +39,7 @@ def test_the_space_is_the_only_printable_white_space() -> None:
 
 
 def test_negation_changes_the_key() -> None:
-    """A cache that mixed these up would tell the opposite."""
+    """Texts that differ in one word never share an answer."""
     assert text_key("t", "I am happy") != text_key("t", "I am not happy")
 
 

@@ -1,4 +1,4 @@
-"""Bytes in, checked value out; every bad input is named by code and field, and never quoted."""
+"""Bytes become a checked conversation, or an error with code and field that never quotes them."""
 
 import json
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
 
 
 def test_the_gateway_may_make_the_id() -> None:
-    """Only in the topic must an id be there."""
+    """An id is required only in the topic."""
     assert decode_conversation(b'{"text": "x"}', require_id=False).id is None
 
 
@@ -115,7 +115,7 @@ FIELDS = st.sampled_from(["id", "text", "messages", "source", "occurred_at", "me
 
 @given(st.dictionaries(FIELDS, JSON, max_size=5))
 def test_what_is_decoded_can_be_stored(fields: dict[str, object]) -> None:
-    """No NUL gets past, whatever the shape: one would stop a whole batch of Postgres."""
+    """No NUL is accepted anywhere: a single one would fail a whole batch of rows."""
     try:
         conversation = decode_conversation(json.dumps(fields).encode(), require_id=True)
     except Rejected:
@@ -178,8 +178,8 @@ def test_skipped_checks_change_no_result(record: dict[str, object], ensure_ascii
 
 
 @pytest.mark.parametrize("part", ["id", "text", "source", "messages", "metadata"])
-def test_nul_is_refused_wherever_it_stands(part: str) -> None:
-    """A record of one field with NUL has no other backslash."""
+def test_nul_is_refused_in_every_field(part: str) -> None:
+    """The check is skipped for values without a backslash; JSON writes NUL with one."""
     values = {"messages": [{"role": "u\0", "text": "x"}], "metadata": {"a\0": 1}}
     fields = {"id": "c", "text": "x"} | {part: values.get(part, "x\0")}
     if part == "messages":
