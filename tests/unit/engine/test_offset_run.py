@@ -1,13 +1,13 @@
-"""Up to where a shard has everything that its changelog has."""
+"""The offset up to which a shard has everything that its changelog has."""
 
 import random
 import secrets
 
-from streams.pipeline.answers_table import OffsetRun
+from streams.engine.answers_table import OffsetRun
 
 
 def test_it_moves_over_an_unbroken_run_only() -> None:
-    """What stands in a hole is another worker's, or still to be confirmed."""
+    """What is missing is another worker's, or still to be confirmed."""
     run = OffsetRun()
     assert [run.add(-1, 0), run.add(0, 2), run.add(0, 3), run.add(0, 1)] == [0, 0, 0, 3]
 
@@ -26,21 +26,21 @@ def test_any_order_ends_at_the_end() -> None:
 
 
 def test_a_recovery_in_between_is_taken_up() -> None:
-    """Recovery has read the hole and told the new end: the run goes on from there."""
+    """Recovery has read what was missing, and the shard now goes further: the run goes on from there."""
     run = OffsetRun()
     assert run.add(3, 9) == 3
     assert run.add(8, 10) == 10
 
 
-def test_a_hole_that_stays_costs_bounded_memory() -> None:
-    """The run then ends at the hole; recovery has more to read, and nothing else is lost."""
+def test_a_gap_that_stays_costs_bounded_memory() -> None:
+    """The run then ends at the gap; recovery has more to read, and nothing else is lost."""
     run = OffsetRun()
     for offset in range(1, 3 * OffsetRun.MAX_AHEAD):
         assert run.add(-1, offset) == -1
     assert len(run._ahead) == OffsetRun.MAX_AHEAD
 
 
-def test_a_full_run_still_takes_what_fills_its_hole() -> None:
+def test_a_full_run_still_takes_what_fills_its_gap() -> None:
     """Otherwise it would never move again."""
     run, full = OffsetRun(), OffsetRun.MAX_AHEAD
     for offset in range(1, full + 1):

@@ -2,7 +2,8 @@
 
 import asyncpg
 import pytest
-from streams.sinks.sql_failure import SqlFailure, judged
+
+from streams.postgres.errors import SqlFailure, classify
 
 
 def of_state(state: str) -> Exception:
@@ -46,7 +47,7 @@ def of_state(state: str) -> Exception:
 )
 def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> None:
     """By the class of its SQLSTATE."""
-    assert judged(of_state(state)) is means
+    assert classify(of_state(state)) is means
 
 
 @pytest.mark.parametrize(
@@ -63,4 +64,4 @@ def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> Non
 )
 def test_what_the_client_says_itself(error: Exception, means: SqlFailure) -> None:
     """A lost connection passes; a defect is looked for row by row."""
-    assert judged(error) is means
+    assert classify(error) is means

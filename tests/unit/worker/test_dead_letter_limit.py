@@ -1,27 +1,17 @@
 """The dead-letter limit: where it stops, what it counts, and that it never lets more through, whatever comes."""
 
-import asyncio
 from collections import deque
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streams.pipeline.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
-from streams.pipeline.delivery import LetterHeld
-from streams.pipeline.limited_letters import CountedOutcomes, LimitedLetters
 
-from schemas.dead_letter import DeadLetter, DeadLetterReason
+from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
-from schemas.kafka import Origin
-from schemas.outcome import Cached, Dead, Filtered, FilterReason, Outcome
-from tests.fakes.analysis import NOON, an_answer
-from tests.fakes.sinks import FakeLetters
+from schemas.outcome import Dead
+from streams.worker.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
+from tests.support.factories import a_dead_job, a_record
 
 BAD = DeadLetterReason.BAD_ANSWER
-
-
-def origin_of(offset: int) -> Origin:
-    return Origin("conversations", 0, offset)
 
 
 class Bench:
@@ -33,17 +23,20 @@ class Bench:
         self.offset = 0
 
     def die(self, count: int = 1, reason: DeadLetterReason = BAD) -> int:
-        """How many of the letters were admitted."""
+        """How many of the dead letters were admitted."""
         self.offset += count
         offsets = range(self.offset - count, self.offset)
-        return sum(self.limit.admits(origin_of(offset), reason) for offset in offsets)
+        return sum(self.admits(offset, reason) for offset in offsets)
+
+    def admits(self, offset: int, reason: DeadLetterReason = BAD) -> bool:
+        dead = Dead(reason, "")
+        return self.limit.admits(a_dead_job(a_record(offset=offset), dead), dead)
 
     def live(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.limit.lived()
+        self.limit.lived(count)
 
 
-def test_the_hundredth_in_a_row_is_the_last_letter() -> None:
+def test_the_hundredth_in_a_row_is_the_last_dead_letter() -> None:
     """It stops the worker at once, whether or not another record dies."""
     bench = Bench()
     assert bench.die(99) == 99
@@ -64,8 +57,8 @@ def test_one_that_lives_begins_the_row_anew() -> None:
     assert bench.stops == []
 
 
-def test_a_tenth_of_the_last_outcomes_is_borne_and_no_more() -> None:
-    """Every tenth record may die for ever; one more among the last thousand stops the worker."""
+def test_a_tenth_of_the_last_outcomes_may_die_and_no_more() -> None:
+    """Every tenth record may die, however long that goes on; one more among the last thousand stops the worker."""
     bench = Bench()
     for _ in range(300):
         bench.die()
@@ -92,15 +85,15 @@ def test_a_record_that_dies_again_counts_once() -> None:
     """A partition that comes and goes before its offset is committed is no row of deaths; its letters may be sent."""
     bench = Bench()
     for _ in range(30):
-        assert all(bench.limit.admits(origin_of(offset), BAD) for offset in range(20))
+        assert all(bench.admits(offset) for offset in range(20))
     assert bench.stops == []
 
 
-def test_a_letter_on_its_way_is_sent_though_the_limit_was_reached_meanwhile() -> None:
+def test_a_dead_letter_on_its_way_is_sent_though_the_limit_was_reached_meanwhile() -> None:
     """Its sending may have to be tried again; it was counted, so it must not be lost either."""
     bench = Bench()
     bench.die(MAX_IN_A_ROW)
-    assert bench.limit.admits(origin_of(MAX_IN_A_ROW - 1), BAD)
+    assert bench.admits(MAX_IN_A_ROW - 1)
 
 
 def test_stopped_it_stays() -> None:
@@ -111,7 +104,7 @@ def test_stopped_it_stays() -> None:
     assert bench.die() == 0
 
 
-def test_what_is_told_names_the_cause_and_the_way_out() -> None:
+def test_the_error_names_the_cause_and_the_way_out() -> None:
     """A person must see at once why, and what to do."""
     bench = Bench()
     bench.die(1, DeadLetterReason.UNDECODABLE)
@@ -124,7 +117,7 @@ def test_what_is_told_names_the_cause_and_the_way_out() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=60))
 def test_never_more_than_the_limit_pass(runs: list[tuple[bool, int]]) -> None:
-    """In any order of ends: at most 100 letters in a row, at most 101 among 1,000 outcomes, none after the stop."""
+    """In any order of outcomes: at most 100 dead letters in a row, at most 101 among 1,000 outcomes, none after the stop."""
     bench, row = Bench(), 0
     last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
     for dies, count in runs:
@@ -141,61 +134,3 @@ def test_never_more_than_the_limit_pass(runs: list[tuple[bool, int]]) -> None:
             assert sum(last) <= MAX_AMONG_LAST + 1
             if not was_reached:
                 assert bench.limit.is_reached == (row == MAX_IN_A_ROW or sum(last) > MAX_AMONG_LAST)
-
-
-def a_letter(offset: int) -> DeadLetter:
-    return DeadLetter(
-        key=None,
-        value=b"x",
-        headers=(),
-        reason=BAD,
-        detail="no schema",
-        origin=origin_of(offset),
-        received_at=NOON,
-        at=NOON,
-    )
-
-
-async def test_of_five_hundred_dying_at_once_a_hundred_letters_are_sent() -> None:
-    """The limit is asked before a letter is sent, not when it was."""
-    sent, limit = FakeLetters(), DeadLetterLimit(lambda _: None)
-    letters = LimitedLetters(limit, sent)
-    ends = await asyncio.gather(*(letters.send(a_letter(n), None) for n in range(500)), return_exceptions=True)
-    assert len(sent.sent) == MAX_IN_A_ROW
-    assert [type(end) for end in ends] == [type(None)] * 100 + [LetterHeld] * 400
-
-
-class Ends:
-    """Remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[Outcome | None] = []
-
-    def ended(self, outcome: Outcome) -> None:
-        self.told.append(outcome)
-
-    def rehomed(self) -> None:
-        self.told.append(None)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "interrupts"),
-    [
-        (Cached(an_answer()), True),
-        (Filtered(FilterReason.TOO_SHORT), True),
-        (Dead(BAD, ""), False),  # it was counted when its letter was sent
-        (None, False),  # sent home: it ends there
-    ],
-)
-def test_only_a_conversation_that_ended_well_interrupts_a_row(outcome: Outcome | None, interrupts: bool) -> None:
-    """And whoever else listens hears everything."""
-    bench, ends = Bench(), Ends()
-    outcomes = CountedOutcomes(bench.limit, ends)
-    bench.die(MAX_IN_A_ROW - 1)
-    if outcome is None:
-        outcomes.rehomed()
-    else:
-        outcomes.ended(outcome)
-    bench.die()
-    assert bench.limit.is_reached != interrupts
-    assert ends.told == [outcome]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from streams.pipeline.data_folder import WorkerFolder
 
 from schemas.errors import Fatal
+from streams.worker.data_folder import WorkerFolder
 
 
 async def test_a_second_worker_is_refused_until_the_first_one_ends(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ async def test_a_second_worker_is_refused_until_the_first_one_ends(tmp_path: Pat
     await second.stop()
 
 
-async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """Instead of being waited for."""
     (tmp_path / "file").write_text("")
     with pytest.raises(Fatal):

@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
-from streams.pipeline import log_reader
 
+from streams.kafka import log_reader
 from streams.kafka.log_reader import LogReader
 from tests.support.topics import TOPICS
 
