@@ -10,7 +10,7 @@ from streams.local.kafka import Kafka, Node, new_cluster_id
 from streams.local.log_sink import LogSink
 from streams.local.ports import free_port
 from tests.chaos.cluster_view import ClusterView, ask
-from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
+from tests.support.process_tree import continue_tree, kill_tree, stop_tree
 
 NODES = (1, 2, 3)
 MIN_IN_SYNC = 2

@@ -14,7 +14,7 @@ from streams.local.log_sink import LogSink
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.cluster_view import ClusterView
-from tests.conftest import skip_unless_kafka
+from tests.support.servers import skip_unless_kafka
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 60

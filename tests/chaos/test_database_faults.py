@@ -16,8 +16,8 @@ from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.postgres.migrations import migrate_database
 from tests.chaos.database_faults import DatabaseFaults
-from tests.chaos.process_tree import tree_of
 from tests.fakes.analysis import a_result
+from tests.support.process_tree import tree_of
 
 DEADLINE_S = 30
 #: What asyncpg raises for a connection that is gone, depending on when it notices.
@@ -75,7 +75,7 @@ async def test_a_killed_server_refuses_and_comes_back_with_its_rows(
     faults.kill()
     assert not faults.is_alive
     assert len(processes) > 1
-    assert not any(tree_of(pid) for pid in processes)
+    assert not any(tree_of(process.pid) for process in processes)
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncpg.connect(server.url)
     await asyncio.to_thread(faults.restart)

@@ -27,11 +27,11 @@ from tests.chaos.judge import judge
 from tests.chaos.oracle import PARTITIONS, Kind, Oracle
 from tests.chaos.payments import Fates
 from tests.chaos.verdict import Verdict
-from tests.chaos.waiting import became_true
 from tests.chaos.witness import Witness
 from tests.chaos.worker_faults import WorkerFaults
-from tests.e2e.service import Service
+from tests.support.processes import Service
 from tests.support.topics import TOPICS
+from tests.support.waiting import became_true
 
 #: So long, with the feeder's pace, that each worker has hundreds of calls under way.
 LATENCY_S = (1.0, 4.0)

@@ -23,7 +23,7 @@ from streams.kafka import scan as topic_scan
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu
-from tests.e2e.service import ROOT, Service
+from tests.support.processes import ROOT, Service
 from tests.support.topics import TOPICS
 
 #: Tansu keeps every record: it closes the connection on DeleteRecords, so retention cannot be played there.

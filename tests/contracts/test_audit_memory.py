@@ -21,7 +21,7 @@ from streams.kafka.admin import make_topics
 from streams.kafka.scan import bounds
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
-from tests.e2e.service import ROOT
+from tests.support.processes import ROOT
 from tests.support.topics import TOPICS
 
 RECORDS = int(os.environ.get("GROK_INSIGHTS_AUDIT_RECORDS", "20000"))

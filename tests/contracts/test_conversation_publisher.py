@@ -16,8 +16,8 @@ from streams.kafka.admin import make_topics
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.fakes.gateway_parts import FakePublisher
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 
 def a_record(id: str = "c-1", key: bytes = b"text-key") -> ConversationRecord:

@@ -29,8 +29,8 @@ from streams.local.ports import free_port
 from streams.local.tansu import Tansu
 from streams.sinks.dead_letters import TRUNCATED, DeadLetterSink
 from tests.fakes.analysis import NOON
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 ROOT = Path(__file__).parents[2]
 SECRET = "my card number is 4111"

@@ -12,8 +12,8 @@ from schemas.result import ConversationResult
 from streams.local.tansu import Tansu
 from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeEvents
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 
 class Announced:

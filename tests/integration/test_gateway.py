@@ -28,8 +28,8 @@ from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
 from tests.fakes.gateway_parts import FakeLag
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}

@@ -18,7 +18,7 @@ from streams.local.log_sink import LogSink
 from streams.local.postgres import Postgres
 from streams.local.service import Service
 from streams.local.tansu import Tansu
-from tests.integration.waiting import wait_until
+from tests.support.waiting import wait_until
 
 WHY_NO_KAFKA = kafka_available()
 needs_kafka = pytest.mark.skipif(WHY_NO_KAFKA is not None, reason=str(WHY_NO_KAFKA))

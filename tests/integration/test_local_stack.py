@@ -15,7 +15,7 @@ import pytest
 from streams.local.log_sink import LogSink
 from streams.local.ports import free_port
 from streams.local.up import LocalStack, build_stack
-from tests.integration.waiting import wait_until
+from tests.support.waiting import wait_until
 
 # Stands for `python -m streams`: notes its environment, then serves 200 for every path or ends at once.
 PROGRAM = """

@@ -1,32 +1,25 @@
 """The whole service as processes, for tests: workers and the stand-in on a given broker and database."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from streams.kafka.admin import make_topics
 from streams.local import guard
 from streams.local.ports import free_port
 from tests.support.topics import topics_with
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
-    """The condition's first true value; fails when there is none in time."""
-    deadline = time.monotonic() + within_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within_s:g} s: {what}")
-        time.sleep(0.1)
-    return value
+PARTITIONS = 4
 
 
 def get(url: str) -> tuple[int, bytes]:
@@ -61,6 +54,8 @@ class Process:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
+        #: The address of its metrics and health, where `Service.start_worker` started it.
+        self.url = ""
         guard.OURS.watch(self.process.pid)
 
     def kill(self) -> None:
@@ -91,12 +86,13 @@ class Service:
         self, folder: Path, bootstrap_servers: str, database_url: str, *, prefix: str = "", **settings: str
     ) -> None:
         self.folder = folder
+        self.bootstrap_servers = bootstrap_servers
         self.topics = topics_with(prefix)
         self.settings = {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "DATABASE_URL": database_url,
             "TOPIC_PREFIX": prefix,
-            "TOPIC_PARTITIONS": "4",
+            "TOPIC_PARTITIONS": str(PARTITIONS),
             **settings,
         }
         self.processes: list[Process] = []
@@ -113,6 +109,10 @@ class Service:
     def run(self, *arguments: str) -> None:
         """A command that ends by itself, with 0."""
         assert self.start(arguments[0], *arguments).process.wait(60) == 0
+
+    def make_topics(self) -> None:
+        """As the command `topics` makes them, without the start of a process."""
+        asyncio.run(make_topics({"bootstrap_servers": self.bootstrap_servers}, self.topics, PARTITIONS, 1))
 
     def start(self, name: str, *arguments: str, **settings: str) -> Process:
         process = Process(self.folder, name, arguments, {**self.settings, **settings})
@@ -133,7 +133,7 @@ class Service:
         """The stand-in for the Grok API; workers that are started later ask it."""
         self.standin_port = free_port()
         self.start("standin", "standin", "--port", str(self.standin_port), *options)
-        until(lambda: self.standin("healthz") is not None, within_s=20, what="the stand-in answers")
+        wait_until(lambda: self.standin("healthz") is not None, timeout_s=20, what="the stand-in answers")
         self.settings |= {
             "ANALYSER": "grok",
             "GROK_BASE_URL": f"http://127.0.0.1:{self.standin_port}/v1",
@@ -151,17 +151,17 @@ class Service:
         port = free_port()
         self.gateway_url = f"http://127.0.0.1:{port}"
         self.start("gateway", "gateway", GATEWAY_PORT=str(port))
-        until(lambda: get(f"{self.gateway_url}/readyz")[0] == 200, within_s=30, what="the gateway is ready")
+        wait_until(lambda: get(f"{self.gateway_url}/readyz")[0] == 200, timeout_s=30, what="the gateway is ready")
 
     def start_worker(self, name: str) -> Process:
         """Returns when the worker has joined and its table is restored."""
         port = free_port()
         data_dir = str(self.folder / "data" / name)
         worker = self.start(name, "worker", WORKER_METRICS_PORT=str(port), DATA_DIR=data_dir)
-        worker.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
-        until(
-            lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200 or worker.process.poll() is not None,
-            within_s=60,
+        worker.url = f"http://127.0.0.1:{port}"
+        wait_until(
+            lambda: get(f"{worker.url}/readyz")[0] == 200 or worker.process.poll() is not None,
+            timeout_s=60,
             what=f"{name} is ready (see {worker.log})",
         )
         assert worker.process.poll() is None, worker.log.read_text()[-2000:]
