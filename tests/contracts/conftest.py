@@ -1,8 +1,6 @@
 """Fixtures that several contracts share: brokers and databases, and the worker's own ways to them."""
 
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,61 +9,40 @@ import pytest
 
 from schemas.kafka import Topics
 from streams.kafka.admin import make_topics
+from streams.kafka.log_reader import LogReader
 from streams.kafka.producer import ConfirmedProducer
-from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
 from streams.local.tansu import Tansu
 from streams.sinks.rows import RowSink
-from tests.conftest import skip_unless_kafka
-from tests.support.topics import TOPICS, topics_with
+from tests.support.servers import running
+from tests.support.topics import TOPICS, fresh_prefix, topics_with
 
 PARTITIONS = 4
 
 
 class Cluster(NamedTuple):
-    """A broker that many tests use, and the topics of this one, with four partitions each."""
+    """A broker that runs for as long as the test, and topics whose names no other test has."""
 
     bootstrap_servers: str
     topics: Topics
 
     @property
     def options(self) -> dict[str, Any]:
-        """For any client."""
+        """Keyword arguments of aiokafka's clients."""
         return {"bootstrap_servers": self.bootstrap_servers}
 
 
-@pytest.fixture(scope="session")
-def started_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """Starts a broker of each kind at most once."""
-    addresses: dict[str, str] = {}
-    with ExitStack() as stack:
-
-        def start(kind: str) -> str:
-            if kind not in addresses:
-                folder = tmp_path_factory.mktemp(kind)
-                log = stack.enter_context(closing(LogSink(folder / "log")))
-                server = Kafka(folder, log) if kind == "kafka" else Tansu(folder, log)
-                server.start()
-                stack.callback(server.stop)
-                addresses[kind] = server.bootstrap_servers
-            return addresses[kind]
-
-        yield start
-
-
 @pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def cluster(request: pytest.FixtureRequest, started_broker: Callable[[str], str]) -> Cluster:
-    """A broker of each kind in turn."""
-    if request.param == "kafka":
-        skip_unless_kafka()
-    cluster = Cluster(started_broker(request.param), topics_with(f"t{secrets.token_hex(4)}-"))
+async def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A broker of each kind in turn, with every topic. Tests share Apache Kafka, so they do not stop it."""
+    server = request.getfixturevalue("shared_kafka" if request.param == "kafka" else "tansu")
+    cluster = Cluster(server.bootstrap_servers, topics_with(fresh_prefix()))
     await make_topics(cluster.options, cluster.topics, PARTITIONS, 1)
     return cluster
 
 
 @pytest.fixture
-async def cluster_producer(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]:
-    """Connected to the cluster."""
+async def confirmed(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]:
+    """A producer of the cluster."""
     producer = ConfirmedProducer(cluster.options)
     await producer.start()
     yield producer
@@ -73,13 +50,19 @@ async def cluster_producer(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]
 
 
 @pytest.fixture
+async def log_reader(cluster: Cluster) -> AsyncIterator[LogReader]:
+    """A log reader of the cluster."""
+    reader = LogReader(cluster.options, cluster.topics)
+    await reader.start()
+    yield reader
+    await reader.stop()
+
+
+@pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[Tansu]:
     """The broker that is there at once, without topics."""
-    with closing(LogSink(tmp_path / "log")) as log:
-        server = Tansu(tmp_path, log)
-        server.start()
+    with running(Tansu, tmp_path) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
