@@ -31,7 +31,8 @@ async def test_a_record_is_kept_as_it_is(cluster: Cluster, confirmed: ConfirmedP
     [record] = await buried(cluster, confirmed, job)
     assert (record.value, record.key, list(record.headers)[:3]) == (b"not json \xff", b"key", foreign)
     assert dict(record.headers) | {"a": b"", "null": b""} == {
-        "a": b"", "null": b"",
+        "a": b"",
+        "null": b"",
         "dlq.key": b"key",
         "dlq.reason": b"undecodable",
         "dlq.detail": "über \0".encode(),
