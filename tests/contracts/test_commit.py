@@ -67,7 +67,8 @@ async def test_a_member_that_the_group_has_replaced_commits_nothing(
 
 async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, log_reader: LogReader) -> None:
     """Brokers accept that from anybody while a group is empty: another worker's offset would move back."""
-    async with AIOKafkaConsumer(group_id=cluster.topics.consumer_group, **cluster.options) as consumer:
+    group = cluster.topics.consumer_group
+    async with AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **cluster.options) as consumer:
         consumer.assign([first(cluster)])
         await consumer._coordinator.ensure_coordinator_known()
         generation = consumer._coordinator.generation

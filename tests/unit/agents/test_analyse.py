@@ -243,6 +243,18 @@ async def test_a_drain_cancels_late_calls_and_begins_none() -> None:
         assert (bench.analyser.asked, bench.analyser.answered) == (["late text"], [])
 
 
+async def test_a_call_that_fails_during_a_drain_is_not_made_again() -> None:
+    """It would be cut off; the next owner asks."""
+    async with Bench() as bench:
+        bench.analyser.gate.clear()
+        bench.analyser.failures = [Retryable("503")]
+        bench.take(value_of())
+        await bench.settle()
+        asyncio.get_running_loop().call_later(1, bench.analyser.gate.set)
+        await bench.analyst.drain(6, 1)
+        assert (bench.analyser.asked, bench.analyser.answered) == ([PARCEL], [])
+
+
 async def test_a_drain_does_not_wait_for_attempts_that_only_wait() -> None:
     """A call that failed and waits for its next attempt has cost nothing yet."""
     async with Bench() as bench:
@@ -289,6 +301,9 @@ async def test_an_answer_that_could_not_be_kept_is_not_asked_for_again() -> None
         await bench.analyst.drain(6, 1)
         bench.revoke()
         await bench.settle()
+        puts = len(bench.answers.puts)
+        await bench.settle()
+        assert len(bench.answers.puts) == puts, "keeping it is given up"
         bench.assign_again()
         bench.answers.is_refusing = False
         bench.take(value_of())

@@ -162,16 +162,36 @@ async def test_a_dead_letter_that_is_refused_for_good_ends_the_worker() -> None:
 
 @pytest.mark.parametrize("sink", ["events", "rehomed", "dead_letters"])
 async def test_only_what_the_brokers_did_not_take_is_sent_again(sink: str) -> None:
-    """However often that is, and each record is delivered once."""
+    """However often that is, and each record is delivered once. The rows of dead ones may still have to wait."""
     async with Bench(partitions=PARTITIONS) as bench:
         sender = getattr(bench, sink)
         sender.errors = {1: [DOWN] * 20, 2: [DOWN]}
         bench.tracker = a_tracker(ELSEWHERE if sink == "rehomed" else owner_of(PARCEL))
-        bench.take(*([b"not json"] * 3 if sink == "dead_letters" else [value_of(id=f"c-{n}") for n in range(3)]))
+        if sink == "dead_letters":
+            bench.analyser.errors[PARCEL] = REFUSED
+            bench.rows.gate.clear()
+        bench.take(*(value_of(id=f"c-{n}") for n in range(3)))
         await bench.settle()
         assert sender.sends == [[0, 1, 2], [1, 2], *[[1]] * 19]
         assert [job.source.offset for job in sender.sent] == [0, 2, 1]
+        bench.rows.gate.set()
+        await bench.settle()
         assert bench.is_all_finished
+
+
+@pytest.mark.parametrize("sink", ["events", "rehomed", "dead_letters"])
+async def test_nothing_of_a_revoked_assignment_is_sent_again(sink: str) -> None:
+    """Its next owner does that; here it would go on without end."""
+    async with Bench(partitions=PARTITIONS) as bench:
+        sender = getattr(bench, sink)
+        sender.errors = {0: [DOWN] * 1_000}
+        bench.tracker = a_tracker(ELSEWHERE if sink == "rehomed" else owner_of(PARCEL))
+        bench.take(b"not json" if sink == "dead_letters" else value_of())
+        await bench.settle()
+        bench.revoke()
+        sends = len(sender.sends)
+        await bench.settle()
+        assert (len(sender.sends), sender.sent) == (sends, [])
 
 
 async def test_blocked_rows_do_not_hold_others() -> None:

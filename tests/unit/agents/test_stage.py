@@ -10,7 +10,10 @@ from schemas.errors import Fatal
 
 
 class Work:
-    """Remembers its batches; raises the given errors first, one a batch; waits while the gate is closed."""
+    """Remembers its batches; raises the given errors first, one a batch; waits while the gate is closed.
+
+    `gates` has those of single batches, by their first item.
+    """
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -18,10 +21,11 @@ class Work:
         self.failures: list[BaseException] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.gates: dict[int, asyncio.Event] = {}
 
     async def __call__(self, batch: list[int]) -> None:
         self.batches.append(batch)
-        await self.gate.wait()
+        await self.gates.get(batch[0], self.gate).wait()
         if self.errors:
             raise self.errors.pop(0)
 
@@ -85,6 +89,20 @@ async def test_workers_work_side_by_side() -> None:
         work.gate.set()
         await stage.wait_idle()
         assert not stage.is_busy
+
+
+async def test_it_is_idle_when_nothing_waits_and_no_worker_works() -> None:
+    """One of two workers that is done, or a batch of several, is not enough: a drain would end too early."""
+    for workers in (1, 2):
+        work = Work()
+        work.gates[4] = asyncio.Event()
+        async with running(work, workers=workers) as stage:
+            stage.put(range(8))
+            idle = asyncio.create_task(stage.wait_idle())
+            await asyncio.sleep(1)
+            assert (work.batches, idle.done()) == ([[0, 1, 2, 3], [4, 5, 6, 7]], False)
+            work.gates[4].set()
+            await idle
 
 
 async def test_a_stage_that_got_nothing_is_idle() -> None:
