@@ -17,7 +17,7 @@ from streams.audit.topics_reading import TopicsReading
 from streams.audit.workbook import Workbook
 from streams.kafka.lag import ConnectingLag
 from streams.kafka.scan import check_topics
-from streams.progress import Display
+from streams.terminal import Display
 
 ASK_EVERY_S = 0.5
 #: How many entries the judge takes between two signs of life.

@@ -9,16 +9,16 @@ import pytest
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.producer import ConfirmedProducer
 
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import make_topics
-from streams.local.log_sink import LogSink
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 
 @pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[Tansu]:
     """The broker that is there at once, without topics."""
-    with closing(LogSink(tmp_path / "log")) as log:
+    with closing(ProcessLog(tmp_path / "log")) as log:
         server = Tansu(tmp_path, log)
         server.start()
         yield server

@@ -9,12 +9,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import Rejected
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.publisher import RETRY_AFTER_S, KafkaPublisher
 from streams.gateway.record import ConversationRecord
 from streams.kafka.admin import make_topics
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.fakes.gateway_parts import FakePublisher
 from tests.support.topics import TOPICS
 from tests.topic_log import records_of

@@ -10,12 +10,12 @@ from streams.sinks.postgres import PostgresSink
 
 from schemas.kafka import Origin
 from schemas.result import ConversationResult
+from streams.dev.local.ports import free_port
 from streams.gateway.cursor import Cursor
 from streams.gateway.filters import InsightFilter
 from streams.gateway.insight_record import InsightRecord
 from streams.gateway.parts import DatabaseUnavailable
 from streams.gateway.reader import RETRY_AFTER_S, PostgresReader, open_pool
-from streams.local.ports import free_port
 from tests.fakes.analysis import an_insight
 from tests.fakes.gateway_parts import FakeReader, insight_record
 

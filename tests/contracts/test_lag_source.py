@@ -9,9 +9,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import make_topics
 from streams.kafka.lag import ConnectingLag
-from streams.local.tansu import Tansu
 from streams.telemetry.lag_view import Lag, LagView
 from tests.fakes.gateway_parts import FakeLag
 from tests.support.topics import TOPICS
