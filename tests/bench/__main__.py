@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from streams.local.kafka import kafka_available
-from streams.progress import Display, display_on_stderr
+from streams.dev.local.kafka import kafka_available
+from streams.terminal import Display, display_on_stderr
 from tests.bench.capacity import capacity
 from tests.bench.compare import LATENCIES, compare
 from tests.bench.drain import CANDIDATES

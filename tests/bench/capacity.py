@@ -6,7 +6,7 @@ docs/capacity.md says how the model is meant.
 import asyncio
 from math import ceil
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.compare import LATENCIES
 from tests.bench.drain import CANDIDATES, Drain, drain
 from tests.bench.environment import INSTANT, Environment, Latency

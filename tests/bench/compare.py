@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.drain import CANDIDATES, HANDWRITTEN, Candidate, Drain, drain
 from tests.bench.environment import INSTANT, Environment, Latency
 from tests.bench.report import Bar, Figure, Report, ReportTable

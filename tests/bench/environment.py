@@ -14,10 +14,10 @@ import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
-from streams.migrations import migrate_database
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.postgres import Postgres
+from streams.postgres.migrations import migrate_database
 from tests.bench.candidates.work import CONVERSATIONS, GROUP, INSIGHTS
 from tests.e2e.service import Service, until
 
@@ -169,7 +169,7 @@ class Run:
 @contextmanager
 def environment(folder: Path) -> Iterator[Environment]:
     """Apache Kafka, one node, and a migrated Postgres that remembers when each transaction was committed."""
-    with closing(LogSink(folder / "kafka.log")) as kafka_log, closing(LogSink(folder / "postgres.log")) as postgres_log:
+    with closing(ProcessLog(folder / "kafka.log")) as kafka_log, closing(ProcessLog(folder / "postgres.log")) as postgres_log:
         kafka, postgres = Kafka(folder, kafka_log), Postgres(folder, postgres_log)
         postgres.start()
         try:

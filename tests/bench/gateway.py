@@ -8,7 +8,7 @@ from statistics import median
 
 import msgspec
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.drain import ProcessUse
 from tests.bench.environment import Environment, Run
 from tests.bench.load import LoadFigures

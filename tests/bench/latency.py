@@ -6,7 +6,7 @@ request was due to when its row was committed.
 
 import asyncio
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.drain import commits_made, rows_written
 from tests.bench.environment import Environment, Latency, Run
 from tests.bench.gateway import PATH, generate_load, is_accepting

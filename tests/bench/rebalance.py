@@ -8,7 +8,7 @@ import asyncio
 import time
 from itertools import pairwise
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.drain import commits_made, rows_written
 from tests.bench.environment import CommittedRow, Environment, Run
 from tests.bench.report import Figure, Report, ReportTable

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.candidates.work import text_key
 from tests.bench.drain import commits_made, rows_written
 from tests.bench.environment import Environment, Run

@@ -3,7 +3,7 @@
 import asyncio
 from statistics import median
 
-from streams.progress import Display
+from streams.terminal import Display
 from tests.bench.drain import ProcessUse, commits_made, rows_written
 from tests.bench.environment import Environment, Latency
 from tests.bench.report import Figure, Report, ReportTable

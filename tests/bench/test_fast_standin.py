@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from streams.standin.server import StandinConfig, serving
+from streams.dev.standin.server import StandinConfig, serving
 from tests.bench.fast_standin import Standin, serve
 
 _KEY = {"Authorization": "Bearer test"}
