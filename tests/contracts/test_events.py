@@ -5,10 +5,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 from streams.pipeline.delivery import Events
-from streams.sinks.producer import ConfirmedProducer
 from streams.sinks.results import ResultsSink
 
 from schemas.result import ConversationResult
+from streams.kafka.producer import ConfirmedProducer
 from streams.local.tansu import Tansu
 from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeEvents

@@ -10,10 +10,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
 from aiokafka.structs import RecordMetadata
-from streams.sinks.producer import ConfirmedProducer
 
 from schemas.errors import Retryable
 from streams.kafka.admin import make_topics
+from streams.kafka.producer import ConfirmedProducer
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu

@@ -6,9 +6,9 @@ import faust
 from faust.types import TP
 from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.shards import discard_shards_ahead
-from streams.sinks.producer import ConfirmedProducer
 
 from streams.kafka.log_reader import LogReader
+from streams.kafka.producer import ConfirmedProducer
 from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 

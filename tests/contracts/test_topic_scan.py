@@ -3,9 +3,9 @@
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, RequestTimedOutError
-from streams.sinks.producer import ConfirmedProducer
 
 from streams.kafka import scan as topic_scan
+from streams.kafka.producer import ConfirmedProducer
 from streams.kafka.scan import scan
 from streams.local.ports import free_port
 from streams.local.tansu import Tansu

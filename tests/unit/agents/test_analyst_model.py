@@ -94,7 +94,8 @@ class Run:
             self.read(topic)
 
 
-@pytest.mark.parametrize("seed", [*range(25), secrets.randbits(32)])
+# The random one has an id of its own: the processes of pytest-xdist must collect equal tests.
+@pytest.mark.parametrize("seed", [*range(25), pytest.param(secrets.randbits(32), id="random")])
 async def test_every_record_ends_as_it_must_and_no_text_is_paid_for_twice(seed: int) -> None:
     """Whatever fails on the way."""
     print(f"seed {seed}")
