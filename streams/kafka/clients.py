@@ -51,7 +51,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Returns when the consumer is closed; by itself aiokafka's may never stop.
 
     aiokafka 0.14 cancels its fetching once and waits for it. When the assignment has just changed, the fetching takes
-    the cancellation for that of its own pending request, and continues (tests/contracts/test_kafka_consumer.py shows
+    the cancellation for that of its own pending request, and continues (tests/contracts/test_stop_consumer.py shows
     it). So it is cancelled until it ends.
     """
     stopping = asyncio.ensure_future(consumer.stop())

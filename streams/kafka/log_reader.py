@@ -116,7 +116,7 @@ class LogReader:
         """As the coordinator answers, -1 where there is none.
 
         A coordinator that has just taken the group over answers with an error and without partitions. aiokafka 0.14
-        drops that error (tests/unit/pipeline/test_log_reader.py shows it), and nothing would look like nothing
+        drops that error (tests/unit/kafka/test_log_reader.py shows it), and nothing would look like nothing
         committed: the whole log would be worked on again.
         """
         assert self._admin is not None, "start() comes first"

@@ -11,9 +11,9 @@ from streams.pipeline.attempts import IsAlive
 from streams.pipeline.offsets import Slot, Tracker, Verdict
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
+from tests.chaos.lossy_stream import lose_records
 
 from streams.kafka.log_reader import LogReader
-from tests.chaos.lossy_stream import lose_records
 from tests.chaos.planting import replace
 
 #: How long a record's slot may stay unopened where that happens after an await.

@@ -1,28 +1,24 @@
 """Fixtures that several contracts share: brokers and databases, and the worker's own ways to them."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import asyncpg
 import pytest
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
 
-from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import make_topics
+from streams.kafka.producer import ConfirmedProducer
+from streams.sinks.rows import RowSink
+from tests.support.servers import running
 from tests.support.topics import TOPICS
 
 
 @pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[Tansu]:
     """The broker that is there at once, without topics."""
-    with closing(ProcessLog(tmp_path / "log")) as log:
-        server = Tansu(tmp_path, log)
-        server.start()
+    with running(Tansu, tmp_path) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
@@ -37,9 +33,9 @@ async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
 
 
 @pytest.fixture
-async def sink(database_url: str) -> AsyncIterator[PostgresSink]:
+async def sink(database_url: str) -> AsyncIterator[RowSink]:
     """At work on a new database."""
-    sink = PostgresSink(database_url)
+    sink = RowSink(database_url)
     await sink.start()
     yield sink
     await sink.stop()

@@ -9,10 +9,10 @@ from aiokafka import TopicPartition
 from streams.pipeline.answers_table import AnswersTable, define_answers_table
 from streams.pipeline.attempts import AssignmentOver
 from streams.pipeline.table_cache import ShardCache
-from streams.sinks.producer import ConfirmedProducer
 
 from streams.dev.local.tansu import Tansu
 from streams.kafka.log_reader import LogReader
+from streams.kafka.producer import ConfirmedProducer
 from tests.fakes.analysis import MemoryCache, an_answer
 from tests.support.topics import TOPICS
 

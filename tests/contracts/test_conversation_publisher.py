@@ -16,8 +16,8 @@ from streams.gateway.publisher import RETRY_AFTER_S, KafkaPublisher
 from streams.gateway.record import ConversationRecord
 from streams.kafka.admin import make_topics
 from tests.fakes.gateway_parts import FakePublisher
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 
 def a_record(id: str = "c-1", key: bytes = b"text-key") -> ConversationRecord:

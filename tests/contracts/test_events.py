@@ -5,15 +5,15 @@ from datetime import timedelta
 import msgspec
 import pytest
 from streams.pipeline.delivery import Events
-from streams.sinks.producer import ConfirmedProducer
 from streams.sinks.results import ResultsSink
 
 from schemas.result import ConversationResult
 from streams.dev.local.tansu import Tansu
+from streams.kafka.producer import ConfirmedProducer
 from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeEvents
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 
 class Announced:

@@ -10,8 +10,8 @@ from streams.dev.local.tansu import Tansu
 from streams.sinks.dead_letters import DeadLetterSink
 from tests.fakes.analysis import NOON
 from tests.fakes.sinks import FakeLetters
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 
 def a_letter(**fields: object) -> DeadLetter:

@@ -12,12 +12,12 @@ from streams.pipeline.delivery import Delivery
 from streams.pipeline.envelope import open_envelope
 from streams.sinks.postgres import WRITERS, PostgresSink
 from structlog.testing import capture_logs
+from tests.unit.pipeline.factories import a_record, value_of
 
 from schemas.errors import Retryable, Unprocessable
 from schemas.outcome import Analysed
 from tests.fakes.analysis import NOON, a_result, an_answer
 from tests.fakes.sinks import FakeEvents, FakeLetters
-from tests.unit.pipeline.factories import a_record, value_of
 
 #: Halvings from 500 rows to one.
 HALVINGS = 9

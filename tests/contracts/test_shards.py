@@ -6,10 +6,10 @@ import faust
 from faust.types import TP
 from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.shards import discard_shards_ahead
-from streams.sinks.producer import ConfirmedProducer
 
 from streams.dev.local.tansu import Tansu
 from streams.kafka.log_reader import LogReader
+from streams.kafka.producer import ConfirmedProducer
 from tests.support.topics import TOPICS
 
 
