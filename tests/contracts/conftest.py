@@ -2,16 +2,60 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 
+from schemas.kafka import Topics
 from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import make_topics
+from streams.kafka.log_reader import LogReader
 from streams.kafka.producer import ConfirmedProducer
 from streams.sinks.rows import RowSink
 from tests.support.servers import running
-from tests.support.topics import TOPICS
+from tests.support.topics import TOPICS, fresh_prefix, topics_with
+
+PARTITIONS = 4
+
+
+class Cluster(NamedTuple):
+    """A broker that runs for as long as the test, and topics whose names no other test has."""
+
+    bootstrap_servers: str
+    topics: Topics
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of aiokafka's clients."""
+        return {"bootstrap_servers": self.bootstrap_servers}
+
+
+@pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A broker of each kind in turn, with every topic. Tests share Apache Kafka, so they do not stop it."""
+    server = request.getfixturevalue("shared_kafka" if request.param == "kafka" else "tansu")
+    cluster = Cluster(server.bootstrap_servers, topics_with(fresh_prefix()))
+    await make_topics(cluster.options, cluster.topics, PARTITIONS, 1)
+    return cluster
+
+
+@pytest.fixture
+async def confirmed(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]:
+    """A producer of the cluster."""
+    producer = ConfirmedProducer(cluster.options)
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+@pytest.fixture
+async def log_reader(cluster: Cluster) -> AsyncIterator[LogReader]:
+    """A log reader of the cluster."""
+    reader = LogReader(cluster.options, cluster.topics)
+    await reader.start()
+    yield reader
+    await reader.stop()
 
 
 @pytest.fixture
@@ -25,7 +69,7 @@ def tansu(tmp_path: Path) -> Iterator[Tansu]:
 async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
     """Every topic is there, with four partitions."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
-    await make_topics(options, TOPICS, 4, 1)
+    await make_topics(options, TOPICS, PARTITIONS, 1)
     producer = ConfirmedProducer(options)
     await producer.start()
     yield producer
@@ -34,7 +78,7 @@ async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
 
 @pytest.fixture
 async def sink(database_url: str) -> AsyncIterator[RowSink]:
-    """At work on a new database."""
+    """Connected to a new database."""
     sink = RowSink(database_url)
     await sink.start()
     yield sink
