@@ -18,7 +18,7 @@ from tests.crash.lives import Lives
 from tests.crash.points import POINTS
 from tests.crash.run import MAX_IN_FLIGHT, Stage, Verdict, crash_once
 
-#: The whole of it is GROK_INSIGHTS_CRASHES=20; a seed that was printed makes the same conversations and occurrences.
+#: The long form is GROK_INSIGHTS_CRASHES=10. A printed seed makes the same conversations and crashes at the same steps.
 CRASHES = int(os.environ.get("GROK_INSIGHTS_CRASHES", "2"))
 SEED = int(os.environ.get("GROK_INSIGHTS_CRASH_SEED") or random.randrange(2**32))
 #: Runs mostly wait, for the session of the dead member.

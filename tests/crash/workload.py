@@ -5,9 +5,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streams.pipeline.home import home_partition
-
 from agents.canonical_text import text_key
+from agents.partitioner import owner_partition
 from schemas.kafka import DEFAULT_TENANT
 
 PARTITIONS = 2
@@ -41,7 +40,7 @@ class Item:
         """Whether it must be sent home first."""
         if self.text is None or not self.is_asked:
             return False
-        return home_partition(text_key(DEFAULT_TENANT, self.text), PARTITIONS) != self.partition
+        return owner_partition(text_key(DEFAULT_TENANT, self.text).encode(), PARTITIONS) != self.partition
 
 
 def workload(run: str, source: random.Random) -> list[Item]:
@@ -62,7 +61,7 @@ def workload(run: str, source: random.Random) -> list[Item]:
 
 
 def occurrences(items: Sequence[Item]) -> dict[str, int]:
-    """How often each point occurs, at least, in a life without a crash."""
+    """How many records take each step, at least, in a life without a crash."""
     away = sum(item.is_away for item in items)
     answers = len({item.text for item in items if item.is_asked and not item.is_dead})
     return {
@@ -72,9 +71,9 @@ def occurrences(items: Sequence[Item]) -> dict[str, int]:
         "changelog": answers,
         "shard": answers,
         "row": len(items) - BROKEN,
-        "result": len(items) - BROKEN - REFUSALS,
-        "letter": BROKEN + REFUSALS,
-        "ack": len(items) + away,
+        "event": len(items) - BROKEN - REFUSALS,
+        "dead_letter": BROKEN + REFUSALS,
+        "finish": len(items) + away,
         "commit": 3,
     }
 
