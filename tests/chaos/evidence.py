@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
-from streams.pipeline.record import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC
 
+from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC
 from schemas.kafka import Header
 from tests.chaos.group_log import Commit, read_commit, read_generation
 from tests.support.topics import TOPICS

@@ -23,7 +23,10 @@ WORKERS_MIN, WORKERS_MAX = 2, 4
 #: The promise is 10 s; the machine may be busy.
 _STOP_WITHIN_S = 12.0
 #: What a worker's log says of a defect of its own; libraries forget exceptions too.
-_DEFECTS = ('"step_failed"', '"postgres_writer_ended"', "exception was never retrieved.*/(streams|agents)/")
+_DEFECTS = (
+    *('"decode_failed"', '"fetch_not_taken"', '"attempt_failed"', '"stage_failed"', '"input_fetched_by_faust"'),
+    "exception was never retrieved.*/(streams|agents)/",
+)
 #: The files of RocksDB that a broken disk would be noticed by.
 _TORN = ("*.sst", "MANIFEST*", "*.log")
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from streams.pipeline.home import home_partition
-
 from agents.canonical_text import text_key
+from agents.partitioner import owner_partition
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
 from streams.standin.answers import Answerer
@@ -114,7 +113,7 @@ class Oracle:
         if kind is Kind.HANGS:
             # All at home in one partition: in the others offsets move on, or no commit could be wrong.
             texts = (" ".join([*words, HANG_MARKER, f"case {self.seed:08x} {number} {n}"]) for n in range(1_000))
-            return next(text for text in texts if home_partition(text_key(DEFAULT_TENANT, text), PARTITIONS) == 0)
+            return next(text for text in texts if _owner_of(text) == 0)
         marker = [REFUSED_MARKER] if kind is Kind.REFUSED else []
         return " ".join([*words, *marker, f"case {self.seed:08x} {number}"])
 
@@ -128,6 +127,10 @@ def _kind(drawn: float) -> Kind:
         if drawn < 0:
             return kind
     return Kind.FRESH
+
+
+def _owner_of(text: str) -> int:
+    return owner_partition(text_key(DEFAULT_TENANT, text).encode(), PARTITIONS)
 
 
 def _read_insight(completion: bytes) -> Insight:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import sys
 
 import asyncpg
 import pytest
@@ -94,18 +93,6 @@ async def test_a_restarted_worker_goes_on_where_it_stopped(
     service.start_worker("worker-2")  # another data folder: its table comes from the changelog alone
     await count_rows(rows, 400, within_s=60)
     assert service.standin("control/stats")["calls"] == len(set(texts))
-
-
-async def test_records_that_faust_loses_are_read_though_nothing_comes_after_them(
-    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
-) -> None:
-    """A partition's only record, and its last ones; every record is lost when it is handed out first."""
-    await produce(broker.bootstrap_servers, texts_with_repeats(40, 0.0, seed=1))
-    worker = service.start_command("worker-1", [sys.executable, "-m", "tests.e2e.forgetful_worker"])
-    await count_rows(rows, 40, within_s=60)
-    await produce(broker.bootstrap_servers, ["Where is my order, it should be here"], first=40)
-    await count_rows(rows, 41, within_s=60)
-    assert worker.stop() == 0
 
 
 @pytest.mark.kafka
