@@ -141,7 +141,7 @@ class Analysis:
         for _ in range(min(len(self._to_ask), self._max_calls - len(self._askers))):
             asker = asyncio.create_task(self._ask_on(), name="asker")
             self._askers.add(asker)
-            asker.add_done_callback(self._askers.discard)
+            asker.add_done_callback(self._asker_ended)
 
     async def drain(self, within_s: float) -> None:
         """Begins no call any more, and gives those under way a bounded time before they are cancelled.
@@ -166,29 +166,39 @@ class Analysis:
 
     async def _ask_on(self) -> None:
         """One place for a call: asks about one text after the other while any waits."""
-        while self._to_ask:
-            flight = self._to_ask.popleft()
-            try:
-                flight.answer = await retry(partial(self._call, flight), CALL_BACKOFF, partial(self._is_worth, flight))
-            except NoLongerWanted:
-                self._drop(flight)
-            except asyncio.CancelledError:
-                self._drop(flight)
-                raise
-            except Unprocessable as error:
-                self._refuse(flight, Dead(DeadLetterReason(error.reason), error.detail))
-            except Fatal as error:
-                self._drop(flight)
-                self._fail(error)
-            except Exception as error:  # a defect of ours that did not pass: this text is set aside
-                self._refuse(flight, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
-            else:
-                self._remember(flight)
-                self._to_keep([flight])
+        try:
+            while self._to_ask:
+                await self._ask_one(self._to_ask.popleft())
+        finally:
+            # In the very step that found nothing waiting: whatever comes next must not count on this place.
+            self._askers.discard(_current_task())
+
+    def _asker_ended(self, asker: "asyncio.Task[None]") -> None:
+        self._askers.discard(asker)  # one that was cancelled before its first step is still there
+        if not asker.cancelled() and (error := asker.exception()) is not None:
+            self._fail(error)
+
+    async def _ask_one(self, flight: Flight) -> None:
+        try:
+            flight.answer = await retry(partial(self._call, flight), CALL_BACKOFF, partial(self._is_worth, flight))
+        except NoLongerWanted:
+            self._drop(flight)
+        except asyncio.CancelledError:
+            self._drop(flight)
+            raise
+        except Unprocessable as error:
+            self._refuse(flight, Dead(DeadLetterReason(error.reason), error.detail))
+        except Fatal as error:
+            self._drop(flight)
+            self._fail(error)
+        except Exception as error:  # a defect of ours that did not pass: this text is set aside
+            self._refuse(flight, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
+        else:
+            self._remember(flight)
+            self._to_keep([flight])
 
     async def _call(self, flight: Flight) -> Answer:
-        task = asyncio.current_task()
-        assert task is not None, "runs in an asker's task"
+        task = _current_task()
         self._calling.add(task)
         try:
             return await self._analyser.analyse(flight.jobs[0].text)
@@ -259,3 +269,9 @@ class Analysis:
             return None if value is None else _decode(value)
         except msgspec.DecodeError:
             return None
+
+
+def _current_task() -> "asyncio.Task[None]":
+    task = asyncio.current_task()
+    assert task is not None, "called by an asker"
+    return task

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     )
     max_in_flight: int = Field(512, ge=1, le=100_000, description="calls in flight at once, per worker")
     linger_ms: float = Field(
-        5, ge=0, le=1000, description="milliseconds for which answers, rows and events gather into one batch"
+        10, ge=0, le=1000, description="milliseconds for which answers, rows and events gather into one batch"
     )
     cooldown_seconds: float = Field(10, gt=0, description="pause of the circuit breaker, in seconds")
     breaker_errors: int = Field(5, ge=1, description="errors in a row that open the circuit breaker")

@@ -6,15 +6,16 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import aiohttp
+from aiohttp import BytesPayload
+from aiohttp.abc import AbstractStreamWriter
 
 from agents.analyser import CallObserver
 from agents.grok.failures import CallFailure, failure_of_exception, failure_of_status
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate, analysis_version
 from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
-from agents.grok.request_body import PaidBody
 from agents.limits.breaker import CircuitBreaker, Permit
 from schemas.dead_letter import DeadLetterReason
-from schemas.errors import Retryable, Unprocessable
+from schemas.errors import InsightsError, Retryable, Unprocessable
 from schemas.insight import Answer, Usage
 
 MAX_REPLY_BYTES = 1024 * 1024
@@ -53,7 +54,8 @@ class GrokAnalyser:
         self._api_key = api_key
         self._model = model
         self._template = RequestTemplate(model)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(_MAX_CONNECT_S, timeout_s / 2))
+        # Places for connections are never waited for, so a timer for that would be spent on nothing at each call.
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_MAX_CONNECT_S, timeout_s / 2))
         self._breaker = breaker
         self._observer = observer
         self._may_pay = may_pay
@@ -139,13 +141,13 @@ class GrokAnalyser:
         """The body of a 200 reply. Raises CallFailure, UnreadableReply when the body is too large, and what `may_pay`
         raises."""
         assert self._session is not None, "start() comes before analyse()"
-        paid = PaidBody(body, self._may_pay)
+        fenced = _FencedBody(body, self._may_pay)
         try:
-            async with self._session.post(self._url, data=paid, allow_redirects=False) as response:
-                received = await _read_at_most(response.content, MAX_REPLY_BYTES + 1)
+            async with self._session.post(self._url, data=fenced, allow_redirects=False) as response:
+                received = await _read_at_most(response, MAX_REPLY_BYTES + 1)
         except (aiohttp.ClientError, TimeoutError) as error:
-            if paid.refusal is not None:
-                raise paid.refusal from error
+            if fenced.refusal is not None:
+                raise fenced.refusal from error
             raise failure_of_exception(error) from error
         if response.status != 200:
             raise failure_of_status(response.status, response.headers, received, self._now())
@@ -176,9 +178,34 @@ class GrokAnalyser:
             self._observer.breaker_changed(self._breaker.state)
 
 
-async def _read_at_most(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
+class _FencedBody(BytesPayload):
+    """Awaits `may_pay` in the very step that hands the request to the socket, headers included.
+
+    Between an earlier question and that step aiohttp connects and starts a task. A worker that was frozen right there
+    and continues long after would ask about a text that is another worker's by then.
+    """
+
+    def __init__(self, body: bytes, may_pay: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(body, content_type="application/json")
+        self._may_pay = may_pay
+        #: What `may_pay` raised: aiohttp reports a broken connection instead.
+        self.refusal: InsightsError | None = None
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Raises what `may_pay` raises, with nothing sent."""
+        try:
+            await self._may_pay()
+        except InsightsError as error:
+            self.refusal = error
+            raise
+        await super().write_with_length(writer, content_length)
+
+
+async def _read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    if response.content_length is not None and response.content_length <= max_bytes:
+        return await response.read()
     received = bytearray()
-    while len(received) < max_bytes and (chunk := await content.read(max_bytes - len(received))):
+    while len(received) < max_bytes and (chunk := await response.content.read(max_bytes - len(received))):
         received += chunk
     return bytes(received)
 

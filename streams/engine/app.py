@@ -1,5 +1,6 @@
 """WorkerApp: Faust joins the group, assigns partitions and restores the table; it never fetches the inputs."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -99,6 +100,11 @@ class WorkerApp(faust.App):
             raise Retryable("joining the group or restoring the answers table")
 
     @property
+    def crash_event(self) -> asyncio.Event:
+        """Set when Faust has given up; `crash_reason` says why."""
+        return cast(asyncio.Event, self._crashed)
+
+    @property
     def is_rebalancing_again(self) -> bool:
         """Whether another rebalance has come before the table of the last one was restored."""
         return cast(TableManager, self.tables).recovery.signal_recovery_start.is_set()
@@ -124,9 +130,12 @@ class InputChannel(faust.Channel[Any]):
         await self.queue.put(value)
 
 
-def faust_connection(client_options: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
-    """Keyword arguments of faust.App: brokers, credentials, data folder (created here). Raises Fatal."""
-    tables = data_dir / "tables"
+def faust_connection(client_options: Mapping[str, Any], topics: Topics, data_dir: Path) -> dict[str, Any]:
+    """Keyword arguments of faust.App: brokers, credentials, data folder (created here). Raises Fatal.
+
+    The folder is named after the changelog: with another one, its offsets would mean other answers.
+    """
+    tables = data_dir / "tables" / topics.answers_changelog
     try:
         tables.mkdir(parents=True, exist_ok=True)  # Faust itself creates only the last part of the path
     except OSError as error:

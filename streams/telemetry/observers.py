@@ -37,10 +37,15 @@ class CallMetrics:
         metrics.BREAKER_STATE.set(_BREAKER_STATES[state])
 
 
+_PROMPT_TOKENS = metrics.ESTIMATED_TOKENS.labels("prompt")
+_COMPLETION_TOKENS = metrics.ESTIMATED_TOKENS.labels("completion")
+
+
 def _show_usage(usage: Usage) -> None:
-    metrics.ESTIMATED_TOKENS.labels("prompt").inc(usage.prompt_tokens)
-    metrics.ESTIMATED_TOKENS.labels("completion").inc(usage.completion_tokens)
-    metrics.ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
+    if usage.prompt_tokens or usage.completion_tokens:
+        _PROMPT_TOKENS.inc(usage.prompt_tokens)
+        _COMPLETION_TOKENS.inc(usage.completion_tokens)
+        metrics.ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
 
 
 class OutcomeMetrics:

@@ -40,7 +40,7 @@ async def _run_until_ended(app: WorkerApp, life: Lifecycle) -> None:
     stop_signal = asyncio.Event()
     set_at_first_stop_signal(stop_signal)
     starting = asyncio.create_task(app.start())
-    ends = [asyncio.create_task(event.wait()) for event in (stop_signal, life.failed, app._crashed)]
+    ends = [asyncio.create_task(event.wait()) for event in (stop_signal, life.failed, app.crash_event)]
     try:
         await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
