@@ -37,6 +37,7 @@ from streams.sinks.rows import RowSink
 from streams.standin.answers import Answerer
 from streams.standin.faults import FaultKind
 from streams.telemetry.observers import CallMetrics
+from streams.worker.fencing import Fence
 from streams.worker.intake import Assignment, Fetch, Intake
 from streams.worker.offsets import Tracker
 from tests.chaos import planting
@@ -354,7 +355,7 @@ SCENES: Mapping[str, tuple[Callable[[], object], object, object]] = {
     "cache_key_cut": (keys_of_alike_texts, 2, 1),
     "no_single_flight": (lambda: len(an_analysis(FakeAnalyser()).share([a_job(), a_job()])), 1, 2),
     "flight_drops_error": (jobs_that_wait_on_when_a_call_fails, 2, 1),
-    "lease_not_asked": (lambda: returns_unconfirmed(GroupLease(10).wait_held()), False, True),
+    "lease_not_asked": (lambda: returns_unconfirmed(Fence(GroupLease(10)).wait_open()), False, True),
     "changelog_not_written": (changelog_records_of_an_answer, 1, 0),
     "owner_by_salted_hash": (owner_is_that_of_kafka, True, False),
 }
