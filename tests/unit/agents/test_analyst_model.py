@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import timedelta
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -189,6 +190,7 @@ class AnalystModel:
         self.run(self.analyst.room())
 
     def close(self) -> None:
+        self.run(self.analyst.drain(0.0, 0.0))
         self.run(self.analyst.stop())
         self.loop.close()
 
@@ -198,13 +200,10 @@ def run_model(module: ModuleType, runs: int, steps: int) -> Counter[str]:
     happened: Counter[str] = Counter()
     for number in range(runs):
         source = random.Random(number)
-        model = AnalystModel(module, source, happened)
-        try:
+        with closing(AnalystModel(module, source, happened)) as model:
             for action in source.choices([*ACTIONS], [*ACTIONS.values()], k=steps):
                 model.act(action, source.randrange(1_000))
             model.finish_all()
-        finally:
-            model.close()
     return happened
 
 
@@ -212,6 +211,15 @@ def test_open_records_are_counted_exactly() -> None:
     """Takes, finishes in any order, revocations, and finishes of revoked records that come later."""
     happened = run_model(agents.analyst, runs=100, steps=60)
     assert all(happened[what] for what in MUST_HAPPEN), happened
+
+
+def test_few_records_that_hang_leave_room_for_others() -> None:
+    """Also where fewer records may be open than make a full fetch."""
+    with closing(AnalystModel(agents.analyst, random.Random(1), Counter())) as model:
+        model.run_now(lambda: model.analyst.take(model.trackers[0], [Record("t", 0, 0, VALUES[-1])], rehomed=True))
+        model.turn()
+        assert model.waiting
+        model.run(asyncio.wait_for(model.analyst.room(), 5))
 
 
 @pytest.mark.parametrize(
