@@ -22,7 +22,7 @@ test: $(STAMP) ## Run all tests that CI runs
 
 ROUNDS ?= 3
 
-chaos: $(STAMP) ## Hurt the whole service at random, ROUNDS=n times, and judge what became of every conversation
+chaos: $(STAMP) ## Run ROUNDS=n rounds of random faults against the whole service and check every conversation
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
 check: $(STAMP) ## Lint, types, import layers, generated files

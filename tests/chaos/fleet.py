@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from tests.chaos.payments import Death, Freeze
+from tests.chaos.repeated_calls import Death, Freeze
 from tests.chaos.verdict import Verdict
 from tests.chaos.waiting import became_true
 from tests.e2e.service import Process, Service, get

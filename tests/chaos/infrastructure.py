@@ -12,7 +12,7 @@ from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.grok import TROUBLES, Grok
-from tests.chaos.payments import Outage
+from tests.chaos.repeated_calls import Outage
 from tests.chaos.schedule import Fault
 from tests.chaos.waiting import became_true
 from tests.support.topics import TOPICS

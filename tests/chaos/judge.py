@@ -14,7 +14,7 @@ from schemas.kafka import DEFAULT_TENANT
 from tests.chaos.commits import judge_commits, judge_offsets_at_end
 from tests.chaos.evidence import DeadLetterRecord, Evidence, Place
 from tests.chaos.oracle import Case, Kind, Oracle
-from tests.chaos.payments import Cashier, Fates
+from tests.chaos.repeated_calls import CallJudge, FaultHistory
 from tests.chaos.verdict import Verdict
 from tests.support.topics import TOPICS
 
@@ -30,7 +30,9 @@ class Posted:
     unconfirmed: set[int] = field(default_factory=set)
 
 
-def judge(oracle: Oracle, posted: Posted, evidence: Evidence, fates: Fates, *, everything_is_due: bool) -> Verdict:
+def judge(
+    oracle: Oracle, posted: Posted, evidence: Evidence, faults: FaultHistory, *, everything_is_due: bool
+) -> Verdict:
     """Judges all evidence so far. While texts hang at Grok, they and the last offsets are not due."""
     verdict = Verdict()
     cases = _Cases(oracle, posted, evidence, verdict)
@@ -45,7 +47,7 @@ def judge(oracle: Oracle, posted: Posted, evidence: Evidence, fates: Fates, *, e
         judge_offsets_at_end(evidence, verdict)
     texts = cases.by_number.values()
     kept_s = {case.digest: [at / 1000 for at in evidence.kept.get(case.text_key, ())] for case in texts}
-    Cashier(kept_s, cases.digests_with_an_answer(), fates, verdict).judge(evidence.calls)
+    CallJudge(kept_s, cases.digests_with_an_answer(), faults, verdict).judge(evidence.calls)
     verdict.figures["ids"] = len(posted.confirmed)
     verdict.figures["unconfirmed"] = len(posted.unconfirmed)
     verdict.figures["redelivered"] = _redelivered(evidence)

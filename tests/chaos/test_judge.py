@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.evidence import Call
 from tests.chaos.judge import judge
 from tests.chaos.oracle import Kind
-from tests.chaos.payments import Death, Fates, Freeze, Outage
+from tests.chaos.repeated_calls import Death, FaultHistory, Freeze, Outage
 from tests.chaos.scene import CALLER, Scene
 from tests.chaos.verdict import Verdict
 from tests.support.topics import TOPICS
@@ -23,8 +23,8 @@ def verdict_on(
     moves_s: tuple[float, ...] = (),
     freezes: tuple[Freeze, ...] = (),
 ) -> Verdict:
-    fates = Fates(deaths, outages, moves_s, freezes)
-    return judge(scene.oracle, scene.posted, scene.evidence, fates, everything_is_due=True)
+    faults = FaultHistory(deaths, outages, moves_s, freezes)
+    return judge(scene.oracle, scene.posted, scene.evidence, faults, everything_is_due=True)
 
 
 def delete_dead_letter(scene: Scene) -> None:
@@ -332,7 +332,7 @@ def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
     record = scene.absorb(TOPICS.conversations, b"k", scene.oracle.case(number).value)
 
     def verdict() -> Verdict:
-        return judge(scene.oracle, scene.posted, scene.evidence, Fates((), (), ()), everything_is_due=False)
+        return judge(scene.oracle, scene.posted, scene.evidence, FaultHistory((), (), ()), everything_is_due=False)
 
     assert verdict().is_green
     scene.commit(record.offset + 1)

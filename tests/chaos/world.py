@@ -25,7 +25,7 @@ from tests.chaos.grok import Grok
 from tests.chaos.infrastructure import Infrastructure
 from tests.chaos.judge import judge
 from tests.chaos.oracle import PARTITIONS, Kind, Oracle
-from tests.chaos.payments import Fates
+from tests.chaos.repeated_calls import FaultHistory
 from tests.chaos.verdict import Verdict
 from tests.chaos.waiting import became_true
 from tests.chaos.witness import Witness
@@ -112,11 +112,11 @@ class World:
             self.supervisor.result()  # its error
         evidence = await self.witness.look()
         moves_s = sorted(at_ms / 1000 for at_ms in evidence.generations.values())
-        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.freezes)
-        verdict = judge(self.oracle, self.feeder.posted, evidence, fates, everything_is_due=release)
+        history = FaultHistory(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.freezes)
+        verdict = judge(self.oracle, self.feeder.posted, evidence, history, everything_is_due=release)
         verdict.figures["accepted_by_gateway"] = self.feeder.accepted_by_gateway
         verdict.figures["frozen_out"] = sum(
-            fates.moves(freeze.from_s, freeze.to_s) > 0 for freeze in self.fleet.freezes
+            history.moves(freeze.from_s, freeze.to_s) > 0 for freeze in self.fleet.freezes
         )
         return verdict
 
