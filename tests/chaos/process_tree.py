@@ -1,4 +1,4 @@
-"""Whole process trees stopped, let go on or ended at one moment, as a frozen or a dead machine would be.
+"""Stops, continues or kills a whole process tree at once, like a frozen or dead machine.
 
 By parentage, not by group or session: Postgres gives each backend a session of its own.
 """
@@ -48,13 +48,13 @@ def stop_tree(pid: int) -> None:
 
 
 def continue_tree(pid: int) -> None:
-    """Lets all of it go on. Those that run are not disturbed."""
+    """Continues the whole tree; running processes are not disturbed."""
     _signal(tree_of(pid), signal.SIGCONT)
 
 
 @contextmanager
 def slowed_tree(pid: int, stopped_s: float = 0.3, running_s: float = 0.1) -> Iterator[None]:
-    """Lets it run in short spells only: whoever asks it something waits for one."""
+    """Lets it run in short spells only, so that it answers slowly."""
     over = threading.Event()
 
     def slow_down() -> None:

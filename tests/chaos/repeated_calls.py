@@ -137,7 +137,7 @@ class CallJudge:
                     break
 
     def _was_half_sent(self, call: Call) -> bool:
-        """Whether its worker was frozen after the last check of the lease and before the socket: nothing can prevent that."""
+        """Whether its worker was frozen after its last look at the lease, in the step before the socket."""
         for freeze in self._freezes:
             if freeze.caller == call.caller and 0 <= call.began_s - freeze.to_s <= _HALF_SENT_S:
                 self._freezes.remove(freeze)

@@ -1,4 +1,4 @@
-"""The process ends after each single step, on Apache Kafka with a real Postgres: the outcome is right each time."""
+"""The process ends after each single step, on Apache Kafka with a real Postgres; the outcome is right each time."""
 
 import asyncio
 import os

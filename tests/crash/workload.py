@@ -1,4 +1,4 @@
-"""The conversations of one run: every kind of end, and how each must end."""
+"""The conversations of one run, with the right outcome of each."""
 
 import json
 import random
@@ -18,7 +18,7 @@ GOOD, REPEATED, SMALL_TALK, REFUSALS, BROKEN = 16, 6, 3, 3, 3
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One record and its right end; `text` is None for what cannot be decoded, which has no row either."""
+    """One record and its right outcome; `text` is None for a record that cannot be decoded, which has no row."""
 
     id: str
     partition: int
@@ -37,7 +37,7 @@ class Item:
 
     @property
     def is_away(self) -> bool:
-        """Whether it must be sent home first."""
+        """Whether it must be rehomed first."""
         if self.text is None or not self.is_asked:
             return False
         return owner_partition(text_key(DEFAULT_TENANT, self.text).encode(), PARTITIONS) != self.partition
