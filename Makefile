@@ -32,7 +32,7 @@ ROUNDS ?= 3
 bench: $(STAMP) ## Measure the service beside other ways to do the same work; ARGS="--help" lists the scenarios
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-chaos: $(STAMP) ## Hurt the whole service at random, ROUNDS=n times, and judge what became of every conversation
+chaos: $(STAMP) ## Run ROUNDS=n rounds of random faults against the whole service and check every conversation
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
 check: $(STAMP) ## Lint, types, import layers, generated files

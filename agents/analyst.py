@@ -40,8 +40,10 @@ MAX_ROWS_BATCH = 500
 MAX_PRODUCE_BATCH = 1_000
 #: Two statements under way hide one round trip behind the other; more only wait for the same disk.
 ROW_WRITERS = 2
-#: Room for fewer records than this is not worth a fetch.
+#: Room for fewer records than this is not worth a fetch, nor is less than that share of all: with few places for calls
+#: the others must not wait for the slowest.
 MIN_FETCH_RECORDS = 100
+MIN_FETCH_SHARE = 0.25
 #: What unfinished records may hold in memory, about; a conversation has at most half a megabyte.
 MAX_OPEN_BYTES = 128 * 1024 * 1024
 
@@ -173,9 +175,8 @@ class Analyst:
 
     async def room(self) -> int:
         """Waits until there is room for records; returns for how many."""
-        while (room := self._max_open_records - self._open_records) < min(
-            MIN_FETCH_RECORDS, self._max_open_records
-        ) or self._open_bytes >= MAX_OPEN_BYTES:
+        least = min(MIN_FETCH_RECORDS, max(1, int(self._max_open_records * MIN_FETCH_SHARE)))
+        while (room := self._max_open_records - self._open_records) < least or self._open_bytes >= MAX_OPEN_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
         return room

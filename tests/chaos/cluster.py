@@ -61,7 +61,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """Ends all nodes at once; in order it would take long, since the last ones find no controller."""
+        """Kills all nodes at once: a graceful stop takes long, since the last ones find no controller."""
         for number in self._alive():
             self.kill(number)
         for node in self._nodes.values():
@@ -91,11 +91,11 @@ class Cluster:
         for number in numbers:
             self._nodes[number].await_ready()
         for number in numbers:
-            # By its own account: the others may still tell what was so before it died.
+            # Asks the node itself: the others may still answer with its state before it died.
             self._until(partial(ClusterView.is_caught_up, broker=number), number, "in sync again")
 
     def freeze(self) -> None:
-        """SIGSTOP for all nodes that live; returns when they stand still."""
+        """SIGSTOP for all nodes that live; returns when they are stopped."""
         for pid in self._pids():
             stop_tree(pid)
 
