@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 import pytest
 from aiokafka import TopicPartition
-from streams.dev.standin.answers import Answerer
+from streams.dev.standin.completions import Answerer
 
 import agents.analyst
 import agents.grok.client

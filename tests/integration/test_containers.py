@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from msgspec.structs import replace
-from streams.sinks.postgres import PostgresSink
+from streams.sinks.rows import RowSink
 from streams.sinks.producer import ConfirmedProducer
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
@@ -91,7 +91,7 @@ async def test_migrating_again_changes_nothing(database_url: str) -> None:
 async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str) -> None:
     """A replay changes nothing, and an older version of a conversation never covers a newer one."""
     newest = _result("c-1", NOON)
-    sink = PostgresSink(database_url)
+    sink = RowSink(database_url)
     await sink.start()
     try:
         await sink.write(newest)
