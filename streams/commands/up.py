@@ -17,6 +17,9 @@ from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.wiring import Broker, LocalStack, build_stack
 
 _MAX_FIELD_CHARS = 200
+#: If one of them fails, the error shows its last lines.
+_ROUTINE_PROCESSES = frozenset({"initdb", "create-database"})
+_ROUTINE_OF_POSTGRES = (" LOG:  ", "FATAL:  the database system is starting up")
 _STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
@@ -108,7 +111,7 @@ def terminal_line(line: str) -> Text | None:
     Only the file keeps the routine messages of Postgres and of libraries, which log hundreds at each start.
     """
     name, _, text = line.rstrip("\n").partition(" | ")
-    if " LOG:  " in text:
+    if name in _ROUTINE_PROCESSES or any(routine in text for routine in _ROUTINE_OF_POSTGRES):
         return None
     event = _event(text)
     if event is None:

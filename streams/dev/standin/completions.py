@@ -19,13 +19,14 @@ _CHARS_PER_TOKEN = 4
 _CREATED = 1_790_000_000
 
 #: Bounds the time for one answer.
-_MAX_READ_CHARS = 400
+_MAX_READ_CHARS = 200
 _MAX_SUMMARY_CHARS = 120
 _WORD = re.compile(r"[a-z]+")
 #: Topic, intent, urgency and the words that indicate them; the first match decides intent and urgency.
 _RULES: tuple[tuple[str, str, Urgency, str], ...] = (
     ("security", "report_fraud", "critical", "fraud fraudulent scam hacked stolen"),
-    ("outage", "report_problem", "high", "urgent urgently asap immediately outage offline"),
+    ("outage", "report_problem", "high", "outage offline unavailable"),
+    ("urgent request", "report_problem", "high", "urgent urgently asap immediately"),
     ("refund", "request_refund", "medium", "refund refunds refunded reimburse"),
     ("cancellation", "cancel", "medium", "cancel cancelled unsubscribe terminate"),
     ("technical problem", "report_problem", "medium", "problem issue error broken crash crashed failed bug"),
@@ -107,7 +108,8 @@ class Answerer:
     """Makes plausible replies from a few words of the text; the same text always gets the same reply."""
 
     def __init__(self) -> None:
-        self._valences: dict[str, float] = SentimentIntensityAnalyzer().lexicon
+        lexicon: dict[str, float] = SentimentIntensityAnalyzer().lexicon
+        self._valence = lexicon.get
 
     def completion(self, system: str, text: str, model: str, fault: FaultKind | None) -> Completion:
         """Returns a `chat.completion`, with the fault if it is one of the content."""
@@ -136,7 +138,7 @@ class Answerer:
 
     def _answer(self, text: str, digest: bytes) -> dict[str, Any]:
         words = _WORD.findall(text[:_MAX_READ_CHARS].lower())
-        valences = [self._valences[word] for word in words if word in self._valences]
+        valences = [valence for word in words if (valence := self._valence(word))]
         rules = sorted({_RULE_OF_WORD[word] for word in words if word in _RULE_OF_WORD})
         fallback = "ask_question" if "?" in text else "inform"
         _, intent, urgency, _ = _RULES[rules[0]] if rules else ("", fallback, "low", "")

@@ -29,3 +29,5 @@ def test_other_output_stays_as_it_is() -> None:
         assert line is not None
         assert line.plain == f"postgres  | {text}"
     assert terminal_line("postgres | 2026-01-01 UTC [1] LOG:  shutting down\n") is None
+    assert terminal_line("postgres | 2026-01-01 UTC [1] FATAL:  the database system is starting up\n") is None
+    assert terminal_line("initdb | creating subdirectories ... ok\n") is None
