@@ -8,24 +8,18 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka import TopicPartition
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
-from schemas.result import ConversationResult
-from streams.dlq.filters import Filters
-from streams.dlq.ledger import Ledger
-from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER
-from streams.dlq.pace import Pace
-from streams.dlq.reading import letter_bounds
-from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
-from streams.dlq.run import replay_letters
-from streams.dlq.selection import Selection
 from streams.kafka.log_reader import LogReader
+from streams.kafka.producer import ConfirmedProducer, Outgoing
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
-from streams.sinks.dead_letters import DeadLetterSink
+from streams.operations.dlq.dead_letter import REPLAY_COUNT, REPLAYED_DEAD_LETTER
+from streams.operations.dlq.ledger import ReplayLedger
+from streams.operations.dlq.replay import MAX_IN_FLIGHT, Pacer, ReplayOptions, ReplayResult, replay_dead_letters
+from streams.operations.dlq.selection import Filters, Selection
+from streams.operations.dlq.survey import dead_letter_bounds
 from tests.e2e.producer import texts_with_repeats
 from tests.e2e.service import Process, Service
 from tests.fakes.analysis import NOON
@@ -39,7 +33,7 @@ SNAPSHOT = "SELECT * FROM insights ORDER BY conversation_id"
 RESOLVED = "SELECT count(*) FROM insights WHERE outcome IN ('analysed', 'cached')"
 
 
-def a_letter(number: int, text: str) -> DeadLetter:
+def dead_letter(number: int, text: str) -> DeadLetter:
     return DeadLetter(
         key=b"key-%d" % number,
         value=json.dumps({"id": f"conv-{number}", "text": text}).encode(),
@@ -52,30 +46,26 @@ def a_letter(number: int, text: str) -> DeadLetter:
     )
 
 
-def a_dead_row(letter: DeadLetter, number: int) -> ConversationResult:
-    return ConversationResult(
-        tenant=DEFAULT_TENANT,
-        id=f"conv-{number}",
-        outcome="dead",
-        occurred_at=NOON,
-        received_at=NOON,
-        analysed_at=NOON,
-        origin=letter.origin,
-        reason=letter.reason,
-    )
-
-
-async def let_die(bootstrap_servers: str, database_url: str, texts: list[str]) -> None:
-    """What a worker leaves behind of conversations that died: letters and rows."""
-    letters = [a_letter(number, text) for number, text in enumerate(texts)]
-    producer, table = ConfirmedProducer({"bootstrap_servers": bootstrap_servers}), PostgresSink(database_url)
+async def send_dead_letters(bootstrap_servers: str, dead_letters: list[DeadLetter]) -> None:
+    """Each is keyed by its conversation, as a worker does it."""
+    producer = ConfirmedProducer({"bootstrap_servers": bootstrap_servers})
     await producer.start()
-    await table.start()
-    sink = DeadLetterSink(producer, TOPICS.dead_letters)
-    await asyncio.gather(*(sink.send(letter, f"conv-{number}") for number, letter in enumerate(letters)))
-    await asyncio.gather(*(table.write(a_dead_row(letter, number)) for number, letter in enumerate(letters)))
-    await table.stop()
+    records = [Outgoing(b"conv-%d" % n, one.value, one.headers_out()) for n, one in enumerate(dead_letters)]
+    assert all(isinstance(sent, int) for sent in await producer.send_all(TOPICS.dead_letters, records))
     await producer.stop()
+
+
+async def let_die(bootstrap_servers: str, rows: asyncpg.Connection, texts: list[str]) -> None:
+    """Does what a worker does with conversations that die: dead letters and rows."""
+    dead_letters = [dead_letter(number, text) for number, text in enumerate(texts)]
+    await send_dead_letters(bootstrap_servers, dead_letters)
+    columns = ("tenant", "conversation_id", "outcome", "reason", "occurred_at", "received_at", "analysed_at")
+    records = [
+        (DEFAULT_TENANT, f"conv-{n}", "dead", one.reason.value, NOON, NOON, NOON, one.origin.topic, 0, n)
+        for n, one in enumerate(dead_letters)
+    ]
+    origin = ("origin_topic", "origin_partition", "origin_offset")
+    await rows.copy_records_to_table("insights", records=records, columns=(*columns, *origin))
 
 
 async def eventually(condition: Callable[[], Any], *, within_s: float, what: str) -> None:
@@ -88,7 +78,7 @@ async def eventually(condition: Callable[[], Any], *, within_s: float, what: str
 
 
 async def nothing_is_left_to_read(reader: LogReader) -> bool:
-    """The group has finished all that stands in the topics that it reads."""
+    """The group has committed everything in the topics that it reads."""
     counts = await reader.partitions(TOPICS.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
@@ -104,7 +94,7 @@ async def settled(bootstrap_servers: str) -> None:
 
 
 async def marked(bootstrap_servers: str) -> int:
-    """Of each replay, one record is no mark: it has no value."""
+    """Each replay also writes one record without a value, which is not a mark."""
     return sum(record.value is not None for record in await records_of(bootstrap_servers, TOPICS.replay_ledger))
 
 
@@ -136,26 +126,24 @@ async def replay_through_a_kill(service: Service, bootstrap_servers: str, first_
 
 async def replay_as_if_nothing_were_marked(bootstrap_servers: str) -> int:
     """How many were sent: what two replays at the same time, or the loss of the ledger, would come to at worst."""
-    options, everything, done = {"bootstrap_servers": bootstrap_servers}, Selection(Filters(), Ledger()), Replayed()
-    orders = Orders(Pace(None), lambda _: None)
-    await replay_letters(
-        options, TOPICS, await letter_bounds(options, TOPICS), everything, orders, done, asyncio.Event()
-    )
+    options, result = {"bootstrap_servers": bootstrap_servers}, ReplayResult()
+    everything, wanted = Selection(Filters(), ReplayLedger()), await dead_letter_bounds(options, TOPICS)
+    await replay_dead_letters(options, TOPICS, wanted, everything, ReplayOptions(Pacer(None)), result, asyncio.Event())
     await settled(bootstrap_servers)
-    return done.sent.total()
+    return result.sent.total()
 
 
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
-async def test_ten_thousand_letters_are_resolved_once(
-    service: Service, broker: Kafka, database_url: str, rows: asyncpg.Connection
+async def test_ten_thousand_dead_letters_are_resolved_once(
+    service: Service, broker: Kafka, rows: asyncpg.Connection
 ) -> None:
-    """Every row is resolved and no letter left out; to replay all of it once more changes no row and makes no call."""
+    """Every row is resolved and none left out; to replay all of it once more changes no row and makes no call."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.02")
     texts = texts_with_repeats(COUNT, 0.3, seed=4)
     _, worker = await asyncio.gather(
-        let_die(broker.bootstrap_servers, database_url, texts), asyncio.to_thread(service.start_worker, "worker-1")
+        let_die(broker.bootstrap_servers, rows, texts), asyncio.to_thread(service.start_worker, "worker-1")
     )
     assert await rows.fetchval("SELECT count(*) FROM insights WHERE outcome = 'dead'") == COUNT
 
@@ -164,7 +152,9 @@ async def test_ten_thousand_letters_are_resolved_once(
     stats = service.standin("control/stats")
     assert stats["distinct_texts"] == len(set(texts))
     assert stats["calls"] <= stats["distinct_texts"] + stats["cut_off"]
-    names = [dict(sent.headers)[REPLAY_LETTER] for sent in await records_of(broker.bootstrap_servers, "conversations")]
+    names = [
+        dict(sent.headers)[REPLAYED_DEAD_LETTER] for sent in await records_of(broker.bootstrap_servers, "conversations")
+    ]
     assert len(set(names)) == COUNT
     assert len(names) - COUNT <= MAX_IN_FLIGHT
 
@@ -177,19 +167,15 @@ async def test_ten_thousand_letters_are_resolved_once(
 
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
-async def test_a_record_that_dies_again_is_a_new_letter(service: Service, broker: Tansu) -> None:
+async def test_a_record_that_dies_again_is_a_new_dead_letter(service: Service, broker: Tansu) -> None:
     """With its newest reason and the name of the old one, which counts as replayed."""
-    options = {"bootstrap_servers": broker.bootstrap_servers}
-    producer = ConfirmedProducer(options)
-    await producer.start()
-    await DeadLetterSink(producer, TOPICS.dead_letters).send(a_letter(0, ""), "conv-0")
-    await producer.stop()
+    await send_dead_letters(broker.bootstrap_servers, [dead_letter(0, "")])
     await asyncio.to_thread(service.start_worker, "worker")
     assert report_of(start_replay(service, "replay"))["reasons"] == {"refused": 1}
     await settled(broker.bootstrap_servers)
     old, new = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
     headers = dict(new.headers)
     assert headers["dlq.reason"] == b"invalid"
-    assert headers[REPLAY_LETTER].decode() == f"{old.partition}:{old.offset}"
+    assert headers[REPLAYED_DEAD_LETTER].decode() == f"{old.partition}:{old.offset}"
     assert headers[REPLAY_COUNT] == b"1"
     assert report_of(start_replay(service, "dry", "--dry-run"))["to_send"] == 1
