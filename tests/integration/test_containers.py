@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from msgspec.structs import replace
-from streams.sinks.rows import RowSink
 from streams.sinks.producer import ConfirmedProducer
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
@@ -22,6 +21,7 @@ from schemas.result import ConversationResult
 from streams.dev.local.ports import LOOPBACK, free_port
 from streams.kafka.admin import make_topics, topic_configs
 from streams.postgres.migrations import migrate_database
+from streams.sinks.rows import RowSink
 from tests.support.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
 from tests.support.topics import TOPICS
 
