@@ -8,7 +8,7 @@ from tests.bench.drain import CANDIDATES, drain
 from tests.bench.environment import Environment, environment
 from tests.bench.gateway import GATEWAYS, under_load
 from tests.bench.workload import Workload
-from tests.conftest import skip_unless_kafka
+from tests.support.servers import skip_unless_kafka
 
 pytestmark = pytest.mark.kafka
 _WORKLOAD = Workload(records=500)
