@@ -18,8 +18,7 @@ from agents.grok.client import GrokAnalyser
 from agents.limits.breaker import CircuitBreaker
 from agents.local.analyser import LocalAnalyser
 from schemas.errors import Fatal
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.engine.answers_table import TableAnswers
 from streams.engine.app import InputChannel, WorkerApp, faust_connection
 from streams.kafka.clients import client_options

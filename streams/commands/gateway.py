@@ -1,7 +1,6 @@
 """`grok-insights gateway`."""
 
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.commands.output import run
 from streams.gateway.run import run_gateway
 from streams.kafka.clients import client_options

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import print_json
 from streams.postgres.migrations import migrate_database
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import Fatal
-from schemas.generated import generated_files
+from schemas.export import generated_files
 
 
 def schemas(

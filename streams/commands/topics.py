@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import print_json, run
 from streams.kafka.admin import make_topics
 from streams.kafka.clients import client_options

@@ -1,6 +1,6 @@
 """`grok-insights worker`."""
 
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import run
 from streams.telemetry.log import configure_logging
 from streams.worker.main import run_worker

@@ -39,7 +39,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 # The gateway as a process of its own, as `grok-insights gateway` runs it, but for the source of the lag.
 PROGRAM = """
 import uvloop
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.gateway.run import run_gateway
 from streams.telemetry.log import configure_logging
 from tests.fakes.gateway_parts import FakeLag
