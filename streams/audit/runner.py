@@ -15,8 +15,8 @@ from streams.audit.judge import Judge
 from streams.audit.rows_reading import check_database, row_entries
 from streams.audit.topics_reading import TopicsReading
 from streams.audit.workbook import Workbook
-from streams.kafka.lag import ConnectingLag
-from streams.kafka.scan import check_topics
+from streams.kafka.admin import check_topics
+from streams.kafka.lag import ConnectingLagReader
 from streams.progress import Display
 
 ASK_EVERY_S = 0.5
@@ -43,7 +43,7 @@ async def run_audit(
     try:
         await check_database(database_url)
         await check_topics(client_options, topics.messages)
-        await _wait(ConnectingLag(client_options, topics), wait_s, display)
+        await _wait(ConnectingLagReader(client_options, topics), wait_s, display)
         with Workbook() as workbook:
             await _fill(workbook, books, TopicsReading(client_options, topics, books), database_url, display)
     except KafkaError as error:
@@ -53,7 +53,7 @@ async def run_audit(
     return books
 
 
-async def _wait(lag: ConnectingLag, wait_s: float, display: Display) -> None:
+async def _wait(lag: ConnectingLagReader, wait_s: float, display: Display) -> None:
     if not wait_s:
         return
     try:
@@ -65,7 +65,7 @@ async def _wait(lag: ConnectingLag, wait_s: float, display: Display) -> None:
         await lag.stop()
 
 
-async def _until_idle(lag: ConnectingLag) -> None:
+async def _until_idle(lag: ConnectingLagReader) -> None:
     """By asking again and again: a broker tells nobody of a commit."""
     while (await lag.read()).records:  # noqa: ASYNC110
         await asyncio.sleep(ASK_EVERY_S)

@@ -15,7 +15,7 @@ from streams.audit.holdings import Holdings, Span
 from streams.audit.standing import Standing
 from streams.audit.wholeness import Whole, read_wholeness
 from streams.dlq.letter import REPLAY_LETTER
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.scan import STALLED_AFTER_S, bounds, scan
 
 #: Of each partition in one answer; the client keeps that much of every partition of a topic at hand.
@@ -98,12 +98,12 @@ class TopicsReading:
 
 async def _committed(client_options: Mapping[str, Any], topics: Topics) -> dict[TopicPartition, tuple[int, int | None]]:
     """Begin, then committed offset of each input partition."""
-    reader = LogReader(client_options, topics)
+    reader = OffsetReader(client_options, topics)
     await reader.start()
     try:
-        counts = await reader.partitions(topics.inputs)
+        counts = await reader.partition_counts(topics.inputs)
         partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-        begins, committed = await reader.begins(partitions), await reader.committed(partitions)
+        begins, committed = await reader.beginning_offsets(partitions), await reader.committed_offsets(partitions)
         return {partition: (begins[partition], committed[partition]) for partition in partitions}
     finally:
         await reader.stop()

@@ -9,7 +9,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.kafka import Topics
 from streams.audit.entries import stamp_us
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 
 #: How far the clocks of those who write may lie apart: near the edge of retention an absence proves nothing.
 CLOCKS_APART_US = 5_000_000
@@ -63,7 +63,7 @@ async def _first_records(
 ) -> dict[TopicPartition, ConsumerRecord | None]:
     if not offsets:
         return {}  # nothing to connect for
-    reader = LogReader(client_options, topics)
+    reader = OffsetReader(client_options, topics)
     try:
         await reader.start()
         return await reader.first_records(offsets)

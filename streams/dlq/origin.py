@@ -11,7 +11,7 @@ from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.kafka import Topics
 from streams.dlq.letter import Letter
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 
 
 class Originals:
@@ -20,7 +20,7 @@ class Originals:
     def __init__(self, client_options: Mapping[str, Any], topics: Topics) -> None:
         self._client_options = client_options
         self._topics = topics
-        self._reader: LogReader | None = None
+        self._reader: OffsetReader | None = None
         self._lock = asyncio.Lock()
 
     async def stop(self) -> None:
@@ -48,10 +48,10 @@ class Originals:
         reader = await self._connected()
         return (await reader.first_records({partition: letter.origin.offset})).get(partition)
 
-    async def _connected(self) -> LogReader:
+    async def _connected(self) -> OffsetReader:
         async with self._lock:
             if self._reader is None:
-                reader = LogReader(self._client_options, self._topics)
+                reader = OffsetReader(self._client_options, self._topics)
                 await reader.start()
                 self._reader = reader
             return self._reader

@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 
 from schemas.kafka import Topics
 from streams.dlq.letter import Letter, LetterId, read_letter
-from streams.kafka.scan import bounds, check_topics, scan
+from streams.kafka.admin import check_topics
+from streams.kafka.scan import bounds, scan
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from streams.gateway.parts import PARTS
 from streams.gateway.responses import json_response
-from streams.telemetry.health import OK, Report
-from streams.telemetry.lag_view import Lag
+from streams.kafka.lag import Lag
+from streams.telemetry.health import OK, HealthReport
 
 
 async def show_health(request: web.Request) -> web.Response:
@@ -17,7 +17,7 @@ async def show_health(request: web.Request) -> web.Response:
     return json_response(health_summary(report, parts.lag.latest, parts.lag_soft_s))
 
 
-def health_summary(report: Report, lag: Lag | None, lag_soft_s: float) -> dict[str, Any]:
+def health_summary(report: HealthReport, lag: Lag | None, lag_soft_s: float) -> dict[str, Any]:
     """Degraded: a check fails, no worker is in the group, or the oldest record is older than `lag_soft_s` seconds."""
     checks = {**report.checks}
     if lag is not None:

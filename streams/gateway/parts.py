@@ -12,8 +12,8 @@ from streams.gateway.filters import InsightFilter
 from streams.gateway.insight_record import InsightRecord
 from streams.gateway.limiter import RateLimiter
 from streams.gateway.record import ConversationRecord
+from streams.kafka.lag import LagCheck
 from streams.telemetry.health import Health
-from streams.telemetry.lag_view import LagView
 
 
 class BrokerUnavailable(Retryable):
@@ -55,7 +55,7 @@ class Parts:
     reader: InsightReader
     limiter: RateLimiter
     health: Health
-    lag: LagView
+    lag: LagCheck
     lag_soft_s: float
     clock: Callable[[], float]
 

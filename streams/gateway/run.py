@@ -18,9 +18,9 @@ from streams.gateway.publisher import KafkaPublisher
 from streams.gateway.reader import PostgresReader, open_pool
 from streams.gateway.server import BROKER, DATABASE, LAG, build_application
 from streams.kafka.clients import client_options
+from streams.kafka.lag import LagCheck, LagSource
 from streams.stop_signal import end_process_within, set_at_first_stop_signal
 from streams.telemetry.health import Health
-from streams.telemetry.lag_view import LagSource, LagView
 from streams.telemetry.server import listen
 
 #: Requests under way get this long to finish; with a broker that is frozen, all that follows takes 3 s more.
@@ -58,7 +58,7 @@ async def run_gateway(settings: Settings, lag: LagSource) -> None:
 @asynccontextmanager
 async def _parts(settings: Settings, lag: LagSource) -> AsyncIterator[Parts]:
     async with _publisher(settings) as publisher, _reader(settings) as reader:
-        view = LagView(lag)
+        view = LagCheck(lag)
         yield Parts(
             publisher=publisher,
             reader=reader,

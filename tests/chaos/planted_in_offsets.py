@@ -12,7 +12,7 @@ from streams.pipeline.offsets import Slot, Tracker, Verdict
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
 
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from tests.chaos.lossy_stream import lose_records
 from tests.chaos.planting import replace
 
@@ -105,10 +105,10 @@ def dead_generation_commits() -> None:
 def reads_from_the_end() -> None:
     """A new assignment begins to read at the end of the log instead of the committed offset."""
 
-    async def start_of_reading(log_reader: LogReader, partition: TopicPartition) -> int:
+    async def start_of_reading(log_reader: OffsetReader, partition: TopicPartition) -> int:
         return (await log_reader.positions([partition]))[partition].end
 
-    replace(LogReader, "start_of_reading", start_of_reading)
+    replace(OffsetReader, "start_of_reading", start_of_reading)
 
 
 def cancelled_is_finished() -> None:

@@ -39,7 +39,7 @@ from schemas.errors import InsightsError, Retryable
 from schemas.insight import Answer
 from schemas.kafka import Origin
 from schemas.outcome import Analysed
-from streams.kafka.log_reader import LogReader, Position
+from streams.kafka.offset_reader import OffsetReader, Position
 from streams.local.ports import free_port
 from streams.sinks.dead_letters import DeadLetterSink
 from streams.standin.answers import Answerer
@@ -146,7 +146,7 @@ async def due_of_a_dead_generation() -> list[int]:
 
 
 async def start_of_reading() -> int:
-    class Log(LogReader):
+    class Log(OffsetReader):
         async def positions(self, partitions: object) -> dict[TopicPartition, Position]:
             return {TopicPartition(*FIRST): Position(3, 9)}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
 
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
+from streams.kafka.producer import ConfirmedProducer
 from streams.local.log_sink import LogSink
 from streams.local.tansu import Tansu
+from streams.sinks.rows import RowSink
 from tests.support.topics import TOPICS
 
 
@@ -29,7 +29,7 @@ def tansu(tmp_path: Path) -> Iterator[Tansu]:
 async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
     """Every topic is there, with four partitions."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
-    await make_topics(options, TOPICS, 4, 1)
+    await create_topics(options, TOPICS, 4, 1)
     producer = ConfirmedProducer(options)
     await producer.start()
     yield producer
@@ -37,9 +37,9 @@ async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
 
 
 @pytest.fixture
-async def sink(database_url: str) -> AsyncIterator[PostgresSink]:
+async def sink(database_url: str) -> AsyncIterator[RowSink]:
     """At work on a new database."""
-    sink = PostgresSink(database_url)
+    sink = RowSink(database_url)
     await sink.start()
     yield sink
     await sink.stop()

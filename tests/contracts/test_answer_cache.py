@@ -11,7 +11,7 @@ from streams.pipeline.attempts import AssignmentOver
 from streams.pipeline.table_cache import ShardCache
 from streams.sinks.producer import ConfirmedProducer
 
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.local.tansu import Tansu
 from tests.fakes.analysis import MemoryCache, an_answer
 from tests.support.topics import TOPICS
@@ -54,10 +54,10 @@ async def test_an_answer_stands_in_the_changelog_of_its_own_partition(
 ) -> None:
     """Whoever takes the partition over restores it from there, and from where this shard ends."""
     await ShardCache(table.store, producer, TOPICS.answers_changelog, 2).put("key", an_answer())
-    reader = LogReader({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS)
+    reader = OffsetReader({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS)
     await reader.start()
     partitions = [TopicPartition(TOPICS.answers_changelog, n) for n in range(4)]
-    ends = await reader.ends(partitions)
+    ends = await reader.end_offsets(partitions)
     await reader.stop()
     assert [ends[partition] for partition in partitions] == [0, 0, 1, 0]
     assert table.store.read(2, table.store.offset_key) == b"0"

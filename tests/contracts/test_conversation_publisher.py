@@ -12,7 +12,7 @@ from schemas.errors import Rejected
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.publisher import RETRY_AFTER_S, KafkaPublisher
 from streams.gateway.record import ConversationRecord
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.fakes.gateway_parts import FakePublisher
@@ -65,7 +65,7 @@ async def connected(broker: Tansu | Kafka) -> AsyncIterator[KafkaPublisher]:
     publisher = KafkaPublisher(new_producer, TOPICS.conversations, confirm_timeout_s=1)
     publisher.start()
     try:
-        await publisher._kept.available()
+        await publisher._kept.connected()
         yield publisher
     finally:
         await publisher.close()
@@ -73,7 +73,7 @@ async def connected(broker: Tansu | Kafka) -> AsyncIterator[KafkaPublisher]:
 
 @pytest.fixture
 async def real(tansu: Tansu) -> AsyncIterator[RealOutlet]:
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 4, 1)
+    await create_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 4, 1)
     async with connected(tansu) as publisher:
         yield RealOutlet(publisher, tansu)
 
@@ -111,7 +111,7 @@ async def test_a_record_above_the_producers_limit_is_413(real: RealOutlet) -> No
     with pytest.raises(Rejected) as refused:
         await real.publisher.publish(ConversationRecord(b"key", b"x" * 2 * 1024 * 1024, []))
     assert (refused.value.code, refused.value.status) == ("too_large", 413)
-    await real.publisher._kept.available()
+    await real.publisher._kept.connected()
     await real.publisher.publish(a_record())
     assert await real.stored() == [a_record()]
 

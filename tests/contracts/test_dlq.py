@@ -22,7 +22,7 @@ from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, read_letter
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
 from streams.local.kafka import Kafka
 from streams.local.ports import free_port
@@ -113,7 +113,7 @@ def dlq_on_terminal(bootstrap_servers: str, answer: bytes, *arguments: str) -> t
 @pytest.fixture
 async def post(broker: Tansu | Kafka) -> AsyncIterator[Post]:
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, TOPICS, 4, 1)
+    await create_topics(options, TOPICS, 4, 1)
     producer = ConfirmedProducer(options, compression="gzip")
     await producer.start()
     yield Post(broker.bootstrap_servers, producer)

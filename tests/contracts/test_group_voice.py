@@ -5,7 +5,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from streams.pipeline.group_voice import listen
 from streams.pipeline.lease import GroupLease
 
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
@@ -14,7 +14,7 @@ from tests.support.topics import TOPICS
 async def test_a_member_keeps_its_lease_when_the_coordinator_is_found_anew(broker: Tansu | Kafka) -> None:
     """It is asked for an offset first, and says whether it has read what it took over."""
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, TOPICS, 1, 1)
+    await create_topics(options, TOPICS, 1, 1)
     async with AIOKafkaConsumer(TOPICS.conversations, group_id="group-voice", **options) as consumer:
         assert consumer.assignment(), "start() waits for the first one"
         coordinator, lease = consumer._coordinator, GroupLease(10)

@@ -8,7 +8,7 @@ from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.shards import discard_shards_ahead
 from streams.sinks.producer import ConfirmedProducer
 
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
@@ -25,7 +25,7 @@ async def test_only_a_shard_that_ends_beyond_its_changelog_is_discarded(
         at = await producer.send(TOPICS.answers_changelog, key=b"k", value=b"v", headers=[], partition=partition)
         store.write(partition, b"k", b"v", at.offset)
     store.set_persisted_offset(TP(TOPICS.answers_changelog, 1), at.offset + 7)
-    reader = LogReader({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS)
+    reader = OffsetReader({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS)
     await reader.start()
     await discard_shards_ahead(
         store, reader, TOPICS.answers_changelog, [TP(TOPICS.answers_changelog, 0), TP(TOPICS.answers_changelog, 1)]

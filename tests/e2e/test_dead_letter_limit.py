@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from tests.e2e.producer import produce, texts_with_repeats
@@ -43,11 +43,11 @@ async def halted(worker: Process) -> str:
 
 
 async def committed_in(bootstrap_servers: str, partitions: int) -> dict[int, int]:
-    reader = LogReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
+    reader = OffsetReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:
         asked = [TopicPartition(TOPICS.conversations, number) for number in range(partitions)]
-        return {at.partition: offset or 0 for at, offset in (await reader.committed(asked)).items()}
+        return {at.partition: offset or 0 for at, offset in (await reader.committed_offsets(asked)).items()}
     finally:
         await reader.stop()
 

@@ -22,7 +22,7 @@ from streams.dlq.reading import letter_bounds
 from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
 from streams.dlq.run import replay_letters
 from streams.dlq.selection import Selection
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.local.kafka import Kafka
 from streams.local.tansu import Tansu
 from streams.sinks.dead_letters import DeadLetterSink
@@ -87,15 +87,15 @@ async def eventually(condition: Callable[[], Any], *, within_s: float, what: str
         raise AssertionError(f"not within {within_s:g} s: {what}") from None
 
 
-async def nothing_is_left_to_read(reader: LogReader) -> bool:
+async def nothing_is_left_to_read(reader: OffsetReader) -> bool:
     """The group has finished all that stands in the topics that it reads."""
-    counts = await reader.partitions(TOPICS.inputs)
+    counts = await reader.partition_counts(TOPICS.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
 
 
 async def settled(bootstrap_servers: str) -> None:
-    reader = LogReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
+    reader = OffsetReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:
         await eventually(lambda: nothing_is_left_to_read(reader), within_s=120, what="all records are finished")

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from streams.pipeline.home import home_partition
 
 from agents.canonical_text import text_key
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.local.kafka import Kafka
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
@@ -119,10 +119,10 @@ class Lots:
             await connection.close()
 
     async def committed(self) -> dict[TopicPartition, int | None]:
-        reader = LogReader({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS)
+        reader = OffsetReader({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS)
         await reader.start()
         try:
-            return await reader.committed(self.finished)
+            return await reader.committed_offsets(self.finished)
         finally:
             await reader.stop()
 

@@ -14,8 +14,8 @@ from streams.gateway.insight_record import InsightRecord
 from streams.gateway.limiter import RateLimiter
 from streams.gateway.parts import Parts
 from streams.gateway.record import ConversationRecord
+from streams.kafka.lag import Lag, LagCheck
 from streams.telemetry.health import Health
-from streams.telemetry.lag_view import Lag, LagView
 
 
 class FakePublisher:
@@ -76,7 +76,7 @@ class FakeLag:
         return self.lag
 
 
-class HandClock:
+class ManualClock:
     """Monotonic seconds that only move when told."""
 
     def __init__(self) -> None:
@@ -93,9 +93,9 @@ class FakeParts:
         self.publisher = FakePublisher()
         self.reader = FakeReader()
         self.lag = FakeLag()
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.limiter = RateLimiter(rate_limit_per_minute)
-        view = LagView(self.lag)
+        view = LagCheck(self.lag)
         checks = {"broker": self.publisher.check, "database": self.reader.check, "lag": view.check}
         self.parts = Parts(
             publisher=self.publisher,

@@ -19,7 +19,7 @@ import pytest
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.gateway.run import run_gateway
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from streams.kafka.clients import client_options
 from streams.local.kafka import Kafka
 from streams.local.log_sink import LogSink
@@ -60,7 +60,7 @@ async def settings(broker: Tansu | Kafka, database_url: str) -> Settings:
 
 
 async def _make_topics(broker: Tansu | Kafka) -> None:
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 4, 1)
+    await create_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 4, 1)
 
 
 def _settings(servers: str, database_url: str, **more: Any) -> Settings:

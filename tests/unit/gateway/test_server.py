@@ -4,7 +4,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from streams.gateway.parts import BrokerUnavailable
 from streams.gateway.server import build_application
-from streams.telemetry.lag_view import Lag
+from streams.kafka.lag import Lag
 from streams.telemetry.metrics import REGISTRY
 from tests.fakes.gateway_parts import FakeParts
 
