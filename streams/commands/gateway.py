@@ -2,7 +2,7 @@
 
 from schemas.settings import Settings, load_settings
 from streams.commands.output import run
-from streams.gateway.run import run_gateway
+from streams.gateway.main import run_gateway
 from streams.kafka.clients import client_options
 from streams.kafka.lag import ConnectingLagReader
 from streams.telemetry.log import configure_logging

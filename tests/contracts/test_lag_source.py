@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from streams.kafka.admin import create_topics
 from streams.kafka.lag import ConnectingLagReader, Lag, LagCheck
 from streams.local.tansu import Tansu
-from tests.fakes.gateway_parts import FakeLag
+from tests.fakes.gateway import FakeLag
 from tests.support.topics import TOPICS
 
 PARTITIONS = 2

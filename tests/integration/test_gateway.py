@@ -18,7 +18,7 @@ import pytest
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
-from streams.gateway.run import run_gateway
+from streams.gateway.main import run_gateway
 from streams.kafka.admin import create_topics
 from streams.kafka.clients import client_options
 from streams.local.kafka import Kafka
@@ -27,7 +27,7 @@ from streams.local.ports import free_port
 from streams.local.postgres import Postgres
 from streams.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
-from tests.fakes.gateway_parts import FakeLag
+from tests.fakes.gateway import FakeLag
 from tests.support.topics import TOPICS
 from tests.topic_log import records_of
 
@@ -40,9 +40,9 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 PROGRAM = """
 import uvloop
 from schemas.settings import load_settings
-from streams.gateway.run import run_gateway
+from streams.gateway.main import run_gateway
 from streams.telemetry.log import configure_logging
-from tests.fakes.gateway_parts import FakeLag
+from tests.fakes.gateway import FakeLag
 configure_logging()
 uvloop.run(run_gateway(load_settings(), FakeLag()))
 """

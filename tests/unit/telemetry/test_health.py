@@ -4,7 +4,7 @@ import asyncio
 
 from schemas.errors import Retryable
 from streams.telemetry.health import CHECK_TIMEOUT_S, FRESH_S, Health
-from tests.fakes.gateway_parts import ManualClock
+from tests.fakes.gateway import ManualClock
 
 
 async def passes() -> None:
