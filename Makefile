@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format schemas lock clean
+.PHONY: help demo up test chaos bench check format schemas lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,9 @@ test: $(STAMP) ## Run all tests that CI runs
 	@$(BIN)/python -m pytest $(ARGS)
 
 ROUNDS ?= 3
+
+bench: $(STAMP) ## Measure the service beside other ways to do the same work; ARGS="--help" lists the scenarios
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 chaos: $(STAMP) ## Hurt the whole service at random, ROUNDS=n times, and judge what became of every conversation
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)

@@ -1,4 +1,4 @@
-"""Canonical text and the keys made from it: equal texts must meet in one partition and in one cache entry."""
+"""Canonical text and its text key, by which equal texts meet in one partition and one cache entry."""
 
 import hashlib
 import unicodedata
@@ -7,20 +7,24 @@ from schemas.conversation import Conversation
 
 
 def canonical_text(conversation: Conversation) -> str:
-    """The text that is analysed: NFC, white space collapsed; messages become one `role: text` line each."""
+    """Returns the text to analyse, in NFC with white space collapsed; each message becomes a line `role: text`."""
     if conversation.text is not None:
         return _normalised(conversation.text)
     return "\n".join(f"{_normalised(m.role)}: {_normalised(m.text)}" for m in conversation.messages or ())
 
 
 def text_key(tenant: str, text: str) -> str:
-    """SHA-256 of (tenant, canonical text) as hex: the record's key, so that its home partition follows from it.
+    """Returns SHA-256 of (tenant, canonical text) as hex; it is the record's key and decides its owner partition.
 
-    The tenant's length stands in front, so that no pair of tenant and text can imitate another.
+    The hashed bytes begin with the tenant's length, so that no pair of tenant and text equals another pair.
     """
     tenant_bytes = tenant.encode()
     return hashlib.sha256(b"%d:%b:%b" % (len(tenant_bytes), tenant_bytes, text.encode())).hexdigest()
 
 
 def _normalised(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    text = unicodedata.normalize("NFC", text)
+    # The only printable white space is the space, and most texts have no two in a row: they are canonical already.
+    if text.isprintable() and "  " not in text and text.strip() == text:
+        return text
+    return " ".join(text.split())

@@ -1,6 +1,7 @@
-"""Conversation: bytes in, checked value out. Sizes, types, NUL and lone surrogates are dealt with here, once."""
+"""Conversation, and decode_conversation: checks sizes, types, NUL and lone surrogates, so that no later step has to."""
 
 import json
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from schemas.errors import Rejected
 from schemas.instant import Instant
 
-#: Kafka's default limit for a message is 1 MiB; a conversation stays well below it, with room for headers and framing.
+#: Kafka's default limit for a record is 1 MiB, which leaves room for headers and framing.
 MAX_VALUE_BYTES = 512 * 1024
 MAX_TEXT_CHARS = 100_000
 MAX_MESSAGES = 1_000
@@ -28,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a producer sends: `text` or `messages`, never both. `id` is None only before the gateway makes one."""
+    """What a producer sends: `text` or `messages`, never both. `id` is None only before the gateway assigns one."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] | None = None
@@ -38,7 +39,7 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     metadata: dict[str, Any] | None = None
 
     def encode(self) -> bytes:
-        """The value as it stands in the topic: JSON, UTF-8, absent fields left out."""
+        """Returns the record's value: JSON in UTF-8, without the absent fields."""
         return _encoder.encode(self)
 
 
@@ -47,18 +48,25 @@ _decoder = msgspec.json.Decoder(Conversation)
 
 
 def decode_conversation(value: bytes, *, require_id: bool) -> Conversation:
-    """Checked conversation from JSON bytes.
+    """Returns the conversation in JSON bytes, checked.
 
     Raises Rejected with status 413 (too large), 400 (not JSON, not UTF-8, nested too deeply) or 422 (wrong content);
-    `code` is stable and `field` names the part to change. The detail never quotes the input.
+    `code` is stable and `field` names the part to change. The detail never quotes the input. Checks that the bytes or
+    the types already answer are skipped, since this runs for every record.
     """
     if len(value) > MAX_VALUE_BYTES:
         raise Rejected("too_large", f"the conversation is larger than {MAX_VALUE_BYTES} bytes", status=413)
     conversation = _parse(value)
     _check_id(conversation, require_id)
     _check_content(conversation)
-    _check_strings(conversation)
-    _check_time(conversation)
+    if len(value) > MAX_TEXT_CHARS:  # fewer bytes cannot hold more characters
+        _check_length(conversation.messages or ())
+    if b"\\" in value and b"\\u0000" in value:  # JSON has no other notation for NUL
+        _check_nul(conversation)
+    if conversation.metadata is not None:
+        _check_metadata(conversation.metadata)
+    if conversation.occurred_at is not None:
+        _check_time(conversation.occurred_at)
     return conversation
 
 
@@ -76,7 +84,7 @@ def _parse(value: bytes) -> Conversation:
 
 
 def _rejected_by_syntax(value: bytes, error: msgspec.DecodeError) -> Rejected:
-    """msgspec's syntax messages name a position, never the content."""
+    """msgspec's messages about syntax name a position and never quote the content."""
     try:
         text = value.decode()
     except UnicodeDecodeError as unicode_error:
@@ -87,7 +95,7 @@ def _rejected_by_syntax(value: bytes, error: msgspec.DecodeError) -> Rejected:
 
 
 def _is_python_json(text: str) -> bool:
-    """Python's own reader takes lone surrogates, and else, but for the constants refused here, only JSON."""
+    """Returns whether Python's parser reads the text: it accepts lone surrogates, which msgspec does not."""
     try:
         json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -104,7 +112,7 @@ def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
     field = path.rstrip("`").lstrip(".")
     if message.startswith("Object contains unknown field"):
         name = message.partition("`")[2].rstrip("`")
-        # The name is the client's own text: shortened, and only where it is a plain word.
+        # The name is the client's own text, so it is shown only if it is a short identifier.
         shown = name if name.isidentifier() and len(name) <= 64 else "?"
         return Rejected("unknown_field", "there is no such field", field=f"{field}.{shown}".lstrip("."))
     if message.startswith("Object missing required field"):
@@ -124,34 +132,41 @@ def _check_id(conversation: Conversation, require_id: bool) -> None:
 
 
 def _check_content(conversation: Conversation) -> None:
-    if conversation.text is not None and conversation.messages is not None:
-        raise Rejected("text_and_messages", "send either text or messages, not both", field="messages")
-    if conversation.text is None and conversation.messages is None:
+    if conversation.text is not None:
+        if conversation.messages is not None:
+            raise Rejected("text_and_messages", "send either text or messages, not both", field="messages")
+        if _is_blank(conversation.text):
+            raise Rejected("empty_text", "there is no text in it", field="text")
+        return
+    if conversation.messages is None:
         raise Rejected("missing_field", "send text or messages", field="text")
-    texts = [conversation.text] if conversation.text is not None else [m.text for m in conversation.messages or ()]
-    field = "text" if conversation.text is not None else "messages"
-    if not any(text and not text.isspace() for text in texts):
-        raise Rejected("empty_text", "there is no text in it", field=field)
-    if sum(map(len, filter(None, texts))) > MAX_TEXT_CHARS:
-        raise Rejected("too_long", f"the texts have more than {MAX_TEXT_CHARS} characters in all", field=field)
+    if all(_is_blank(message.text) for message in conversation.messages):
+        raise Rejected("empty_text", "there is no text in it", field="messages")
 
 
-def _check_strings(conversation: Conversation) -> None:
-    """NUL can be stored neither in Postgres text nor in jsonb, so it is refused here, before it can stop a batch."""
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+def _check_length(messages: tuple[Message, ...]) -> None:
+    """Rejects messages that are too long together; each one's length is part of its type."""
+    if sum(len(message.text) for message in messages) > MAX_TEXT_CHARS:
+        raise Rejected("too_long", f"the texts have more than {MAX_TEXT_CHARS} characters in all", field="messages")
+
+
+def _check_nul(conversation: Conversation) -> None:
+    """Rejects NUL, which neither text nor jsonb can store in Postgres, before it can fail a batch of rows."""
     named = [("id", conversation.id), ("text", conversation.text), ("source", conversation.source)]
     for index, message in enumerate(conversation.messages or ()):
         named += [(f"messages[{index}].role", message.role), (f"messages[{index}].text", message.text)]
     for field, text in named:
         if text is not None and "\0" in text:
             raise Rejected("nul_character", "a NUL character cannot be stored", field=field)
-    if conversation.metadata is not None:
-        _check_metadata(conversation.metadata)
 
 
-def _check_time(conversation: Conversation) -> None:
-    """Python and Postgres count years differently at both ends of time; nobody's conversation is there."""
-    at = conversation.occurred_at
-    if at is not None and not FIRST_YEAR <= at.year <= LAST_YEAR:
+def _check_time(at: datetime) -> None:
+    """Rejects years outside the range in which Python and Postgres agree."""
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
         raise Rejected("invalid_value", f"the year is not {FIRST_YEAR} to {LAST_YEAR}", field="occurred_at")
 
 
@@ -166,7 +181,7 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:
-    """Walks level by level, so that no depth of input can exhaust the stack."""
+    """Returns whether the value is nested deeper; goes level by level, so that no input exhausts the stack."""
     level = [value]
     for _ in range(limit):
         level = [child for node in level for child in _children(node)]
@@ -182,7 +197,7 @@ def _children(node: Any) -> list[Any]:
 
 
 def _has_nul(value: Any) -> bool:
-    """Depth is bounded by MAX_DEPTH before this is called."""
+    """Returns whether a string or a name in the value holds NUL. Call it only after the depth was checked."""
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):

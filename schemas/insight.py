@@ -1,4 +1,4 @@
-"""Insight: what an analysis says about one conversation, as consumers receive it; Usage: what it took."""
+"""Insight, the checked answer about one conversation as consumers receive it, and Usage, what it cost."""
 
 from typing import Annotated, Any, Literal
 

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     )
     max_in_flight: int = Field(512, ge=1, le=100_000, description="maximum calls in flight per worker")
     linger_ms: float = Field(
-        5, ge=0, le=1000, description="how long answers, rows and events wait for a larger batch, in milliseconds"
+        10, ge=0, le=1000, description="how long answers, rows and events wait for a larger batch, in milliseconds"
     )
     cooldown_seconds: float = Field(10, gt=0, description="how long the circuit breaker stays open, in seconds")
     breaker_errors: int = Field(5, ge=1, description="consecutive errors that open the circuit breaker")

@@ -60,7 +60,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         broker_heartbeat_interval=times.heartbeat_interval_s,
         broker_rebalance_timeout=times.rebalance_timeout_s,
         loglevel=settings.log_level,
-        **faust_connection(options, settings.data_dir),
+        **faust_connection(options, topics, settings.data_dir),
     )
 
     producer, dead_letter_producer = ConfirmedProducer(options), ConfirmedProducer(options, compression="gzip")

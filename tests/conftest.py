@@ -10,10 +10,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.kafka import Kafka, kafka_available
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka, kafka_available
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
 
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
@@ -47,7 +47,7 @@ def postgres() -> Iterator[Postgres]:
     """One server for all tests; databases of their own keep them apart."""
     with (
         tempfile.TemporaryDirectory(prefix="grok-insights-test-") as folder,
-        closing(LogSink(Path(folder) / "postgres.log")) as log,
+        closing(ProcessLog(Path(folder) / "postgres.log")) as log,
     ):
         server = Postgres(Path(folder), log)
         server.start()
@@ -82,7 +82,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tansu | K
     """A new broker without topics, of each kind in turn."""
     if request.param == "kafka":
         skip_unless_kafka()
-    with closing(LogSink(tmp_path / "broker.log")) as log:
+    with closing(ProcessLog(tmp_path / "broker.log")) as log:
         server = Kafka(tmp_path, log) if request.param == "kafka" else Tansu(tmp_path, log)
         server.start()
         yield server

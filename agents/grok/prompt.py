@@ -1,4 +1,4 @@
-"""The default profile (system prompt and answer schema), its analysis version, and the requests made from a profile."""
+"""The default profile (system prompt and answer schema), its analysis version, and its requests."""
 
 import hashlib
 from typing import Any

@@ -214,7 +214,7 @@ def _usage(usage: dict[str, Any], cost_per_1k_usd: float | None) -> Usage:
 
 
 def _count(value: object) -> int:
-    """Returns the count within Postgres' range; 0 for what is no number, since a good answer outweighs its counts."""
+    """Returns the count within bigint's range, 0 if it is not a number: no answer is lost for its counts."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     if isinstance(value, float):

@@ -1,14 +1,17 @@
-"""Whether a message is nothing but greeting, thanks, assent or farewell: a closed vocabulary, unknown words keep it.
+"""Recognises messages that only greet, thank, agree or say goodbye, in English as it is typed in chats.
 
-English as it is typed in chats. Words that may carry an opinion or a request are left out on purpose.
+The vocabulary is closed, so a message with any other word is kept. Words that may carry an opinion or a request are
+left out on purpose.
 """
 
 import re
 
 
 def _any_of(*phrases: str) -> str:
-    """A pattern for one of the phrases: the longest first, and never tried again with a shorter one, so that matching
-    takes linear time."""
+    """Returns a pattern for one of the phrases.
+
+    It tries the longest first and never backtracks to a shorter one, so that matching takes linear time.
+    """
     longest_first = sorted({phrase for group in phrases for phrase in group.split(",")}, key=len, reverse=True)
     return "(?>" + "|".join(re.escape(phrase.strip()) for phrase in longest_first) + r")(?!\S)"
 
@@ -25,9 +28,9 @@ _THANKS = _any_of(
     "i appreciate your help,appreciate your help,you have my gratitude,god bless,god bless you,god bless u,"
     "much obliged,i am grateful,i'm grateful,your help is appreciated"
 )
-#: What may follow thanks: how much of it.
+#: May follow thanks, to say how much.
 _MEASURE = _any_of("so,very,too,much,muc,muhc,match,soo,sooo,a lot,alot,a ton,again,once again,once,indeed,really")
-#: What thanks are for, after "for"; elsewhere these words would ask for something.
+#: May follow "thanks for". Elsewhere these words can be a request.
 _CAUSE = _any_of(
     "the,thw,your,yur,ur,u,you,all,this,that,it,everything,kind,kindly,quick,great,good,best,fast,valuable,needful,help,"
     "helping,support,service,information,info,time,assistance,effort,efforts,cooperation,confirming,response,reply,"
@@ -54,19 +57,19 @@ _FAREWELL = (
     "i'm saying goodbye now,i must say goodbye,it is time to say goodbye,just wanted to say hi"
 )
 _WISH = (
-    r"(?>have|hav) (?>an?)"
+    r"(?>have|hav) (?>an|a)"
     + "(?> "
     + _any_of("very,nice,good,great,graet,wonderful,awesome,amazing,lovely,pleasant,blessed")
     + ")+ "
     + _any_of("day,evening,night,weekend,one,time,week,afternoon,day ahead,day too,day to you,day for u,day for you")
 )
-#: Adds nothing, and alone is no courtesy yet.
+#: May stand beside a courtesy, but is not one by itself.
 _FILLER = _any_of(
     "sir,mam,maam,madam,ma'am,mr,mrs,ms,dear,friend,ai,oh,ohh,ah,hm,hmm,mmm,mmmm,um,well,wow,so,and,"
     "then,now,for now,great,perfect,superb,awesome,cool,please,again,to you,today"
 )
 
-#: Given names that are no words. A name after a courtesy is part of it; any other unknown word may be a request.
+#: Given names that are not words as well. A name after a courtesy is part of it.
 _NAME = _any_of(
     "adam,alan,alex,alexander,alice,alison,amanda,amy,andrea,andrew,andy,angela,anna,anne,anthony,ashley,ben,benjamin,"
     "beth,bob,brandon,brenda,brian,cameron,carl,carlos,carol,caroline,casey,catherine,charles,charlie,charlotte,chloe,"
@@ -84,12 +87,21 @@ _NAME = _any_of(
 _PHRASE = _any_of(_GREETING, _ASSENT, _DECLINE, _FAREWELL)
 _COURTESY = rf"{_WISH}|{_THANKS}(?: {_MEASURE})*+(?: for(?: {_CAUSE})++)?+|{_PHRASE}"
 _SMALL_TALK = re.compile(rf"(?:{_FILLER} )*+(?>{_COURTESY})(?: (?>{_COURTESY}|{_FILLER}|{_NAME}))*+")
+#: Every word that the pattern can match, taken from the pattern itself, where words consist of a-z and apostrophes.
+_VOCABULARY = frozenset(re.findall(r"[a-z']+", _SMALL_TALK.pattern))
 _TOKENS = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-#: Marks and pictograms that leave a courtesy one. Emoticons, "!!" and "..." carry a tone, which may be the message.
+#: Marks and pictograms that change nothing. Emoticons, "!!" and "..." carry a tone, which may be the message.
 _NEUTRAL_MARKS = re.compile(r"(?:[\s,;:~\-\"\U0001f44b\U0001f64f\U0001f44d]|\.(?!\.)|!(?!.*!))*")
 
 
 def is_small_talk(message: str) -> bool:
-    """True when every word of the message belongs to a courtesy; a question is none."""
-    words = " ".join(_TOKENS.findall(message.casefold().replace("’", "'")))
+    """Returns whether every word of the message belongs to a courtesy. A question is never one.
+
+    The first unknown word settles it, which in most messages is one of the first three.
+    """
+    folded = message.casefold().replace("’", "'")
+    for token in _TOKENS.finditer(folded):
+        if token[0] not in _VOCABULARY:
+            return False
+    words = " ".join(_TOKENS.findall(folded))
     return _SMALL_TALK.fullmatch(words) is not None and _NEUTRAL_MARKS.fullmatch(_TOKENS.sub("", message)) is not None

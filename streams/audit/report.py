@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.audit.books import AHEAD, ELSEWHERE, INVENTED, LOST, UNCHECKED, WRONG, Books, End, Fault, Line
-from streams.printable import printable
+from streams.terminal import printable
 
 _COLUMNS = ("records", *(end.value for end in End), INVENTED, LOST, AHEAD, UNCHECKED)
 _BAD = frozenset(WRONG)

@@ -17,7 +17,7 @@ from streams.audit.topics_reading import TopicsReading
 from streams.audit.workbook import Workbook
 from streams.kafka.admin import check_topics
 from streams.kafka.lag import ConnectingLagReader
-from streams.progress import Display
+from streams.terminal import Display
 
 ASK_EVERY_S = 0.5
 #: How many entries the judge takes between two signs of life.

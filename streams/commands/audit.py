@@ -10,8 +10,8 @@ from streams.audit.report import document, print_report
 from streams.audit.runner import run_audit
 from streams.commands.output import print_json, run
 from streams.kafka.clients import client_options
-from streams.progress import display_on_stderr
 from streams.telemetry.log import configure_logging
+from streams.terminal import display_on_stderr
 
 
 def audit(

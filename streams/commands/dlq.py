@@ -28,10 +28,9 @@ from streams.dlq.run import replay_letters
 from streams.dlq.selection import Selection
 from streams.dlq.survey import Entry, Newest, Survey, survey_of
 from streams.kafka.clients import client_options
-from streams.printable import printable
-from streams.progress import display_on_stderr
 from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.log import configure_logging
+from streams.terminal import display_on_stderr, printable
 
 T = TypeVar("T")
 Options = dict[str, Any]

@@ -14,7 +14,7 @@ from streams.dlq.ledger import Mark
 from streams.dlq.letter import Letter
 from streams.dlq.replay import Replayed
 from streams.dlq.survey import Entry, Survey
-from streams.printable import printable
+from streams.terminal import printable
 
 COLUMNS = ("letter", "died at", "reason", "tenant", "id", "bytes", "origin", "replayed at", "detail")
 _SHORTENED = frozenset({"died at", "origin", "replayed at"})

@@ -130,9 +130,12 @@ class InputChannel(faust.Channel[Any]):
         await self.queue.put(value)
 
 
-def faust_connection(client_options: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
-    """Keyword arguments of faust.App: brokers, credentials, data folder (created here). Raises Fatal."""
-    tables = data_dir / "tables"
+def faust_connection(client_options: Mapping[str, Any], topics: Topics, data_dir: Path) -> dict[str, Any]:
+    """Keyword arguments of faust.App: brokers, credentials, data folder (created here). Raises Fatal.
+
+    The folder is named after the changelog: with another one, its offsets would mean other answers.
+    """
+    tables = data_dir / "tables" / topics.answers_changelog
     try:
         tables.mkdir(parents=True, exist_ok=True)  # Faust itself creates only the last part of the path
     except OSError as error:

@@ -1,14 +1,11 @@
 """Group membership: a lease that is renewed by joins and heartbeats, which aiokafka does not expose."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.commit import OffsetFetchRequest
-
-_LOOK_AGAIN_S = 0.1
 
 
 class GroupLease:
@@ -25,7 +22,6 @@ class GroupLease:
         self._session_timeout_s = session_timeout_s
         self._clock = clock
         self._renewed_at_s: float | None = None
-        self._watch: asyncio.Task[None] | None = None
 
     def renew(self, sent_at_s: float) -> None:
         """The group accepted what was sent at that time, by the same clock. Safe from any thread."""
@@ -40,17 +36,6 @@ class GroupLease:
         """Whether the group cannot have replaced this worker."""
         renewed_at_s = self._renewed_at_s
         return renewed_at_s is not None and self._clock() - renewed_at_s < self._session_timeout_s
-
-    async def wait_held(self) -> None:
-        """Returns once it is held; hundreds may wait, and one task looks for all of them."""
-        while not self.is_held:
-            if self._watch is None or self._watch.done():
-                self._watch = asyncio.create_task(self._until_held(), name="group-lease")
-            await asyncio.shield(self._watch)
-
-    async def _until_held(self) -> None:
-        while not self.is_held:  # noqa: ASYNC110  renewed from the consumer's thread, and it also expires by itself
-            await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def watch_membership(coordinator: Any, lease: GroupLease) -> None:

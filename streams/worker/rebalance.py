@@ -92,8 +92,8 @@ class Rebalance:
             finally:
                 assignment.revoke()
                 self._analyst.forget()
-            if assignment.reader is not None:  # its consumer is closed by then
-                await asyncio.wait({assignment.reader}, timeout=timings.part_stop_s)
+            if assignment.reader is not None:  # it has had the drain's time to close its consumer
+                await asyncio.wait({assignment.reader}, timeout=timings.reader_stop_s)
 
     async def _on_assigned(self, app: Any, assigned: set[TopicPartition], **_: Any) -> None:
         inputs = [TopicPartition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._app.inputs]

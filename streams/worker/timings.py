@@ -27,6 +27,8 @@ class Timings:
     keep_s: float = 1.0
     #: What a broker that does not answer gets for the last commit; without it the records are read again.
     last_commit_s: float = 1.0
+    #: What the reader gets, after all that, to close its consumer.
+    reader_stop_s: float = 0.3
     #: What each part gets to stop; all stop at once.
     part_stop_s: float = 1.0
     #: The last resort: the process ends.

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from streams.local.kafka import Kafka, Node, new_cluster_id
-from streams.local.log_sink import LogSink
-from streams.local.ports import free_port
+from streams.dev.local.kafka import Kafka, Node, new_cluster_id
+from streams.dev.local.ports import free_port
+from streams.dev.local.process_log import ProcessLog as LogSink
 from tests.chaos.cluster_view import ClusterView, ask
 from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
 

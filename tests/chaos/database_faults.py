@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from streams.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres
 from tests.chaos.process_tree import continue_tree, is_stopped, kill_tree, stop_tree
 from tests.chaos.waiting import became_true
 

@@ -12,7 +12,7 @@ from streams.pipeline.home import home_partition
 from agents.canonical_text import text_key
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
-from streams.standin.answers import Answerer
+from streams.dev.standin.completions import Answerer
 
 _WORDS = (
     *("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken"),

@@ -12,8 +12,8 @@ import pytest
 from streams.sinks.postgres import PostgresSink
 
 from schemas.errors import Retryable
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog as LogSink
 from streams.postgres.migrations import migrate_database
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.process_tree import tree_of

@@ -39,11 +39,11 @@ from schemas.errors import InsightsError, Retryable
 from schemas.insight import Answer
 from schemas.kafka import Origin
 from schemas.outcome import Analysed
+from streams.dev.local.ports import free_port
+from streams.dev.standin.completions import Answerer
+from streams.dev.standin.faults import FaultKind
 from streams.kafka.offset_reader import OffsetReader, Position
-from streams.local.ports import free_port
 from streams.sinks.dead_letters import DeadLetterSink
-from streams.standin.answers import Answerer
-from streams.standin.faults import FaultKind
 from streams.telemetry.observers import CallMetrics
 from tests.chaos import planting
 from tests.chaos.buggy_worker import PATCHES, main

@@ -12,9 +12,9 @@ from pathlib import Path
 import asyncpg
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog as LogSink
 from streams.kafka.admin import topic_configs
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
 from streams.postgres.migrations import migrate_database
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import Cluster

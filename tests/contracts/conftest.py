@@ -7,10 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.producer import ConfirmedProducer
-from streams.local.log_sink import LogSink
-from streams.local.tansu import Tansu
 from streams.sinks.rows import RowSink
 from tests.support.topics import TOPICS
 
@@ -18,7 +18,7 @@ from tests.support.topics import TOPICS
 @pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[Tansu]:
     """The broker that is there at once, without topics."""
-    with closing(LogSink(tmp_path / "log")) as log:
+    with closing(ProcessLog(tmp_path / "log")) as log:
         server = Tansu(tmp_path, log)
         server.start()
         yield server

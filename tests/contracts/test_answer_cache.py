@@ -11,8 +11,8 @@ from streams.pipeline.attempts import AssignmentOver
 from streams.pipeline.table_cache import ShardCache
 from streams.sinks.producer import ConfirmedProducer
 
+from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
-from streams.local.tansu import Tansu
 from tests.fakes.analysis import MemoryCache, an_answer
 from tests.support.topics import TOPICS
 

@@ -19,10 +19,10 @@ from schemas.kafka import Header
 from streams.audit.books import Books
 from streams.audit.topics_reading import TopicsReading
 from streams.audit.wholeness import Whole
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
-from streams.local.kafka import Kafka
-from streams.local.ports import free_port
-from streams.local.tansu import Tansu
 from tests.e2e.service import ROOT, Service
 from tests.support.topics import TOPICS
 

@@ -17,10 +17,10 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas.kafka import Header, Origin
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.e2e.service import ROOT
 from tests.support.topics import TOPICS
 

@@ -9,11 +9,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import Rejected
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.gateway.publisher import RETRY_AFTER_S, BrokerUnavailable, KafkaPublisher
 from streams.kafka.admin import create_topics
 from streams.kafka.producer import Outgoing
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.fakes.gateway import FakePublisher
 from tests.support.topics import TOPICS
 from tests.topic_log import records_of

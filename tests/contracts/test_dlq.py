@@ -20,13 +20,13 @@ from streams.sinks.producer import ConfirmedProducer
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.tansu import Tansu
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER, read_letter
 from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
-from streams.local.kafka import Kafka
-from streams.local.ports import free_port
-from streams.local.tansu import Tansu
 from streams.sinks.dead_letters import TRUNCATED, DeadLetterSink
 from tests.fakes.analysis import NOON
 from tests.support.topics import TOPICS

@@ -9,7 +9,7 @@ from streams.sinks.producer import ConfirmedProducer
 from streams.sinks.results import ResultsSink
 
 from schemas.result import ConversationResult
-from streams.local.tansu import Tansu
+from streams.dev.local.tansu import Tansu
 from tests.fakes.analysis import NOON, a_result
 from tests.fakes.sinks import FakeEvents
 from tests.support.topics import TOPICS

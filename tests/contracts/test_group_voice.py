@@ -5,9 +5,9 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from streams.pipeline.group_voice import listen
 from streams.pipeline.lease import GroupLease
 
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 

@@ -14,6 +14,7 @@ from agents.decode import Job
 from schemas.insight import Insight
 from schemas.kafka import Origin
 from schemas.result import ConversationResult
+from streams.dev.local.ports import free_port
 from streams.gateway.insight_query import Cursor, InsightFilter
 from streams.gateway.insight_reader import (
     RETRY_AFTER_S,
@@ -22,7 +23,6 @@ from streams.gateway.insight_reader import (
     PostgresInsightReader,
     open_pool,
 )
-from streams.local.ports import free_port
 from streams.sinks.rows import RowSink
 from streams.worker.offsets import Tracker
 from tests.fakes.gateway import FakeReader, insight_record

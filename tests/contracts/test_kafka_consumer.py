@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.clients import stop_consumer
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 

@@ -9,9 +9,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.lag import ConnectingLagReader, Lag, LagCheck
-from streams.local.tansu import Tansu
 from tests.fakes.gateway import FakeLag
 from tests.support.topics import TOPICS
 

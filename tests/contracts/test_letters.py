@@ -6,7 +6,7 @@ from streams.sinks.producer import ConfirmedProducer
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Origin
-from streams.local.tansu import Tansu
+from streams.dev.local.tansu import Tansu
 from streams.sinks.dead_letters import DeadLetterSink
 from tests.fakes.analysis import NOON
 from tests.fakes.sinks import FakeLetters

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.lag import LagReader
 from streams.kafka.offset_reader import OffsetReader, Position
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 FIRST, SECOND = TopicPartition(TOPICS.conversations, 0), TopicPartition(TOPICS.conversations, 1)

@@ -8,8 +8,8 @@ from streams.pipeline.answers_table import define_answers_table
 from streams.pipeline.shards import discard_shards_ahead
 from streams.sinks.producer import ConfirmedProducer
 
+from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 

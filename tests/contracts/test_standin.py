@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from agents.grok.prompt import RequestTemplate
-from streams.standin.faults import FaultKind, FaultPlan, Marker
-from streams.standin.requests import check_key
-from streams.standin.server import StandinConfig, serving
+from streams.dev.standin.completions import check_key
+from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import StandinConfig, serving
 
 DEADLINE_S = 10
 ANN, BOB = "key-of-ann", "key-of-bob"

@@ -4,11 +4,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, RequestTimedOutError
 
+from streams.dev.local.ports import free_port
+from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
 from streams.kafka.producer import ConfirmedProducer
 from streams.kafka.scan import scan
-from streams.local.ports import free_port
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 FIRST = TopicPartition(TOPICS.conversations, 0)

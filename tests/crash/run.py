@@ -12,9 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from agents.local.analyser import LocalInsights
 from schemas.kafka import Topics
-from streams.local.ports import free_port
-from streams.standin.faults import FaultKind, FaultPlan, Marker
-from streams.standin.server import StandinConfig, serving
+from streams.dev.local.ports import free_port
+from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import StandinConfig, serving
 from tests.crash.evidence import Evidence, committed_offsets, gather
 from tests.crash.judge import Calls, Judge, repeated
 from tests.crash.lives import Life, Lives

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.local.analyser import LocalInsights
-from streams.local.kafka import Kafka
+from streams.dev.local.kafka import Kafka
 from tests.crash.lives import Lives
 from tests.crash.points import POINTS
 from tests.crash.run import MAX_IN_FLIGHT, Stage, Verdict, crash_once

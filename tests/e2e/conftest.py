@@ -7,10 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
 from tests.chaos.process_tree import continue_tree
 from tests.e2e.service import Service
@@ -35,7 +35,7 @@ async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 def postgres_of_its_own(tmp_path: Path) -> Iterator[Postgres]:
     """A migrated server that may be killed and frozen."""
-    with closing(LogSink(tmp_path / "postgres.log")) as log:
+    with closing(ProcessLog(tmp_path / "postgres.log")) as log:
         server = Postgres(tmp_path, log)
         server.start()
         migrate_database(server.url)

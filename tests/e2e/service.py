@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.local import guard
-from streams.local.ports import free_port
+from streams.dev.local.child import REAPER
+from streams.dev.local.ports import free_port
 from tests.support.topics import topics_with
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +61,13 @@ class Process:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
-        guard.OURS.watch(self.process.pid)
+        REAPER.watch(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL: nothing is put in order."""
         self.process.kill()
         self.process.wait()
-        guard.OURS.release(self.process.pid)
+        REAPER.release(self.process.pid)
 
     def stop(self) -> int:
         """SIGTERM, then the exit code; a process that does not end within 15 s is killed, and the code is -9."""
@@ -77,7 +77,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return -signal.SIGKILL
-        guard.OURS.release(self.process.pid)
+        REAPER.release(self.process.pid)
         return code
 
 

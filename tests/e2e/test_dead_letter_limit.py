@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
 from tests.e2e.service import Process, Service, get, until

@@ -14,6 +14,8 @@ from streams.sinks.producer import ConfirmedProducer
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
 from schemas.result import ConversationResult
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from streams.dlq.filters import Filters
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER
@@ -23,8 +25,6 @@ from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
 from streams.dlq.run import replay_letters
 from streams.dlq.selection import Selection
 from streams.kafka.offset_reader import OffsetReader
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from streams.sinks.dead_letters import DeadLetterSink
 from tests.e2e.producer import texts_with_repeats
 from tests.e2e.service import Process, Service

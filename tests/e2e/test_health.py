@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
-from streams.local.ports import free_port
-from streams.local.postgres import Postgres
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
 from streams.postgres.migrations import migrate_database
 from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
 from tests.e2e.producer import produce, texts_with_repeats
@@ -129,7 +129,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with closing(LogSink(tmp_path / "services.log")) as log:
+    with closing(ProcessLog(tmp_path / "services.log")) as log:
         kafka, postgres = Kafka(tmp_path, log), Postgres(tmp_path, log)
         try:
             kafka.start()

@@ -15,9 +15,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.tansu import Tansu
 from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
 from tests.e2e.service import Process, Service, get, until
 from tests.e2e.steady_feed import SteadyFeed

@@ -16,10 +16,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from streams.pipeline.home import home_partition
 
 from agents.canonical_text import text_key
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
-from streams.local.kafka import Kafka
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
 from tests.chaos.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
 from tests.e2e.service import Process, Service, until
 from tests.support.topics import TOPICS

@@ -11,8 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
 from tests.e2e.producer import produce
 from tests.e2e.service import ROOT, Process, Service, get, until
 

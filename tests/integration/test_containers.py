@@ -19,8 +19,8 @@ from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Origin
 from schemas.result import ConversationResult
+from streams.dev.local.ports import LOOPBACK, free_port
 from streams.kafka.admin import create_topics, topic_configs
-from streams.local.ports import LOOPBACK, free_port
 from streams.postgres.migrations import migrate_database
 from tests.integration.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
 from tests.support.topics import TOPICS

@@ -1,5 +1,8 @@
 """Equal texts have equal keys, and nothing else does."""
 
+import sys
+import unicodedata
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +22,24 @@ def test_messages_become_lines_with_roles() -> None:
     assert canonical_text(Conversation(id="1", messages=messages)) == "user: where is my parcel\nagent: on its way"
 
 
+SPACES = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))
+
+
+@given(st.text() | st.text(st.sampled_from("ab ")) | st.text(st.sampled_from("ab\u0301\ufb01\u200b" + SPACES)))
+def test_canonical_text_has_single_spaces_only(text: str) -> None:
+    """The same as splitting every text at white space, whose characters are more than ASCII's."""
+    split = " ".join(unicodedata.normalize("NFC", text).split())
+    assert canonical_text(Conversation(id="1", text=text)) == split
+    assert canonical_text(Conversation(id="1", messages=(Message(text, text),))) == f"{split}: {split}"
+
+
+def test_the_space_is_the_only_printable_white_space() -> None:
+    """A printable text without two spaces in a row is taken as canonical."""
+    assert set(filter(str.isprintable, SPACES)) == {" "}
+
+
 def test_negation_changes_the_key() -> None:
-    """A cache that mixed these up would tell the opposite."""
+    """Texts that differ in one word never share an answer."""
     assert text_key("t", "I am happy") != text_key("t", "I am not happy")
 
 

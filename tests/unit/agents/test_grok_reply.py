@@ -1,4 +1,4 @@
-"""Replies: what is accepted, what is cut or repaired, and what is refused by name."""
+"""Replies are accepted, cut, repaired, or refused with a named error."""
 
 import contextlib
 import itertools
@@ -98,7 +98,7 @@ def test_texts_are_cut_to_their_limits() -> None:
     assert insight.topics == ("t" * 64, "a", "b", "c", "d")
 
 
-def test_what_no_database_takes_is_repaired() -> None:
+def test_characters_that_postgres_refuses_are_replaced() -> None:
     """NUL and lone surrogates become U+FFFD, in values, names and at both levels of JSON."""
     insight = insight_of(summary="a\0b", topics=["\ud800x"], **{"k\0": ["\udfff", {"n": "\0"}]})
     assert (insight.summary, insight.topics) == ("a\ufffdb", ("\ufffdx",))
@@ -131,7 +131,7 @@ def test_a_refusal_is_the_end_of_this_text(message: dict[str, Any]) -> None:
 
 
 def test_a_filtered_answer_is_a_refusal_and_a_cut_one_a_bad_answer() -> None:
-    """Told by finish_reason, whatever the content looks like."""
+    """finish_reason decides, not the content."""
     with pytest.raises(Unprocessable):
         read_reply(reply(finish_reason="content_filter"))
     with pytest.raises(BadAnswer, match="length"):
@@ -160,7 +160,7 @@ def test_content_that_is_no_object_is_a_bad_answer(content: Any) -> None:
         b"[" * 99_999,
     ],
 )
-def test_what_is_no_reply_at_all_is_told_apart(body: bytes) -> None:
+def test_a_body_without_the_documented_form_is_unreadable(body: bytes) -> None:
     """A proxy's page says more about the provider than about the text."""
     with pytest.raises(UnreadableReply):
         read_reply(body)
@@ -192,7 +192,7 @@ def test_odd_statistics_do_not_spoil_a_good_answer(junk: Any) -> None:
     assert all(0 <= count < 2**63 for count in (usage.prompt_tokens, usage.completion_tokens, usage.cost_usd_ticks))
 
 
-def test_a_bad_answer_tells_what_it_cost() -> None:
+def test_a_bad_answer_carries_its_usage() -> None:
     """Its tokens were billed all the same."""
     body = json.loads(with_usage(prompt_tokens=10, total_tokens=12, cost_in_usd_ticks=5))
     body["choices"][0]["message"]["content"] = "no"
@@ -217,7 +217,7 @@ JSON = st.recursive(
     as_reply=st.booleans(),
 )
 def test_any_json_is_an_insight_or_a_named_error(changes: Any, whole: Any, usage: Any, as_reply: bool) -> None:
-    """Whatever a model or a proxy sends, nothing else is raised, and what is accepted can be stored."""
+    """No JSON raises another error, and every accepted answer can be stored."""
     body = json.dumps(json.loads(reply(ANSWER | changes)) | {"usage": usage} if as_reply else whole).encode()
     with contextlib.suppress(BadAnswer, Unprocessable):
         insight = read_reply(body).insight
@@ -227,7 +227,7 @@ def test_any_json_is_an_insight_or_a_named_error(changes: Any, whole: Any, usage
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_insight_or_a_named_error(body: bytes) -> None:
-    """Also what is no JSON, no UTF-8, nothing."""
+    """Including bytes that are not JSON, not UTF-8, or empty."""
     with contextlib.suppress(BadAnswer, Unprocessable):
         read_reply(body)
 
@@ -291,7 +291,7 @@ def damaged(draw: st.DrawFn, text: str) -> str:
 
 
 def outcome(read: Callable[[], Any]) -> str:
-    """What came of it, to the type of each number and the sign of each zero."""
+    """Returns the reply or the error as text, which shows the type of each number and the sign of each zero."""
     try:
         return repr(read())
     except (BadAnswer, Unprocessable) as error:

@@ -1,18 +1,24 @@
-"""The prefilter: what is dropped for which reason, and above all what is kept."""
+"""The prefilter drops low-value texts with the right reason and keeps all others."""
 
+import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agents.canonical_text import canonical_text
+from agents.prefilter import low_value as rules
+from agents.prefilter import small_talk
 from agents.prefilter.low_value import MAX_LOW_VALUE_CHARS, low_value
+from schemas.conversation import decode_conversation
 from schemas.outcome import FilterReason
+from streams.resources import infra
 
 
 @pytest.mark.parametrize("text", ["ok", "a", "42", "", "...", "-", "хм", "退"])
 def test_too_little_to_say_anything(text: str) -> None:
-    """Fewer than three letters or digits; a lone ideograph, too."""
+    """Fewer than three letters or digits, or a single ideograph."""
     assert low_value(text) in (FilterReason.TOO_SHORT, FilterReason.GREETING_OR_THANKS)
 
 
@@ -26,7 +32,7 @@ def test_short_requests_and_opinions_are_kept(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["https://example.org/a?b=c", "www.example.org", "http://a.example https://b.example"])
 def test_only_links(text: str) -> None:
-    """Nobody can tell from a link alone what the conversation is about."""
+    """A link alone does not say what the conversation is about."""
     assert low_value(text) is FilterReason.URL_ONLY
 
 
@@ -99,7 +105,7 @@ def test_a_conversation_of_mixed_low_value_ends_as_courtesies() -> None:
 
 
 def test_long_texts_are_kept() -> None:
-    """So many thanks are suspicious enough to be looked at."""
+    """Greetings and thanks alone are never this long."""
     assert low_value("thank you " * MAX_LOW_VALUE_CHARS) is None
 
 
@@ -117,3 +123,78 @@ def test_repetition_with_a_wrong_end_takes_linear_time(part: str) -> None:
     began = time.process_time()
     low_value((part * 200)[:490] + "order#")
     assert time.process_time() - began < 2
+
+
+def low_value_by_every_rule(text: str) -> FilterReason | None:
+    """Applies every rule to all of the text, with none of the shortcuts."""
+    if len(text) >= rules.MIN_REPEATED_CHARS and len(set(text)) == 1:
+        return FilterReason.REPEATED_CHARACTERS
+    if len(text) > MAX_LOW_VALUE_CHARS:
+        return None
+    reasons = [turn_by_every_rule(turn) for turn in rules._turns(text)]
+    if None in reasons:
+        return None
+    return reasons[0] if len(set(reasons)) == 1 else FilterReason.GREETING_OR_THANKS
+
+
+def turn_by_every_rule(turn: str) -> FilterReason | None:
+    dense = "".join(turn.casefold().split())
+    letters = rules._PUNCTUATION.sub("", dense)
+    repeated = letters or dense
+    words = " ".join(small_talk._TOKENS.findall(turn.casefold().replace("’", "'")))
+    marks = small_talk._TOKENS.sub("", turn)
+    weight = sum(map(rules._weight_of, turn))
+    if rules._URLS.fullmatch(turn):
+        return FilterReason.URL_ONLY
+    if len(repeated) >= rules.MIN_REPEATED_CHARS and len(set(repeated)) == 1 and (letters or dense.isascii()):
+        return FilterReason.REPEATED_CHARACTERS
+    if small_talk._SMALL_TALK.fullmatch(words) and small_talk._NEUTRAL_MARKS.fullmatch(marks):
+        return FilterReason.GREETING_OR_THANKS
+    is_weighty = weight >= rules.MIN_WEIGHT or rules._EMOTICON.search(turn)
+    return None if is_weighty else FilterReason.TOO_SHORT
+
+
+#: The alternatives in the pattern: "thank you", "ma'am", "have", ...
+PHRASES = sorted(set(re.findall(r"[a-z']+(?: [a-z']+)*", small_talk._SMALL_TALK.pattern.replace("\\ ", " "))))
+PIECES = (
+    st.sampled_from(PHRASES)
+    | st.sampled_from(
+        ["for", "for the", "have a nice", "Thanks", "OK", "MA’AM", "pizza", "order", "aaaa", "zZ", "ß", "İ"]
+    )
+    | st.sampled_from(
+        [*"?!.,;-_:~*'’\"/()0a4é退хきك", "!!", "...", ":(", "<3", "😡", "🙏", "👋", "\u0301", "\u200d", "42"]
+    )
+    | st.sampled_from(["user: ", "Agent: ", "ma: ", "\nuser: ", "\nagent: ", "\n", "https://a.example/b", "www."])
+)
+TEXTS = st.lists(st.tuples(PIECES, st.sampled_from(["", " ", " ", " "])), max_size=8).map(
+    lambda pieces: "".join(piece + separator for piece, separator in pieces).strip(" ")
+)
+
+
+@settings(max_examples=1000)
+@example("aAaA")
+@given(TEXTS | TEXTS.map(lambda text: text * 30) | st.text(max_size=20))
+def test_shortcuts_change_no_reason(text: str) -> None:
+    """A rule that stops early decides as it would at the end of the text."""
+    assert low_value(text) is low_value_by_every_rule(text)
+
+
+def test_shortcuts_know_every_phrase() -> None:
+    """Each phrase of the vocabulary, alone and after a courtesy."""
+    for phrase in PHRASES:
+        for text in (phrase, f"thanks {phrase}", f"thanks for {phrase}"):
+            assert low_value(text) is low_value_by_every_rule(text)
+
+
+def test_shortcuts_change_no_reason_of_a_real_text() -> None:
+    """The demo's conversations, as a whole and each message by itself."""
+    for line in (infra("sample") / "sample.jsonl").read_bytes().splitlines():
+        conversation = decode_conversation(line, require_id=True)
+        for text in (canonical_text(conversation), *(message.text for message in conversation.messages or ())):
+            assert low_value(text) is low_value_by_every_rule(text)
+
+
+def test_the_small_talk_pattern_spells_out_its_words() -> None:
+    """Otherwise the vocabulary that is taken from it would miss a word, and courtesies with that word be kept."""
+    syntax = r"\(\?>|\(\?:|\(\?!\\S\)|\)[*+?]{0,2}|\||\\? "
+    assert re.fullmatch(f"(?:{syntax}|[a-z']+)*", small_talk._SMALL_TALK.pattern)

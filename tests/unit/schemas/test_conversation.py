@@ -1,12 +1,14 @@
-"""Bytes in, checked value out; every bad input is named by code and field, and never quoted."""
+"""Bytes become a checked conversation, or an error with code and field that never quotes them."""
 
 import json
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.conversation import MAX_METADATA_BYTES, MAX_TEXT_CHARS, MAX_VALUE_BYTES, decode_conversation
+from schemas import conversation as module
+from schemas.conversation import MAX_METADATA_BYTES, MAX_TEXT_CHARS, MAX_VALUE_BYTES, Conversation, decode_conversation
 from schemas.errors import Rejected
 
 SECRET = "my-secret-words"
@@ -88,7 +90,7 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
 
 
 def test_the_gateway_may_make_the_id() -> None:
-    """Only in the topic must an id be there."""
+    """An id is required only in the topic."""
     assert decode_conversation(b'{"text": "x"}', require_id=False).id is None
 
 
@@ -113,9 +115,81 @@ FIELDS = st.sampled_from(["id", "text", "messages", "source", "occurred_at", "me
 
 @given(st.dictionaries(FIELDS, JSON, max_size=5))
 def test_what_is_decoded_can_be_stored(fields: dict[str, object]) -> None:
-    """No NUL gets past, whatever the shape: one would stop a whole batch of Postgres."""
+    """No NUL is accepted anywhere: a single one would fail a whole batch of rows."""
     try:
         conversation = decode_conversation(json.dumps(fields).encode(), require_id=True)
     except Rejected:
         return
     assert b"\\u0000" not in conversation.encode().replace(b"\\\\", b"")
+
+
+def decode_with_every_check(value: bytes) -> Conversation:
+    """Decodes without the shortcuts that leave a check out."""
+    conversation = module._parse(value)
+    module._check_id(conversation, True)
+    module._check_content(conversation)
+    module._check_length(conversation.messages or ())
+    module._check_nul(conversation)
+    module._check_metadata(conversation.metadata or {})
+    if conversation.occurred_at is not None:
+        module._check_time(conversation.occurred_at)
+    return conversation
+
+
+def outcome(decode: Callable[[], Conversation]) -> str:
+    try:
+        return repr(decode())
+    except Rejected as error:
+        return f"{error.status} {error.field} {error}"
+
+
+TEXTS = st.text(st.sampled_from('ab \n\x1c\xa0\u2003\0\ud800\U0001f621"\\'), max_size=6) | st.sampled_from(
+    [
+        "",
+        " \u2003",
+        "\\u0000",
+        "x" * (MAX_TEXT_CHARS // 2),
+        "x" * (MAX_TEXT_CHARS // 2 + 1),
+        "退" * (MAX_TEXT_CHARS // 2),
+    ]
+)
+MESSAGES = st.lists(st.fixed_dictionaries({"role": st.just("user") | TEXTS, "text": TEXTS}), max_size=3)
+#: Fields that differ from the smallest record.
+CHANGES = st.one_of(
+    st.tuples(st.just("messages"), MESSAGES),
+    st.tuples(st.sampled_from(["id", "text", "source"]), TEXTS),
+    st.tuples(st.just("occurred_at"), st.sampled_from(["2026-01-31T12:00:00Z", "0001-01-01T00:00:00Z", "now"])),
+    st.tuples(st.just("metadata"), st.dictionaries(TEXTS, TEXTS | JSON, max_size=2)),
+)
+RECORDS = st.builds(
+    lambda content, changes: {"id": "c-1"} | content | dict(changes),
+    st.just({"text": SECRET}) | MESSAGES.map(lambda messages: {"messages": messages}),
+    st.lists(CHANGES, max_size=2),
+)
+
+
+@settings(max_examples=300)
+@given(RECORDS, st.booleans())
+def test_skipped_checks_change_no_result(record: dict[str, object], ensure_ascii: bool) -> None:
+    """The same conversation or the same error as with every check, for records near the usual one."""
+    value = json.dumps(record, ensure_ascii=ensure_ascii).encode(errors="surrogatepass")
+    expected = outcome(lambda: decode_with_every_check(value))
+    assert len(value) > MAX_VALUE_BYTES or outcome(lambda: decode_conversation(value, require_id=True)) == expected
+
+
+@pytest.mark.parametrize("part", ["id", "text", "source", "messages", "metadata"])
+def test_nul_is_refused_in_every_field(part: str) -> None:
+    """The check is skipped for values without a backslash; JSON writes NUL with one."""
+    values = {"messages": [{"role": "u\0", "text": "x"}], "metadata": {"a\0": 1}}
+    fields = {"id": "c", "text": "x"} | {part: values.get(part, "x\0")}
+    if part == "messages":
+        del fields["text"]
+    assert rejected(json.dumps(fields).encode()).code in ("nul_character", "invalid_value")
+
+
+def test_messages_are_too_long_together_from_the_first_character_beyond() -> None:
+    """Measured in characters, so an ASCII value at the limit is the smallest that can exceed it."""
+    texts = ["x" * (MAX_TEXT_CHARS - 1), "x"]
+    messages = [{"role": "u", "text": text} for text in texts]
+    assert decode_conversation(json.dumps({"id": "c", "messages": messages}).encode(), require_id=True)
+    assert rejected(json.dumps({"id": "c", "messages": [*messages, messages[1]]}).encode()).code == "too_long"
