@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos bench check format schemas lock clean
+.PHONY: help demo up test test-all chaos bench check format schemas lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(STAMP) ## See the main job: real conversations through the whole service, then a table of what became of them
 	@$(BIN)/grok-insights demo $(ARGS)
@@ -17,8 +17,15 @@ demo: $(STAMP) ## See the main job: real conversations through the whole service
 up: $(STAMP) ## Run the local stack in the foreground; Ctrl-C stops it
 	@$(BIN)/grok-insights up $(ARGS)
 
-test: $(STAMP) ## Run all tests that CI runs
-	@$(BIN)/python -m pytest $(ARGS)
+# Most of these tests wait for other processes, so more of them run at once than there are cores.
+JOBS ?= 4
+REST := kafka or docker or slow
+
+test: $(STAMP) ## Run the quick tests, without Java or Docker: unit tests, contracts, each promise end to end on Tansu
+	@$(BIN)/python -m pytest -n $(JOBS) -m "not ($(REST))" $(ARGS)
+
+test-all: $(STAMP) ## Run the other tests of CI: Apache Kafka, outages, crash points, full models, mutants, chaos, compose
+	@$(BIN)/python -m pytest -m "$(REST)" $(ARGS)
 
 ROUNDS ?= 3
 

@@ -187,7 +187,7 @@ def _first_origin(headers: Mapping[str, bytes]) -> Origin | None:
             partition=int(headers[REHOMED_PARTITION]),
             offset=int(headers[REHOMED_OFFSET]),
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, AttributeError, TypeError):  # the last two: a header without a value
         return None
 
 

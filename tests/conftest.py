@@ -1,23 +1,22 @@
-"""Fixtures that several test folders share: real brokers and a real Postgres from the project's own local stack."""
+"""Fixtures that several test folders share: real brokers and a real Postgres from the project's own local stack.
 
-import os
+What starts at once (Tansu, 0.1 s) is new for each test; what does not (Postgres, Apache Kafka) is started once a
+session, which is once a worker of pytest-xdist, and names keep the tests apart there.
+"""
+
+import asyncio
 import secrets
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from streams.dev.local.kafka import Kafka, kafka_available
+from streams.dev.local.kafka import Kafka
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
-
-#: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
-REQUIRED = os.environ.get("GROK_INSIGHTS_TEST_REQUIRE", "").split(",")
+from tests.support.servers import running, skip_unless_kafka
 
 _SETTINGS = (
     *("KAFKA_BOOTSTRAP_SERVERS", "TOPIC_PREFIX", "CONSUMER_GROUP", "DATABASE_URL", "SECRETS_DIR"),
@@ -33,57 +32,62 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def skip_unless_kafka() -> None:
-    """Skips with the reason, or fails where Kafka is required."""
-    reason = kafka_available()
-    if reason is not None and "kafka" in REQUIRED:
-        pytest.fail(f"Apache Kafka is required here: {reason}")
-    if reason is not None:
-        pytest.skip(f"Apache Kafka cannot run here: {reason}")
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """One server for all tests; databases of their own keep them apart."""
-    with (
-        tempfile.TemporaryDirectory(prefix="grok-insights-test-") as folder,
-        closing(ProcessLog(Path(folder) / "postgres.log")) as log,
-    ):
-        server = Postgres(Path(folder), log)
-        server.start()
+    with running(Postgres) as server:
         yield server
-        server.stop()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: Postgres) -> str:
+    """The name of a migrated database that others are copied from, which is quicker than to migrate each."""
+    name = "migrated"
+    asyncio.run(_execute(postgres, f"CREATE DATABASE {name}"))
+    migrate_database(_url_of(postgres, name))
+    return name
 
 
 @pytest.fixture
-async def database_url(postgres: Postgres) -> str:
+async def database_url(postgres: Postgres, template_database: str) -> str:
     """A new, migrated database."""
-    return await _new_database(postgres)
+    return await _new_database(postgres, template_database)
 
 
 @pytest.fixture
-async def other_database_url(postgres: Postgres) -> str:
+async def other_database_url(postgres: Postgres, template_database: str) -> str:
     """Another one."""
-    return await _new_database(postgres)
+    return await _new_database(postgres, template_database)
 
 
-async def _new_database(postgres: Postgres) -> str:
-    name = f"test_{secrets.token_hex(6)}"
-    connection = await asyncpg.connect(postgres.url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    url = postgres.url.replace("/grok_insights?", f"/{name}?")
-    migrate_database(url)
-    return url
+@pytest.fixture(scope="session")
+def shared_kafka() -> Iterator[Kafka]:
+    """One Apache Kafka for all tests that give their topics and groups fresh names, and leave it running."""
+    skip_unless_kafka()
+    with running(Kafka) as server:
+        yield server
 
 
 @pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tansu | Kafka]:
-    """A new broker without topics, of each kind in turn."""
+    """A new broker without topics, of each kind in turn; it may be killed and frozen."""
     if request.param == "kafka":
         skip_unless_kafka()
-    with closing(ProcessLog(tmp_path / "broker.log")) as log:
-        server = Kafka(tmp_path, log) if request.param == "kafka" else Tansu(tmp_path, log)
-        server.start()
+    with running(Kafka if request.param == "kafka" else Tansu, tmp_path) as server:
         yield server
-        server.stop()
+
+
+async def _new_database(postgres: Postgres, template: str) -> str:
+    name = f"test_{secrets.token_hex(6)}"
+    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return _url_of(postgres, name)
+
+
+async def _execute(postgres: Postgres, statement: str) -> None:
+    connection = await asyncpg.connect(postgres.url)
+    await connection.execute(statement)
+    await connection.close()
+
+
+def _url_of(postgres: Postgres, database: str) -> str:
+    return postgres.url.replace("/grok_insights?", f"/{database}?")

@@ -50,7 +50,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Closes the consumer; aiokafka's own `stop` may hang.
 
     aiokafka 0.14 cancels its fetch task once and waits for it. If the assignment has just changed, the task mistakes
-    the cancellation for that of its pending request and continues (tests/contracts/test_kafka_consumer.py shows it).
+    the cancellation for that of its pending request and continues (tests/contracts/test_stop_consumer.py shows it).
     This cancels the task until it ends.
     """
     stopping = asyncio.ensure_future(consumer.stop())

@@ -18,7 +18,7 @@ import psutil
 
 from tests.bench.environment import INSTANT, Environment, Latency, Run
 from tests.bench.workload import KeyedBy, Workload, produce
-from tests.e2e.service import Process
+from tests.support.processes import Process
 
 _SAMPLE_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.5

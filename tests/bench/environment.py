@@ -19,7 +19,8 @@ from streams.dev.local.postgres import Postgres
 from streams.dev.local.process_log import ProcessLog
 from streams.postgres.migrations import migrate_database
 from tests.bench.candidates.work import CONVERSATIONS, GROUP, INSIGHTS
-from tests.e2e.service import Service, until
+from tests.support.processes import Service
+from tests.support.waiting import wait_until
 
 Latency = tuple[float, float]
 INSTANT: Latency = (0.0, 0.0)
@@ -100,7 +101,7 @@ class Run:
         options = ["--port", str(port), "--latency-min-s", str(latency[0]), "--latency-max-s", str(latency[1])]
         self.service.start_command("standin", [sys.executable, "-m", "tests.bench.fast_standin", *options])
         self.service.standin_port = port
-        until(lambda: self.service.standin("control/stats"), within_s=20, what="the stand-in answers")
+        wait_until(lambda: self.service.standin("control/stats"), timeout_s=20, what="the stand-in answers")
         self.service.settings |= {
             "ANALYSER": "grok",
             "GROK_BASE_URL": f"http://127.0.0.1:{port}/v1",

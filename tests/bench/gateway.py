@@ -14,7 +14,7 @@ from tests.bench.environment import Environment, Run
 from tests.bench.load import LoadFigures
 from tests.bench.report import Bar, Figure, Report, ReportTable
 from tests.bench.workload import Workload
-from tests.e2e.service import until
+from tests.support.waiting import wait_until
 
 PATH = "/api/v1/conversations"
 _CONNECTIONS = 64
@@ -69,7 +69,7 @@ async def under_load(
         settings = {"GATEWAY_PORT": str(port), "RATE_LIMIT_PER_MINUTE": "1000000000"}
         process = run.service.start_command("gateway", command, **settings)
         url = f"http://127.0.0.1:{port}{PATH}"
-        await asyncio.to_thread(until, lambda: is_accepting(url), within_s=30, what=f"{name} accepts")
+        await asyncio.to_thread(wait_until, lambda: is_accepting(url), timeout_s=30, what=f"{name} accepts")
         await generate_load(run, url, "--seconds", str(warm_up_s))
         use = ProcessUse(process.process.pid)
         sampling = asyncio.create_task(use.sample())

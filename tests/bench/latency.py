@@ -12,7 +12,8 @@ from tests.bench.environment import Environment, Latency, Run
 from tests.bench.gateway import PATH, generate_load, is_accepting
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload
-from tests.e2e.service import Process, until
+from tests.support.processes import Process
+from tests.support.waiting import wait_until
 
 _SHARES = (0.1, 0.5, 0.9)
 
@@ -32,7 +33,7 @@ async def _measure(
         worker = await asyncio.to_thread(run.service.start_worker, "worker")
         await asyncio.to_thread(run.service.start_gateway)
         url = run.service.gateway_url + PATH
-        await asyncio.to_thread(until, lambda: is_accepting(url), within_s=30, what="the gateway accepts")
+        await asyncio.to_thread(wait_until, lambda: is_accepting(url), timeout_s=30, what="the gateway accepts")
         display.say(f"measuring the capacity with {probe_rate:,.0f} POSTs/s")
         capacity = await _capacity(run, worker, url, probe_rate, seconds)
         runs = []

@@ -19,7 +19,8 @@ from tests.bench.drain import commits_made, rows_written
 from tests.bench.environment import Environment, Run
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload, produce
-from tests.e2e.service import get, until
+from tests.support.processes import get
+from tests.support.waiting import wait_until
 
 _CHANGELOG = "grok-insights-answers-changelog"
 _PARTITIONS = 8
@@ -60,7 +61,9 @@ async def _start_and_stop(run: Run, name: str, conversations: Workload | None) -
     began_s = time.monotonic()
     worker = run.service.start(name, "worker", WORKER_METRICS_PORT=str(port), DATA_DIR=data_dir)
     is_ready = lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200 or worker.process.poll() is not None  # noqa: E731
-    await asyncio.to_thread(until, is_ready, within_s=_READY_WITHIN_S, what=f"the worker is ready, see {worker.log}")
+    await asyncio.to_thread(
+        wait_until, is_ready, timeout_s=_READY_WITHIN_S, what=f"the worker is ready, see {worker.log}"
+    )
     seconds = time.monotonic() - began_s
     if conversations is not None:
         rows = await run.count_rows()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from streams.dev.local.kafka import Kafka, Node, new_cluster_id
 from streams.dev.local.ports import free_port
-from streams.dev.local.process_log import ProcessLog as LogSink
+from streams.dev.local.process_log import ProcessLog as ProcessLog
 from tests.chaos.cluster_view import ClusterView, ask
-from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
+from tests.support.process_tree import continue_tree, kill_tree, stop_tree
 
 NODES = (1, 2, 3)
 MIN_IN_SYNC = 2
@@ -25,7 +25,7 @@ class Cluster:
     All calls block. Use as a context manager, which starts the cluster and leaves nothing running.
     """
 
-    def __init__(self, folder: Path, log: LogSink) -> None:
+    def __init__(self, folder: Path, log: ProcessLog) -> None:
         ports = {node: free_port() for node in NODES}
         cluster_id = new_cluster_id()
         self._nodes = {

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 
 from streams.dev.local.postgres import Postgres
-from tests.chaos.process_tree import continue_tree, is_stopped, kill_tree, stop_tree
-from tests.chaos.waiting import became_true
+from tests.support.process_tree import continue_tree, is_stopped, kill_tree, stop_tree
+from tests.support.waiting import became_true
 
 _TIMEOUT_S = 5.0
 _CUT = """

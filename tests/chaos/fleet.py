@@ -16,8 +16,8 @@ from typing import NoReturn
 
 from tests.chaos.payments import Death, Freeze
 from tests.chaos.verdict import Verdict
-from tests.chaos.waiting import became_true
-from tests.e2e.service import Process, Service, get
+from tests.support.processes import Process, Service, get
+from tests.support.waiting import became_true
 
 WORKERS_MIN, WORKERS_MAX = 2, 4
 #: The promise is 10 s; the machine may be busy.

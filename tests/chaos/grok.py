@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.chaos.oracle import HANG_MARKER, REFUSED_MARKER
-from tests.chaos.waiting import became_true
+from tests.support.waiting import became_true
 
 _TIMEOUT_S = 30
 _TROUBLE_S = (5.0, 10.0)

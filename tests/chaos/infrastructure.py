@@ -14,8 +14,8 @@ from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.grok import TROUBLES, Grok
 from tests.chaos.payments import Outage
 from tests.chaos.schedule import Fault
-from tests.chaos.waiting import became_true
 from tests.support.topics import TOPICS
+from tests.support.waiting import became_true
 
 _KAFKA_FROZEN_S = 30.0
 #: Leaders are elected anew and clients find them, after a broker died or all of them went on.

@@ -11,9 +11,9 @@ from streams.pipeline.attempts import IsAlive
 from streams.pipeline.offsets import Slot, Tracker, Verdict
 from streams.pipeline.record import Record
 from streams.pipeline.steps import Steps
+from tests.chaos.lossy_stream import lose_records
 
 from streams.kafka.offset_reader import OffsetReader
-from tests.chaos.lossy_stream import lose_records
 from tests.chaos.planting import replace
 
 #: How long a record's slot may stay unopened where that happens after an await.
@@ -105,8 +105,8 @@ def dead_generation_commits() -> None:
 def reads_from_the_end() -> None:
     """A new assignment begins to read at the end of the log instead of the committed offset."""
 
-    async def start_of_reading(log_reader: OffsetReader, partition: TopicPartition) -> int:
-        return (await log_reader.positions([partition]))[partition].end
+    async def start_of_reading(offset_reader: OffsetReader, partition: TopicPartition) -> int:
+        return (await offset_reader.positions([partition]))[partition].end
 
     replace(OffsetReader, "start_of_reading", start_of_reading)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.proof import prove
 from tests.chaos.rounds import Plan, run_rounds
-from tests.conftest import skip_unless_kafka
+from tests.support.servers import skip_unless_kafka
 
 SEED = 20_261_124
 

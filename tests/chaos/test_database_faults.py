@@ -13,11 +13,11 @@ from streams.sinks.postgres import PostgresSink
 
 from schemas.errors import Retryable
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog as LogSink
+from streams.dev.local.process_log import ProcessLog as ProcessLog
 from streams.postgres.migrations import migrate_database
 from tests.chaos.database_faults import DatabaseFaults
-from tests.chaos.process_tree import tree_of
 from tests.fakes.analysis import a_result
+from tests.support.process_tree import tree_of
 
 DEADLINE_S = 30
 #: What asyncpg raises for a connection that is gone, depending on when it notices.
@@ -29,7 +29,7 @@ def server() -> Iterator[Postgres]:
     """One of its own: the other tests' must not die."""
     with (
         tempfile.TemporaryDirectory(prefix="grok-insights-test-") as folder,
-        closing(LogSink(Path(folder) / "log")) as log,
+        closing(ProcessLog(Path(folder) / "log")) as log,
     ):
         server = Postgres(Path(folder), log)
         server.start()
@@ -75,7 +75,7 @@ async def test_a_killed_server_refuses_and_comes_back_with_its_rows(
     faults.kill()
     assert not faults.is_alive
     assert len(processes) > 1
-    assert not any(tree_of(pid) for pid in processes)
+    assert not any(tree_of(process.pid) for process in processes)
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncpg.connect(server.url)
     await asyncio.to_thread(faults.restart)

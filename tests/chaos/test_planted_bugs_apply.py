@@ -28,6 +28,8 @@ from streams.pipeline.steps import Steps
 from streams.pipeline.table_cache import ShardCache
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.results import ResultsSink
+from tests.fakes.faust_stream import FakeStream
+from tests.unit.pipeline.factories import PARTITIONS, at_home
 
 import agents.grok.client
 from agents.analyse import Recipe
@@ -49,10 +51,8 @@ from tests.chaos import planting
 from tests.chaos.buggy_worker import PATCHES, main
 from tests.chaos.planted_bugs import BUGS, HARMLESS, Finding
 from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, a_result, an_answer, at_once
-from tests.fakes.faust_stream import FakeStream
 from tests.fakes.sinks import FakeEvents, FakeLetters, FakeRows
 from tests.support.topics import TOPICS
-from tests.unit.pipeline.factories import PARTITIONS, at_home
 
 FIRST = TP("conversations", 0)
 ADR = Path(__file__).parents[2] / "infra" / "adr"

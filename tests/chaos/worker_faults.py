@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from tests.chaos.fleet import WORKERS_MAX, WORKERS_MIN, Fleet, Member
 from tests.chaos.schedule import Fault
-from tests.chaos.waiting import became_true
+from tests.support.waiting import became_true
 
 #: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
 _FREEZE_S = (13.0, 19.0)

@@ -13,7 +13,7 @@ import asyncpg
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog as LogSink
+from streams.dev.local.process_log import ProcessLog as ProcessLog
 from streams.kafka.admin import topic_configs
 from streams.postgres.migrations import migrate_database
 from tests.chaos.admin import admin_of
@@ -27,11 +27,11 @@ from tests.chaos.judge import judge
 from tests.chaos.oracle import PARTITIONS, Kind, Oracle
 from tests.chaos.payments import Fates
 from tests.chaos.verdict import Verdict
-from tests.chaos.waiting import became_true
 from tests.chaos.witness import Witness
 from tests.chaos.worker_faults import WorkerFaults
-from tests.e2e.service import Service
+from tests.support.processes import Service
 from tests.support.topics import TOPICS
+from tests.support.waiting import became_true
 
 #: So long, with the feeder's pace, that each worker has hundreds of calls under way.
 LATENCY_S = (1.0, 4.0)
@@ -144,7 +144,7 @@ class World:
 async def build(folder: Path, seed: int, bug: str | None = None) -> AsyncIterator[World]:
     """Ready when two workers are; everything is ended at the end."""
     async with AsyncExitStack() as stack:
-        log = stack.enter_context(closing(LogSink(folder / "servers.log")))
+        log = stack.enter_context(closing(ProcessLog(folder / "servers.log")))
         cluster, postgres = Cluster(folder, log), Postgres(folder, log)
         stack.callback(cluster.stop)
         stack.callback(postgres.stop)

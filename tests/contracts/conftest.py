@@ -1,35 +1,75 @@
 """Fixtures that several contracts share: brokers and databases, and the worker's own ways to them."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 
-from streams.dev.local.process_log import ProcessLog
+from schemas.kafka import Topics
 from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer
 from streams.sinks.rows import RowSink
-from tests.support.topics import TOPICS
+from tests.support.servers import running
+from tests.support.topics import TOPICS, fresh_prefix, topics_with
+
+PARTITIONS = 4
+
+
+class Cluster(NamedTuple):
+    """A broker that runs for as long as the test, and topics whose names no other test has."""
+
+    bootstrap_servers: str
+    topics: Topics
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of aiokafka's clients."""
+        return {"bootstrap_servers": self.bootstrap_servers}
+
+
+@pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A broker of each kind in turn, with every topic. Tests share Apache Kafka, so they do not stop it."""
+    server = request.getfixturevalue("shared_kafka" if request.param == "kafka" else "tansu")
+    cluster = Cluster(server.bootstrap_servers, topics_with(fresh_prefix()))
+    await create_topics(cluster.options, cluster.topics, PARTITIONS, 1)
+    return cluster
+
+
+@pytest.fixture
+async def confirmed(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]:
+    """A producer of the cluster."""
+    producer = ConfirmedProducer(cluster.options)
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+@pytest.fixture
+async def offset_reader(cluster: Cluster) -> AsyncIterator[OffsetReader]:
+    """A log reader of the cluster."""
+    reader = OffsetReader(cluster.options, cluster.topics)
+    await reader.start()
+    yield reader
+    await reader.stop()
 
 
 @pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[Tansu]:
     """The broker that is there at once, without topics."""
-    with closing(ProcessLog(tmp_path / "log")) as log:
-        server = Tansu(tmp_path, log)
-        server.start()
+    with running(Tansu, tmp_path) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
 async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
     """Every topic is there, with four partitions."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
-    await create_topics(options, TOPICS, 4, 1)
+    await create_topics(options, TOPICS, PARTITIONS, 1)
     producer = ConfirmedProducer(options)
     await producer.start()
     yield producer
@@ -38,7 +78,7 @@ async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
 
 @pytest.fixture
 async def sink(database_url: str) -> AsyncIterator[RowSink]:
-    """At work on a new database."""
+    """Connected to a new database."""
     sink = RowSink(database_url)
     await sink.start()
     yield sink

@@ -23,7 +23,7 @@ from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
-from tests.e2e.service import ROOT, Service
+from tests.support.processes import ROOT, Service
 from tests.support.topics import TOPICS
 
 #: Tansu keeps every record: it closes the connection on DeleteRecords, so retention cannot be played there.

@@ -21,7 +21,7 @@ from streams.dev.local.kafka import Kafka
 from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
-from tests.e2e.service import ROOT
+from tests.support.processes import ROOT
 from tests.support.topics import TOPICS
 
 RECORDS = int(os.environ.get("GROK_INSIGHTS_AUDIT_RECORDS", "20000"))

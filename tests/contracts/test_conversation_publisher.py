@@ -15,8 +15,8 @@ from streams.gateway.publisher import RETRY_AFTER_S, BrokerUnavailable, KafkaPub
 from streams.kafka.admin import create_topics
 from streams.kafka.producer import Outgoing
 from tests.fakes.gateway import FakePublisher
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 
 def a_record(id: str = "c-1", key: bytes = b"text-key") -> Outgoing:

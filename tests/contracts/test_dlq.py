@@ -29,8 +29,8 @@ from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
 from streams.sinks.dead_letters import TRUNCATED, DeadLetterSink
 from tests.fakes.analysis import NOON
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 ROOT = Path(__file__).parents[2]
 SECRET = "my card number is 4111"

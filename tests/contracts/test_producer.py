@@ -10,13 +10,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
 from aiokafka.structs import RecordMetadata
-from streams.sinks.producer import ConfirmedProducer
 
 from schemas.errors import Retryable
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
+from streams.kafka.producer import ConfirmedProducer
 from tests.fakes.producer import FakeProducer
 from tests.support.topics import TOPICS
 

@@ -5,20 +5,27 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from streams.pipeline.delivery import Rows
-from streams.sinks.postgres import PostgresSink
 
+from agents.analyst import Rows, Written
 from schemas.errors import Fatal, Retryable, Unprocessable
-from tests.fakes.analysis import NOON, a_result
+from schemas.result import ConversationResult
+from streams.dev.local.postgres import Postgres
+from streams.sinks.rows import RowSink
 from tests.fakes.sinks import FakeRows
+from tests.support.factories import NOON, a_result, result_jobs
+
+LATER = NOON + timedelta(seconds=1)
 
 
 class Stored:
-    """Rows under test, with a way to see which outcome stands for an id."""
+    """Rows under test, with a way to see the outcome of an id."""
 
     def __init__(self, rows: Rows, connection: asyncpg.Connection | None = None) -> None:
         self.rows = rows
         self._connection = connection
+
+    async def write(self, *results: ConversationResult) -> Written:
+        return await self.rows.write(result_jobs(*results))
 
     async def outcome(self, conversation_id: str = "c-1", tenant: str = "default") -> str | None:
         if self._connection is not None:
@@ -30,99 +37,117 @@ class Stored:
 
 
 @pytest.fixture(params=["fake", "postgres"])
-def stored(request: pytest.FixtureRequest, sink: PostgresSink, connection: asyncpg.Connection) -> Stored:
-    return Stored(FakeRows()) if request.param == "fake" else Stored(sink, connection)
+def stored(request: pytest.FixtureRequest) -> Stored:
+    if request.param == "fake":
+        return Stored(FakeRows())
+    return Stored(request.getfixturevalue("sink"), request.getfixturevalue("connection"))
+
+
+async def test_every_job_of_a_batch_is_stored(stored: Stored) -> None:
+    """In the order given, and nothing is refused or blocked."""
+    jobs = result_jobs(*(a_result(id=f"c-{n}") for n in range(3)))
+    assert await stored.rows.write(jobs) == Written(jobs, [], [])
+    assert [await stored.outcome(f"c-{n}") for n in range(4)] == [*["analysed"] * 3, None]
 
 
 async def test_the_same_result_again_changes_nothing(stored: Stored) -> None:
     """A redelivery after a crash finds its row: what was analysed is not called cached."""
-    await stored.rows.write(a_result())
-    await stored.rows.write(a_result(outcome="cached"))
+    await stored.write(a_result())
+    await stored.write(a_result(outcome="cached"))
     assert await stored.outcome() == "analysed"
 
 
 async def test_the_newest_occurrence_wins(stored: Stored) -> None:
-    """Whatever the order in which they come."""
-    later = NOON + timedelta(seconds=1)
-    await stored.rows.write(a_result(outcome="cached", occurred_at=later))
-    await stored.rows.write(a_result(outcome="analysed"))
-    assert await stored.outcome() == "cached"
+    """Whatever the order in which they come; the older one counts as stored."""
+    await stored.write(a_result(outcome="cached", occurred_at=LATER))
+    written = await stored.write(a_result(outcome="analysed"))
+    assert (len(written.stored), await stored.outcome()) == (1, "cached")
 
 
 async def test_a_replayed_dead_conversation_gets_its_outcome(stored: Stored) -> None:
     """Dead is the one outcome that a later one of the same occurrence replaces."""
-    await stored.rows.write(a_result(outcome="dead", insight=None, reason="bad_answer"))
-    await stored.rows.write(a_result())
-    await stored.rows.write(a_result(outcome="dead", insight=None, reason="bad_answer"))
+    dead = a_result(outcome="dead", insight=None, reason="bad_answer")
+    for result in (dead, a_result(), dead):
+        await stored.write(result)
     assert await stored.outcome() == "analysed"
 
 
 async def test_tenants_have_rows_of_their_own(stored: Stored) -> None:
     """The same id of another tenant is another conversation."""
-    await stored.rows.write(a_result(outcome="analysed"))
-    await stored.rows.write(a_result(outcome="cached", tenant="acme"))
+    await stored.write(a_result(outcome="analysed"), a_result(outcome="cached", tenant="acme"))
     assert (await stored.outcome(), await stored.outcome(tenant="acme")) == ("analysed", "cached")
 
 
 async def test_equal_ids_in_one_batch_do_not_stop_it(stored: Stored) -> None:
-    """Written at the same moment, they end up in one statement: the newest stands."""
+    """One statement may touch a row only once: the newest of them is written."""
     times = [NOON + timedelta(seconds=n) for n in range(40)]
-    writes = [stored.rows.write(a_result(outcome="cached", occurred_at=at)) for at in times[:-1]]
-    await asyncio.gather(*writes, stored.rows.write(a_result(outcome="filtered", insight=None, occurred_at=times[-1])))
-    assert await stored.outcome() == "filtered"
+    last = a_result(outcome="filtered", insight=None, occurred_at=times.pop())
+    written = await stored.write(last, *(a_result(outcome="cached", occurred_at=at) for at in times))
+    assert (len(written.stored), await stored.outcome()) == (40, "filtered")
 
 
-async def test_every_column_comes_back(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """What the row holds is what the result said."""
-    await sink.write(
-        a_result(
-            source="shop",
-            text_key="ab",
-            analysis_version="v1",
-            model="m",
-            prompt_tokens=1,
-            completion_tokens=2,
-            cost_usd_ticks=3,
-        )
-    )
+async def test_jobs_that_are_no_longer_wanted_are_left_out(stored: Stored) -> None:
+    """Their partition was revoked: its next owner writes their rows."""
+    revoked, wanted = jobs = result_jobs(a_result(id="revoked"), a_result(id="wanted"))
+    revoked.tracker.is_revoked = True
+    assert await stored.rows.write(jobs) == Written([wanted], [], [])
+    assert await stored.outcome("revoked") is None
+
+
+async def test_one_bad_row_does_not_stop_its_batch(stored: Stored) -> None:
+    """Only the row that Postgres refuses is handed back; the 499 beside it are stored."""
+    bad_id = "bad\0id"
+    if isinstance(stored.rows, FakeRows):
+        stored.rows.refused[bad_id] = Unprocessable("unstorable", "refused")
+    jobs = result_jobs(*(a_result(id=bad_id if n == 250 else f"c-{n}") for n in range(500)))
+    written = await stored.rows.write(jobs)
+    [(refused, error)] = written.refused
+    assert (refused, type(error)) == (jobs[250], Unprocessable)
+    assert {job.id for job in written.stored} == {job.id for job in jobs if job is not refused}
+    assert (len(written.stored), written.blocked) == (499, [])
+
+
+async def test_every_column_comes_back(sink: RowSink, connection: asyncpg.Connection) -> None:
+    """The row holds what the result said."""
+    figures = {"prompt_tokens": 1, "completion_tokens": 2, "cost_usd_ticks": 3}
+    words = {"source": "shop", "text_key": "ab", "analysis_version": "v1", "model": "m"}
+    await sink.write(result_jobs(a_result(**figures, **words)))
     row = dict(await connection.fetchrow("SELECT * FROM insights"))
     assert row["topics"] == ["refund", "billing"]
     assert (row["sentiment"], row["urgency"], row["action_needed"], row["language"]) == ("negative", "high", True, "en")
-    assert (row["source"], row["model"], row["text_key"], row["analysis_version"]) == ("shop", "m", "ab", "v1")
-    assert (row["prompt_tokens"], row["completion_tokens"], row["cost_usd_ticks"]) == (1, 2, 3)
     assert (row["origin_topic"], row["origin_partition"], row["origin_offset"]) == ("conversations", 1, 2)
-    assert (row["occurred_at"], row["extra"]) == (NOON, '{"a": [1, "b"]}')
+    assert (row["occurred_at"], row["received_at"], row["extra"]) == (NOON, NOON, '{"a": [1, "b"]}')
+    assert {name: row[name] for name in figures | words} == figures | words
 
 
-async def test_one_bad_row_does_not_stop_its_batch(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Only the row that Postgres refuses fails; the hundred beside it are stored."""
-    good = [sink.write(a_result(id=f"c-{n}")) for n in range(100)]
-    bad = sink.write(a_result(id="bad\0id"))
-    *stored, refused = await asyncio.gather(*good, bad, return_exceptions=True)
-    assert stored == [None] * 100
-    assert isinstance(refused, Unprocessable)
-    assert await connection.fetchval("SELECT count(*) FROM insights") == 100
+async def test_batches_are_written_side_by_side(sink: RowSink, connection: asyncpg.Connection) -> None:
+    """Each on a connection of its own, and the connections are used again."""
+    for attempt in range(3):
+        batches = [result_jobs(a_result(id=f"{attempt}-{batch}")) for batch in range(2)]
+        await asyncio.gather(*map(sink.write, batches))
+    assert await connection.fetchval("SELECT count(*) FROM insights") == 6
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert await connection.fetchval(sessions) == 3  # two writers, and the one that pings
 
 
-async def test_a_cut_connection_is_waited_out(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Whoever writes does not hear of it: the next attempt has a new connection."""
-    await sink.write(a_result(id="before"))
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    await asyncio.gather(*(sink.write(a_result(id=f"after-{n}")) for n in range(10)))
-    assert await connection.fetchval("SELECT count(*) FROM insights") == 11
-
-
-async def test_a_database_without_tables_is_told(postgres: object) -> None:
+async def test_a_database_without_tables_is_named(postgres: Postgres) -> None:
     """The hint names the command that helps."""
     with pytest.raises(Fatal) as caught:
-        await PostgresSink(postgres.url).start()  # type: ignore[attr-defined]
+        await RowSink(postgres.url).start()
     assert "migrate" in caught.value.hint
 
 
 async def test_a_database_that_does_not_answer_is_waited_for() -> None:
-    """Nobody listens there yet: the worker tries again."""
-    with pytest.raises(Retryable):
-        await PostgresSink("postgresql://user:secret@127.0.0.1:1/none").start()
+    """The worker tries again."""
+    sink = RowSink("postgresql://user:secret@127.0.0.1:1/none")
+    for ask in (sink.start, sink.ping):
+        with pytest.raises(Retryable):
+            await ask()
+    await sink.stop()
+
+
+async def test_an_address_that_is_none_ends_the_worker() -> None:
+    """The error does not quote it, since it may hold a password."""
+    with pytest.raises(Fatal) as caught:
+        await RowSink("mysql://user:secret@127.0.0.1/none").start()
+    assert "secret" not in f"{caught.value.what} {caught.value.why} {caught.value.hint}"

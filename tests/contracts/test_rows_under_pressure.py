@@ -1,28 +1,25 @@
-"""Rows on a real Postgres that refuses, conflicts, is full, only reads or is held up: what a batch makes of it."""
+"""Rows on a real Postgres that refuses, conflicts, is full, only reads, is away or holds locks."""
 
 import asyncio
 import random
+import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
-from streams.pipeline.attempts import until_done
-from streams.pipeline.delivery import Delivery
-from streams.pipeline.envelope import open_envelope
-from streams.sinks.postgres import WRITERS, PostgresSink
-from structlog.testing import capture_logs
 
-from schemas.errors import Retryable, Unprocessable
-from schemas.outcome import Analysed
-from tests.fakes.analysis import NOON, a_result, an_answer
-from tests.fakes.sinks import FakeEvents, FakeLetters
-from tests.unit.pipeline.factories import a_record, value_of
+from schemas.errors import Unprocessable
+from streams.sinks.rows import RowSink
+from tests.support.factories import NOON, a_result, result_jobs
 
 #: Halvings from 500 rows to one.
 HALVINGS = 9
+LATER = NOON + timedelta(seconds=1)
 
-# Counts statements also when they fail, for a sequence is not rolled back.
+# Counts statements also when they fail, since a sequence is not rolled back.
 COUNT_STATEMENTS = """
 CREATE SEQUENCE statements MINVALUE 0 START 0;
 CREATE FUNCTION count_statement() RETURNS trigger LANGUAGE plpgsql AS
@@ -48,21 +45,30 @@ END $$;
 CREATE TRIGGER each_row BEFORE INSERT ON insights FOR EACH ROW EXECUTE FUNCTION each_row();
 """
 
-COUNT_OTHER_SESSIONS = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND NOT pid = ANY($1)
+OTHER_SESSIONS = """
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND NOT pid = ANY($1)
 """
-
-#: Sessions of a sink: its writers', that of the writer of held rows, and the one that pings.
-SESSIONS = WRITERS + 2
 
 
 @pytest.fixture
-async def holder(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another session."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+@asynccontextmanager
+async def locked_rows(session: asyncpg.Connection) -> AsyncIterator[None]:
+    """All rows that there are, locked by that session."""
+    async with session.transaction():
+        await session.execute("SELECT FROM insights FOR UPDATE")
+        yield
+
+
+def jobs_of(*ids: str, **fields: Any) -> list[Any]:
+    return result_jobs(*(a_result(id=conversation_id, **fields) for conversation_id in ids))
 
 
 async def count(connection: asyncpg.Connection) -> int:
@@ -70,225 +76,161 @@ async def count(connection: asyncpg.Connection) -> int:
     return found
 
 
+async def until(connection: asyncpg.Connection, query: str) -> None:
+    """Returns when the query yields something true."""
+    async with asyncio.timeout(30):
+        while not await connection.fetchval(query):
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("bad", [1, 20, 500])
-async def test_bad_rows_fail_alone(sink: PostgresSink, connection: asyncpg.Connection, bad: int) -> None:
-    """Wherever they stand among 500: all others are stored, and looking for them costs two statements a halving."""
+async def test_looking_for_bad_rows_takes_two_statements_a_halving(
+    sink: RowSink, connection: asyncpg.Connection, bad: int
+) -> None:
+    """Wherever they are among 500: all others are stored."""
     await connection.execute(COUNT_STATEMENTS)
-    seed = random.randrange(2**32)
+    seed = secrets.randbits(32)
     print(f"seed {seed}")
     refused = set(random.Random(seed).sample(range(500), bad))
     outcomes = ["nonsense" if number in refused else "cached" for number in range(500)]
-    writes = [sink.write(a_result(id=f"c-{n}", outcome=outcome)) for n, outcome in enumerate(outcomes)]
-    ends = await asyncio.gather(*writes, return_exceptions=True)
-    assert {number for number, end in enumerate(ends) if isinstance(end, Unprocessable)} == refused
+    jobs = result_jobs(*(a_result(id=f"c-{n}", outcome=outcome) for n, outcome in enumerate(outcomes)))
+    written = await sink.write(jobs)
+    assert {jobs.index(job) for job, _ in written.refused} == refused
     assert await count(connection) == 500 - bad
-    statements = await connection.fetchval("SELECT last_value FROM statements")
-    print(f"{bad} bad of 500: {statements} statements")
-    assert statements <= min(1 + 2 * HALVINGS * bad, 2 * 500 - 1)
+    assert await connection.fetchval("SELECT last_value FROM statements") <= min(1 + 2 * HALVINGS * bad, 2 * 500 - 1)
 
 
-async def test_a_bad_row_becomes_one_dead_letter(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Delivered at the same moment as 499 good ones: they have rows and events, it has a letter."""
-    events, letters = FakeEvents(), FakeLetters()
-    delivery = Delivery(sink, events, letters, "v1", lambda: NOON)
-
-    async def deliver(number: int) -> None:
-        record = a_record(value_of(id=f"c-{number}"))
-        summary = "\0" if number == 250 else "good"
-        await delivery.deliver(record, open_envelope(record), Analysed(an_answer(summary=summary)), lambda: True)
-
-    await asyncio.gather(*map(deliver, range(500)))
-    assert await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") == 499
-    assert [(conversation_id, letter.reason) for letter, conversation_id in letters.sent] == [("c-250", "unstorable")]
-    assert len(events.sent) == 499
-
-
-@pytest.mark.parametrize("state", ["40001", "40P01", "57P01", "57014", "53300", "53100", "25006"])
-async def test_a_passing_failure_is_nobodys_fault(
-    sink: PostgresSink, connection: asyncpg.Connection, state: str
-) -> None:
-    """Raised by the server three times: whoever waits hears only that all rows are stored."""
+@pytest.mark.parametrize("state", ["40001", "40P01", "57P01", "53300", "53100", "25006"])
+async def test_a_passing_failure_is_waited_out(sink: RowSink, connection: asyncpg.Connection, state: str) -> None:
+    """The whole batch is written again: no row is to blame."""
     await connection.execute(FAIL_THREE_TIMES.format(state=state))
-    await asyncio.gather(*(sink.write(a_result(id=f"c-{n}")) for n in range(20)))
-    assert await count(connection) == 20
-    assert await connection.fetchval("SELECT last_value FROM attempts") > 3
+    written = await sink.write(jobs_of(*(f"c-{n}" for n in range(20))))
+    assert (len(written.stored), await count(connection)) == (20, 20)
+    assert await connection.fetchval("SELECT last_value FROM attempts") == 4
 
 
 @pytest.mark.parametrize("state", ["22012", "23514", "54000", "P0001", "XX000"])
-async def test_what_is_said_of_the_row_is_the_rows_own(
-    sink: PostgresSink, connection: asyncpg.Connection, state: str
+async def test_an_error_about_the_row_is_the_rows_own(
+    sink: RowSink, connection: asyncpg.Connection, state: str
 ) -> None:
-    """It is told to whoever waits for the row, at once."""
+    """It is refused at once; so is the row of an internal error of the server that nobody foresaw."""
     await connection.execute(FAIL_THREE_TIMES.format(state=state))
-    with pytest.raises(Unprocessable):
-        await sink.write(a_result())
+    written = await sink.write(jobs_of("c-1"))
+    assert [type(error) for _, error in written.refused] == [Unprocessable]
     assert await connection.fetchval("SELECT last_value FROM attempts") == 1
 
 
-async def test_a_deadlock_is_tried_again(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Another session takes the same two rows in the opposite order: the server breaks it, and both come through."""
-    await asyncio.gather(sink.write(a_result(id="a")), sink.write(a_result(id="b")))
-    later = NOON + timedelta(seconds=1)
+async def test_a_deadlock_is_tried_again(sink: RowSink, connection: asyncpg.Connection) -> None:
+    """Another session takes the same two rows in the opposite order; the server ends one, and both come through."""
+    await sink.write(jobs_of("a", "b"))
     async with connection.transaction():
         await connection.execute("UPDATE insights SET source = 'other' WHERE conversation_id = 'b'")
-        writes = asyncio.gather(*(sink.write(a_result(id=id, occurred_at=later)) for id in "ab"))
-        await somebody_waits_for_a_lock(connection)
+        writing = asyncio.create_task(sink.write(jobs_of("a", "b", occurred_at=LATER)))
+        await until(connection, "SELECT count(*) FROM pg_locks WHERE NOT granted")
         await connection.execute("UPDATE insights SET source = 'other' WHERE conversation_id = 'a'")
-    await writes
-    assert await connection.fetchval("SELECT count(*) FROM insights WHERE occurred_at = $1", later) == 2
-    async with asyncio.timeout(10):  # sessions tell their figures a little later
-        while not await connection.fetchval(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        ):
-            await asyncio.sleep(0.05)
+    assert len((await writing).stored) == 2
+    assert await connection.fetchval("SELECT count(*) FROM insights WHERE occurred_at = $1", LATER) == 2
+    await until(connection, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 
 
-async def test_two_held_rows_hold_nobody_else(
-    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection
+async def test_a_locked_row_is_handed_back_and_its_neighbours_are_stored(
+    sink: RowSink, connection: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
-    """One for each writer, and a server that waits for locks without end, as it does by default: neighbours are
-    written, and what comes later; the held rows as soon as they are let go."""
-    await asyncio.gather(*(sink.write(a_result(id=f"{batch}-2", outcome="dead")) for batch in "ab"))
-    async with holder.transaction():
-        await holder.execute("SELECT FROM insights FOR UPDATE")
-        writes = {}
-        for batch in "ab":
-            writes |= {f"{batch}-{n}": asyncio.ensure_future(sink.write(a_result(id=f"{batch}-{n}"))) for n in range(4)}
-            await somebody_waits_for_a_lock(connection)
-        held = [writes.pop("a-2"), writes.pop("b-2")]
-        async with asyncio.timeout(30):
-            await asyncio.gather(*writes.values())
-            await asyncio.gather(*(sink.write(a_result(id=f"later-{n}")) for n in range(600)))
-        assert not any(write.done() for write in held)
-    async with asyncio.timeout(30):
-        await asyncio.gather(*held)
-    assert await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") == 608
+    """Later batches are written meanwhile, and the row itself as soon as the lock is gone."""
+    await sink.write(jobs_of("c-2", outcome="dead", insight=None))
+    jobs = jobs_of(*(f"c-{n}" for n in range(5)))
+    async with locked_rows(other):
+        written = await sink.write(jobs)
+        assert (written.blocked, len(written.stored)) == ([jobs[2]], 4)
+        assert len((await sink.write(jobs_of("later"))).stored) == 1
+    assert (await sink.write(written.blocked)).stored == [jobs[2]]
+    assert await connection.fetchval("SELECT outcome FROM insights WHERE conversation_id = 'c-2'") == "analysed"
 
 
-async def test_a_held_row_leaves_no_sessions_behind(
-    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+async def test_a_locked_row_leaves_no_sessions_behind(
+    sink: RowSink, connection: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
-    """However often it is tried: a session that waited for the lock would hold other rows, and a place in the server.
-    The client's patience is shortened, so that what it leaves behind is there in seconds."""
-    monkeypatch.setattr("streams.sinks.postgres.COMMAND_TIMEOUT_S", 2)
-    await connection.execute(COUNT_STATEMENTS)
-    await sink.write(a_result(id="held", outcome="dead"))
-    async with holder.transaction():
-        await holder.execute("SELECT FROM insights FOR UPDATE")
-        await end_other_sessions(connection, holder)  # so that the writers' next ones are impatient
-        write = asyncio.ensure_future(sink.write(a_result(id="held")))
-        async with asyncio.timeout(60):
-            while await connection.fetchval("SELECT last_value FROM statements") < 6:
-                await asyncio.sleep(0.05)
-        assert not write.done()
-        assert await connection.fetchval(COUNT_OTHER_SESSIONS, [holder.get_server_pid()]) <= SESSIONS
-    await write
+    """However often it is tried: a session that waited for the lock would hold other rows."""
+    await sink.write(jobs_of("locked", outcome="dead", insight=None))
+    async with locked_rows(other):
+        for _ in range(3):
+            assert len((await sink.write(jobs_of("locked"))).blocked) == 1
+        ours = [await session.fetchval("SELECT pg_backend_pid()") for session in (connection, other)]
+        assert await connection.fetchval(f"SELECT count(*) {OTHER_SESSIONS}", ours) == 2  # the writer, and the ping
 
 
 async def test_a_row_that_never_ends_is_ended_by_the_server(
-    sink: PostgresSink, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    sink: RowSink, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when no lock is in its way: its neighbours are written, and only the statement of its writer goes on."""
-    monkeypatch.setattr("streams.sinks.postgres.STATEMENT_TIMEOUT_MS", 300)
+    """Also when no lock is in its way; its neighbours are stored."""
+    monkeypatch.setattr("streams.sinks.rows.STATEMENT_TIMEOUT_MS", 300)
     await connection.execute(EACH_ROW.format(action="PERFORM pg_sleep(3600)"))
-    endless = asyncio.ensure_future(sink.write(a_result(id="bad")))
-    async with asyncio.timeout(15):
-        await asyncio.gather(*(sink.write(a_result(id=f"c-{n}")) for n in range(100)))
-    assert not endless.done()
-    await connection.execute("DROP TRIGGER each_row ON insights")
-    async with asyncio.timeout(15):
-        await endless
+    written = await sink.write(jobs_of("bad", *(f"c-{n}" for n in range(15))))
+    assert ([job.result.id for job in written.blocked], len(written.stored)) == (["bad"], 15)
 
 
-async def test_an_error_that_nobody_foresaw_costs_one_row(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Such as an internal one of the server: the hundred beside it are stored."""
-    await connection.execute(EACH_ROW.format(action="RAISE EXCEPTION USING ERRCODE = 'XX000'"))
-    good = [sink.write(a_result(id=f"c-{n}")) for n in range(100)]
-    async with asyncio.timeout(15):
-        refused, *stored = await asyncio.gather(sink.write(a_result(id="bad")), *good, return_exceptions=True)
-    assert isinstance(refused, Unprocessable)
-    assert stored == [None] * 100
-    assert await count(connection) == 100
-
-
-async def test_writers_that_end_are_replaced(
-    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection
+async def test_the_ping_is_answered_while_writers_wait(
+    sink: RowSink, connection: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
-    """Whoever waits for what they had under way may try again, and finds a writer."""
-    await sink.write(a_result(id="held", outcome="dead"))
-    async with holder.transaction():
-        await holder.execute("SELECT FROM insights FOR UPDATE")
-        write = asyncio.ensure_future(sink.write(a_result(id="held")))
-        await somebody_waits_for_a_lock(connection)
-        end_writers()
-        with pytest.raises(Retryable):
-            await write
-    async with asyncio.timeout(15):
-        await asyncio.gather(*(sink.write(a_result(id=id)) for id in ("held", "after")))
-    assert await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") == 2
+    """A locked row does not make the worker unhealthy."""
+    await sink.write(jobs_of("a", "b"))
+    async with locked_rows(other):
+        writing = [asyncio.create_task(sink.write(jobs_of(id, occurred_at=LATER))) for id in "ab"]
+        await until(connection, "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted")
+        await sink.ping()
+    await asyncio.gather(*writing)
 
 
-async def test_the_writer_of_held_rows_is_replaced(
-    sink: PostgresSink, connection: asyncpg.Connection, holder: asyncpg.Connection
-) -> None:
-    """A held row that was handed to it comes through in the end, by its own or by another attempt."""
-    await sink.write(a_result(id="held", outcome="dead"))
-    async with holder.transaction():
-        await holder.execute("SELECT FROM insights FOR UPDATE")
-        with capture_logs() as told:
-            write = asyncio.ensure_future(until_done(lambda: sink.write(a_result(id="held")), lambda: True))
-            async with asyncio.timeout(15):
-                while "postgres_rows_held" not in [entry["event"] for entry in told]:
-                    await asyncio.sleep(0.02)
-        await somebody_waits_for_a_lock(connection)
-        end_writers()
-        assert not write.done()
-    async with asyncio.timeout(15):
-        await write
-
-
-async def test_a_server_that_only_reads_is_left(
-    sink: PostgresSink, connection: asyncpg.Connection, database_url: str
-) -> None:
-    """An old primary after a failover: the writer connects anew until it finds one that takes rows."""
-    await sink.write(a_result(id="before"))
-    database = database_of(database_url)
-    await connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+async def test_a_cut_connection_is_replaced(sink: RowSink, connection: asyncpg.Connection) -> None:
+    """Before a statement or while it runs: the next attempt has a new connection."""
+    await sink.write(jobs_of("before"))
     await end_other_sessions(connection)
-    with capture_logs() as told:
-        write = asyncio.ensure_future(sink.write(a_result(id="after")))
-        async with asyncio.timeout(10):
-            while "ReadOnlySQLTransactionError" not in [entry.get("error") for entry in told]:
-                await asyncio.sleep(0.02)
-    assert not write.done()
-    await connection.execute("SET default_transaction_read_only = off")
-    await connection.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
-    await write
+    assert len((await sink.write(jobs_of("after"))).stored) == 1
     assert await count(connection) == 2
 
 
-async def test_rows_that_nobody_waits_for_are_not_written(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Their records were given up while the database was away; the rest of the batch comes through."""
-    await connection.execute(FAIL_THREE_TIMES.format(state="53100"))
-    given_up, waited_for = (asyncio.ensure_future(sink.write(a_result(id=id))) for id in ("given-up", "waited-for"))
-    async with asyncio.timeout(10):
-        while not await connection.fetchval("SELECT is_called FROM attempts"):
-            await asyncio.sleep(0.01)
-    given_up.cancel()
-    await waited_for
-    assert await connection.fetch("SELECT conversation_id FROM insights") == [("waited-for",)]
+async def test_an_outage_of_the_database_is_waited_out(
+    sink: RowSink, connection: asyncpg.Connection, postgres: Any, database_url: str
+) -> None:
+    """It refuses connections for a while; rows whose partition is revoked meanwhile are given up."""
+    await sink.write(jobs_of("before"))
+    operator = await asyncpg.connect(postgres.url)
+    await operator.execute(f"ALTER DATABASE {database_of(database_url)} ALLOW_CONNECTIONS false")
+    await end_other_sessions(connection)
+    revoked, wanted = jobs = jobs_of("revoked", "wanted")
+    writing = asyncio.create_task(sink.write(jobs))
+    assert not (await asyncio.wait({writing}, timeout=0.5))[0]
+    revoked.tracker.is_revoked = True
+    await operator.execute(f"ALTER DATABASE {database_of(database_url)} ALLOW_CONNECTIONS true")
+    await operator.close()
+    assert (await writing).stored == [wanted]
+    assert await count(connection) == 2
 
 
-async def test_nobody_waits_for_a_sink_that_was_stopped(sink: PostgresSink, connection: asyncpg.Connection) -> None:
-    """Neither for a batch that is tried again and again, nor for what was still to come."""
-    await connection.execute(FAIL_THREE_TIMES.replace("<= 3", "> 0").format(state="53100"))
-    writes = [asyncio.ensure_future(sink.write(a_result(id=f"c-{n}"))) for n in range(1_500)]
-    async with asyncio.timeout(10):
-        while not await connection.fetchval("SELECT is_called FROM attempts"):
-            await asyncio.sleep(0.01)
-    await sink.stop()
-    await asyncio.wait(writes, timeout=10)
-    assert all(write.cancelled() for write in writes)
+async def test_a_server_that_only_reads_is_left(
+    sink: RowSink, connection: asyncpg.Connection, database_url: str
+) -> None:
+    """An old primary after a failover: the writer connects again until it finds one that takes rows."""
+    database = database_of(database_url)
+    await connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    writing = asyncio.create_task(sink.write(jobs_of("c-1")))
+    assert not (await asyncio.wait({writing}, timeout=0.5))[0]
+    await connection.execute("SET default_transaction_read_only = off")
+    await connection.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+    assert len((await writing).stored) == 1
+
+
+async def test_a_write_that_is_cancelled_leaves_a_sink_that_works(
+    sink: RowSink, connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    """Its connection is in no state to be used again."""
+    await sink.write(jobs_of("locked"))
+    async with locked_rows(other):
+        writing = asyncio.create_task(sink.write(jobs_of("locked", occurred_at=LATER)))
+        await until(connection, "SELECT count(*) FROM pg_locks WHERE NOT granted")
+        writing.cancel()
+        await asyncio.wait({writing})
+        assert len((await sink.write(jobs_of("after"))).stored) == 1
 
 
 def database_of(database_url: str) -> str:
@@ -296,21 +238,6 @@ def database_of(database_url: str) -> str:
 
 
 async def end_other_sessions(*ours: asyncpg.Connection) -> None:
-    """Those of the same database; returns when they are gone."""
+    """Those of the same database."""
     pids = [await connection.fetchval("SELECT pg_backend_pid()") for connection in ours]
-    query = "FROM pg_stat_activity WHERE datname = current_database() AND NOT pid = ANY($1)"
-    await ours[0].execute(f"SELECT pg_terminate_backend(pid) {query}", pids)
-
-
-def end_writers() -> None:
-    """By what no part of them catches."""
-    writers = [task for task in asyncio.all_tasks() if task.get_name().startswith("postgres-writer-")]
-    assert writers
-    for writer in writers:
-        writer.cancel()
-
-
-async def somebody_waits_for_a_lock(connection: asyncpg.Connection) -> None:
-    async with asyncio.timeout(10):
-        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0.02)
+    await ours[0].execute(f"SELECT pg_terminate_backend(pid) {OTHER_SESSIONS}", pids)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
-from tests.e2e.service import ROOT
+from tests.support.processes import ROOT
 
 
 class Lives:

@@ -1,7 +1,6 @@
 """Fixtures that several tests of the whole service share."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import asyncpg
@@ -9,19 +8,50 @@ import pytest
 
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
-from tests.chaos.process_tree import continue_tree
-from tests.e2e.service import Service
+from tests.support.processes import Service
+from tests.support.servers import running
+from tests.support.topics import fresh_prefix
+
+#: As short as each broker allows. Apache Kafka refuses sessions below 6 s; on Tansu every join waits for half of the
+#: rebalance timeout, and the other half of it is what calls in flight get when partitions move.
+_GROUP_TIMEOUTS = {
+    Tansu: {"KAFKA_SESSION_TIMEOUT_S": "3", "KAFKA_REBALANCE_TIMEOUT_S": "2"},
+    Kafka: {"KAFKA_SESSION_TIMEOUT_S": "6", "KAFKA_REBALANCE_TIMEOUT_S": "4"},
+}
+
+
+@pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tansu | Kafka]:
+    """A broker of each kind in turn. Tests share Apache Kafka, so they neither stop it nor use the default names."""
+    if request.param == "kafka":
+        yield request.getfixturevalue("shared_kafka")
+        return
+    with running(Tansu, tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
-def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """Processes on a new broker with its topics, and on a new database."""
-    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
-        service.run("topics")
+def group_timeouts(broker: Tansu | Kafka) -> dict[str, str]:
+    """Settings with which workers join in a second; tests of the promised times use the defaults instead."""
+    return _GROUP_TIMEOUTS[type(broker)]
+
+
+@pytest.fixture
+def bare_service(
+    broker: Tansu | Kafka, database_url: str, tmp_path: Path, group_timeouts: dict[str, str]
+) -> Iterator[Service]:
+    """Processes on a broker and a new database; the topics, whose names no other test has, are not there yet."""
+    with Service(tmp_path, broker.bootstrap_servers, database_url, prefix=fresh_prefix(), **group_timeouts) as service:
         yield service
+
+
+@pytest.fixture
+def service(bare_service: Service) -> Service:
+    """The same with its topics."""
+    bare_service.create_topics()
+    return bare_service
 
 
 @pytest.fixture
@@ -35,11 +65,6 @@ async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 def postgres_of_its_own(tmp_path: Path) -> Iterator[Postgres]:
     """A migrated server that may be killed and frozen."""
-    with closing(ProcessLog(tmp_path / "postgres.log")) as log:
-        server = Postgres(tmp_path, log)
-        server.start()
+    with running(Postgres, tmp_path) as server:
         migrate_database(server.url)
         yield server
-        if server.pid is not None:
-            continue_tree(server.pid)
-        server.stop()

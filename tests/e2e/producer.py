@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 
-from tests.support.topics import TOPICS
+from tests.support.processes import Service
 
 WORDS = ("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken")
 
@@ -20,12 +20,12 @@ def texts_with_repeats(count: int, repeats: float, seed: int) -> list[str]:
     return texts
 
 
-async def produce(bootstrap_servers: str, texts: Sequence[str], first: int = 0) -> None:
+async def produce(service: Service, texts: Sequence[str], first: int = 0) -> None:
     """Confirmed by the broker; ids are conv-<number>."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=20) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
         sent = []
         for number, text in enumerate(texts, start=first):
             value = json.dumps({"id": f"conv-{number}", "text": text}).encode()
-            sent.append(await producer.send(TOPICS.conversations, value, key=f"conv-{number}".encode()))
+            sent.append(await producer.send(service.topics.conversations, value, key=f"conv-{number}".encode()))
         for confirmation in sent:
             await confirmation

@@ -1,16 +1,21 @@
 """Waits for what the service stores."""
 
-import asyncio
-
 import asyncpg
 
+from tests.support.waiting import eventually
 
-async def count_rows(rows: asyncpg.Connection, count: int, *, within_s: float) -> None:
-    """Returns when there are at least `count` rows."""
+_COUNT = "SELECT count(*) FROM insights"
+
+
+async def count_rows(rows: asyncpg.Connection, count: int, *, timeout_s: float, where: str = "true") -> None:
+    """Returns when there are at least `count` rows for which the condition `where` holds."""
+    query = f"{_COUNT} WHERE {where}"
+
+    async def are_there() -> bool:
+        return bool(await rows.fetchval(query) >= count)
+
     try:
-        async with asyncio.timeout(within_s):
-            while await rows.fetchval("SELECT count(*) FROM insights") < count:
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        found = await rows.fetchval("SELECT count(*) FROM insights")
-        raise AssertionError(f"{found} of {count} rows within {within_s:g} s") from None
+        await eventually(are_there, timeout_s=timeout_s)
+    except AssertionError:
+        found = await rows.fetchval(query)
+        raise AssertionError(f"{found} of {count} rows within {timeout_s:g} s") from None

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from aiokafka import AIOKafkaProducer
 
-from tests.support.topics import TOPICS
+from tests.support.processes import Service
 
 _TICK_S = 0.1
 
@@ -15,8 +15,8 @@ _TICK_S = 0.1
 class SteadyFeed:
     """`per_s` conversations a second, each of a text of its own; use as an async context manager."""
 
-    def __init__(self, bootstrap_servers: str, per_s: int) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    def __init__(self, service: Service, per_s: int) -> None:
+        self._service = service
         self._per_tick = round(per_s * _TICK_S)
         self._producer: AIOKafkaProducer | None = None
         self._stopped = asyncio.Event()
@@ -26,7 +26,7 @@ class SteadyFeed:
         self.confirmed = 0
 
     async def __aenter__(self) -> "SteadyFeed":
-        self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap_servers, acks="all")
+        self._producer = AIOKafkaProducer(bootstrap_servers=self._service.bootstrap_servers, acks="all")
         await self._producer.start()
         self._feeding = asyncio.create_task(self._feed())
         return self
@@ -62,7 +62,7 @@ class SteadyFeed:
         for text in texts:
             id, self._sent = f"feed-{self._sent}", self._sent + 1
             value = json.dumps({"id": id, "text": text}).encode()
-            confirmations.append(await self._producer.send(TOPICS.conversations, value, key=id.encode()))
+            confirmations.append(await self._producer.send(self._service.topics.conversations, value, key=id.encode()))
         for confirmation in confirmations:
             await confirmation
             self.confirmed += 1

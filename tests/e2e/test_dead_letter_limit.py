@@ -9,44 +9,42 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
-from tests.e2e.service import Process, Service, get, until
-from tests.support.topics import TOPICS
-from tests.topic_log import records_of
+from tests.support.processes import PARTITIONS, Process, Service, get
+from tests.support.topic_log import records_of
+from tests.support.waiting import eventually, wait_until
 
 on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 LIMIT = 100
 
 
-async def produce_undecodable(bootstrap_servers: str, count: int) -> None:
+async def produce_undecodable(service: Service, count: int) -> None:
     """Spread over the partitions."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=20) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
         keys = (b"broken-%d" % number for number in range(count))
-        sent = [await producer.send(TOPICS.conversations, b"not json \xff", key=key) for key in keys]
+        sent = [await producer.send(service.topics.conversations, b"not json \xff", key=key) for key in keys]
         for confirmation in sent:
             await confirmation
 
 
 def why_halted(worker: Process) -> str | None:
     """What /readyz says of the dead letters, once that is not "ok"."""
-    status, body = get(f"{worker.url}/readyz")  # type: ignore[attr-defined]
+    status, body = get(f"{worker.url}/readyz")
     state = str(json.loads(body)["checks"]["dead_letters"]) if body else "ok"
     return f"{status} {state}" if state != "ok" else None
 
 
 async def halted(worker: Process) -> str:
-    return str(await asyncio.to_thread(until, lambda: why_halted(worker), within_s=60, what="the worker halts"))
+    return str(await asyncio.to_thread(wait_until, lambda: why_halted(worker), timeout_s=60, what="the worker halts"))
 
 
-async def committed_in(bootstrap_servers: str, partitions: int) -> dict[int, int]:
-    reader = OffsetReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
+async def committed_in(service: Service) -> dict[int, int]:
+    reader = OffsetReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
     await reader.start()
     try:
-        asked = [TopicPartition(TOPICS.conversations, number) for number in range(partitions)]
+        asked = [TopicPartition(service.topics.conversations, number) for number in range(PARTITIONS)]
         return {at.partition: offset or 0 for at, offset in (await reader.committed_offsets(asked)).items()}
     finally:
         await reader.stop()
@@ -57,17 +55,17 @@ def stop_within_10_s(worker: Process) -> int:
     return worker.process.wait(10)
 
 
-async def test_a_hundred_letters_and_no_more(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:
+async def test_a_hundred_letters_and_no_more(service: Service, rows: asyncpg.Connection) -> None:
     """Of 3,000 records that cannot be decoded. The process lives, is not ready, says why, and leaves the rest alone."""
     worker = service.start_worker("worker-1")
-    await produce(broker.bootstrap_servers, texts_with_repeats(500, 0.3, seed=1))
-    await count_rows(rows, 500, within_s=60)
-    await produce_undecodable(broker.bootstrap_servers, 3_000)
+    await produce(service, texts_with_repeats(500, 0.3, seed=1))
+    await count_rows(rows, 500, timeout_s=60)
+    await produce_undecodable(service, 3_000)
     told = await halted(worker)
     assert told.startswith("503 too many records became dead letters: 100 in a row")
     assert "undecodable, 100 times" in told
-    await produce(broker.bootstrap_servers, ["where is my parcel, it is late"] * 20, first=500)
-    url: str = worker.url  # type: ignore[attr-defined]
+    await produce(service, ["where is my parcel, it is late"] * 20, first=500)
+    url: str = worker.url
     assert get(f"{url}/livez")[0] == 200
     assert b"dead_letters_stopped 1.0" in get(f"{url}/metrics")[1]
 
@@ -75,46 +73,44 @@ async def test_a_hundred_letters_and_no_more(service: Service, broker: Tansu | K
     log = worker.log.read_text()
     assert "worker_halted" in log
     assert "error: too many records became dead letters" in log
-    letters = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
+    letters = await records_of(service.bootstrap_servers, service.topics.dead_letters)
     assert len(letters) == LIMIT
     assert await rows.fetchval("SELECT count(*) FROM insights") == 500
-    assert await committed_in(broker.bootstrap_servers, 4) == await first_unfinished(broker.bootstrap_servers, letters)
+    assert await committed_in(service) == await first_unfinished(service, letters)
 
 
-async def first_unfinished(bootstrap_servers: str, letters: list[Any]) -> dict[int, int]:
+async def first_unfinished(service: Service, letters: list[Any]) -> dict[int, int]:
     """By partition the first record that cannot be decoded and has no letter: here the dead ones die in order."""
     dead = {(int(dict(at.headers)["dlq.partition"]), int(dict(at.headers)["dlq.offset"])) for at in letters}
     unfinished: dict[int, int] = {}
-    for record in await records_of(bootstrap_servers, TOPICS.conversations):
+    for record in await records_of(service.bootstrap_servers, service.topics.conversations):
         if record.value.startswith(b"not json") and (record.partition, record.offset) not in dead:
             unfinished.setdefault(record.partition, record.offset)
     return unfinished
 
 
 @on_kafka
-async def test_with_the_cause_mended_the_rest_ends_well(
-    service: Service, broker: Kafka, rows: asyncpg.Connection
-) -> None:
+async def test_with_the_cause_mended_the_rest_ends_well(service: Service, rows: asyncpg.Connection) -> None:
     """Every answer fails its check: a hundred letters. Then the provider is put right and the worker started anew."""
     service.start_standin("--fault", "bad_schema=1", "--latency-min-s", "0", "--latency-max-s", "0.2")
     worker = service.start_worker("worker-1")
-    await produce(broker.bootstrap_servers, texts_with_repeats(1_000, 0, seed=2))
+    await produce(service, texts_with_repeats(1_000, 0, seed=2))
     assert "bad_answer, 100 times" in await halted(worker)
     put_right(service)
     # Those in work are asked about again and may live now; of those that wait, none is taken.
     assert await asyncio.to_thread(stop_within_10_s, worker) == 1
-    assert len(await records_of(broker.bootstrap_servers, TOPICS.dead_letters)) == LIMIT
+    assert len(await records_of(service.bootstrap_servers, service.topics.dead_letters)) == LIMIT
 
     again = await asyncio.to_thread(service.start_worker, "worker-1")
-    await count_rows(rows, 1_000, within_s=60)
-    await all_finished(broker.bootstrap_servers)
+    await count_rows(rows, 1_000, timeout_s=60)
+    await all_finished(service)
     outcomes = dict(await rows.fetch("SELECT outcome, count(*) FROM insights GROUP BY outcome"))
     print(f"rows: {outcomes}")
     # Cached is what was answered just before the stop and is read again after it.
     assert sum(outcomes.values()) == 1_000
     assert set(outcomes) <= {"analysed", "cached", "dead"}
     assert outcomes.get("dead", 0) <= LIMIT
-    letters = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
+    letters = await records_of(service.bootstrap_servers, service.topics.dead_letters)
     assert len(letters) == LIMIT
     dead = {row["conversation_id"] for row in await rows.fetch("SELECT * FROM insights WHERE outcome = 'dead'")}
     assert dead <= {letter.key.decode() for letter in letters}
@@ -127,11 +123,13 @@ def put_right(service: Service) -> None:
         assert response.status == 200
 
 
-async def all_finished(bootstrap_servers: str) -> None:
+async def all_finished(service: Service) -> None:
     """Returns when the committed offsets have reached the end of the topic."""
     ends: dict[int, int] = {}
-    for record in await records_of(bootstrap_servers, TOPICS.conversations):
+    for record in await records_of(service.bootstrap_servers, service.topics.conversations):
         ends[record.partition] = record.offset + 1
-    async with asyncio.timeout(30):
-        while await committed_in(bootstrap_servers, len(ends)) != ends:
-            await asyncio.sleep(0.2)
+
+    async def are_committed() -> bool:
+        return await committed_in(service) == ends
+
+    await eventually(are_committed, what="the committed offsets are the ends")

@@ -2,20 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 import pytest
-from aiokafka import TopicPartition
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.kafka import DEFAULT_TENANT, Header, Origin
-from schemas.result import ConversationResult
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from schemas.kafka import Header, Origin, Topics
 from streams.dlq.filters import Filters
 from streams.dlq.ledger import Ledger
 from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER
@@ -25,17 +19,22 @@ from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
 from streams.dlq.run import replay_letters
 from streams.dlq.selection import Selection
 from streams.kafka.offset_reader import OffsetReader
-from streams.sinks.dead_letters import DeadLetterSink
 from tests.e2e.producer import texts_with_repeats
-from tests.e2e.service import Process, Service
 from tests.fakes.analysis import NOON
+from tests.support.processes import Process, Service
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
+from tests.support.waiting import eventually
 
 COUNT = 10_000
 #: Slow enough that a worker joins long before the end.
 RATE = "100"
 SNAPSHOT = "SELECT * FROM insights ORDER BY conversation_id"
+INSERT_DEAD = """
+INSERT INTO insights (tenant, conversation_id, outcome, reason, occurred_at, received_at, analysed_at,
+                      origin_topic, origin_partition, origin_offset)
+VALUES ('default', $1, 'dead', $2, $4, $4, $4, 'conversations', 0, $3)
+"""
 RESOLVED = "SELECT count(*) FROM insights WHERE outcome IN ('analysed', 'cached')"
 
 
@@ -52,60 +51,45 @@ def a_letter(number: int, text: str) -> DeadLetter:
     )
 
 
-def a_dead_row(letter: DeadLetter, number: int) -> ConversationResult:
-    return ConversationResult(
-        tenant=DEFAULT_TENANT,
-        id=f"conv-{number}",
-        outcome="dead",
-        occurred_at=NOON,
-        received_at=NOON,
-        analysed_at=NOON,
-        origin=letter.origin,
-        reason=letter.reason,
-    )
+async def let_die(service: Service, rows: asyncpg.Connection, texts: list[str]) -> None:
+    """What a worker leaves behind of conversations that died: dead letters and rows."""
+    letters = {f"conv-{number}": a_letter(number, text) for number, text in enumerate(texts)}
+    await put_letters(service, letters)
+    ended = [(id, letter.reason, letter.origin.offset, NOON) for id, letter in letters.items()]
+    await rows.executemany(INSERT_DEAD, ended)
 
 
-async def let_die(bootstrap_servers: str, database_url: str, texts: list[str]) -> None:
-    """What a worker leaves behind of conversations that died: letters and rows."""
-    letters = [a_letter(number, text) for number, text in enumerate(texts)]
-    producer, table = ConfirmedProducer({"bootstrap_servers": bootstrap_servers}), PostgresSink(database_url)
-    await producer.start()
-    await table.start()
-    sink = DeadLetterSink(producer, TOPICS.dead_letters)
-    await asyncio.gather(*(sink.send(letter, f"conv-{number}") for number, letter in enumerate(letters)))
-    await asyncio.gather(*(table.write(a_dead_row(letter, number)) for number, letter in enumerate(letters)))
-    await table.stop()
-    await producer.stop()
+async def put_letters(service: Service, letters: dict[str, DeadLetter]) -> None:
+    """By conversation id."""
+    async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
+        for id, letter in letters.items():
+            await producer.send(
+                service.topics.dead_letters, letter.value, key=id.encode(), headers=letter.headers_out()
+            )
+        await producer.flush()
 
 
-async def eventually(condition: Callable[[], Any], *, within_s: float, what: str) -> None:
-    try:
-        async with asyncio.timeout(within_s):
-            while not await condition():
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise AssertionError(f"not within {within_s:g} s: {what}") from None
-
-
-async def nothing_is_left_to_read(reader: OffsetReader) -> bool:
+async def nothing_is_left_to_read(reader: OffsetReader, topics: Topics) -> bool:
     """The group has finished all that stands in the topics that it reads."""
-    counts = await reader.partition_counts(TOPICS.inputs)
+    counts = await reader.partition_counts(topics.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
 
 
-async def settled(bootstrap_servers: str) -> None:
-    reader = OffsetReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
+async def settled(service: Service) -> None:
+    reader = OffsetReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
     await reader.start()
     try:
-        await eventually(lambda: nothing_is_left_to_read(reader), within_s=120, what="all records are finished")
+        what = "all records are finished"
+        await eventually(lambda: nothing_is_left_to_read(reader, service.topics), timeout_s=120, what=what)
     finally:
         await reader.stop()
 
 
-async def marked(bootstrap_servers: str) -> int:
+async def marked(service: Service) -> int:
     """Of each replay, one record is no mark: it has no value."""
-    return sum(record.value is not None for record in await records_of(bootstrap_servers, TOPICS.replay_ledger))
+    ledger = await records_of(service.bootstrap_servers, service.topics.replay_ledger)
+    return sum(record.value is not None for record in ledger)
 
 
 def report_of(replay: Process) -> dict[str, Any]:
@@ -119,75 +103,68 @@ def start_replay(service: Service, name: str, *options: str) -> Process:
     return service.start(name, "dlq", "replay", "--all", "--json", *options)
 
 
-async def replay_through_a_kill(service: Service, bootstrap_servers: str, first_worker: Process) -> None:
+async def replay_through_a_kill(service: Service, first_worker: Process) -> None:
     """The first replay is killed after a worker joined; the second one goes on while a worker leaves."""
     killed = start_replay(service, "killed", "--rate", RATE)
     await asyncio.to_thread(service.start_worker, "worker-2")
     assert killed.process.poll() is None, killed.log.read_text()
     killed.kill()
-    before = await marked(bootstrap_servers)
+    before = await marked(service)
     assert 0 < before < COUNT
     goes_on = start_replay(service, "goes-on")
     assert await asyncio.to_thread(first_worker.stop) == 0
     report = await asyncio.to_thread(report_of, goes_on)
     assert (report["skipped"]["replayed_already"], report["sent"]) == (before, COUNT - before)
-    await settled(bootstrap_servers)
+    await settled(service)
 
 
-async def replay_as_if_nothing_were_marked(bootstrap_servers: str) -> int:
+async def replay_as_if_nothing_were_marked(service: Service) -> int:
     """How many were sent: what two replays at the same time, or the loss of the ledger, would come to at worst."""
-    options, everything, done = {"bootstrap_servers": bootstrap_servers}, Selection(Filters(), Ledger()), Replayed()
+    options = {"bootstrap_servers": service.bootstrap_servers}
+    everything, done = Selection(Filters(), Ledger()), Replayed()
     orders = Orders(Pace(None), lambda _: None)
-    await replay_letters(
-        options, TOPICS, await letter_bounds(options, TOPICS), everything, orders, done, asyncio.Event()
-    )
-    await settled(bootstrap_servers)
+    bounds = await letter_bounds(options, service.topics)
+    await replay_letters(options, service.topics, bounds, everything, orders, done, asyncio.Event())
+    await settled(service)
     return done.sent.total()
 
 
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
-async def test_ten_thousand_letters_are_resolved_once(
-    service: Service, broker: Kafka, database_url: str, rows: asyncpg.Connection
-) -> None:
+async def test_ten_thousand_letters_are_resolved_once(service: Service, rows: asyncpg.Connection) -> None:
     """Every row is resolved and no letter left out; to replay all of it once more changes no row and makes no call."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.02")
     texts = texts_with_repeats(COUNT, 0.3, seed=4)
-    _, worker = await asyncio.gather(
-        let_die(broker.bootstrap_servers, database_url, texts), asyncio.to_thread(service.start_worker, "worker-1")
-    )
+    _, worker = await asyncio.gather(let_die(service, rows, texts), asyncio.to_thread(service.start_worker, "worker-1"))
     assert await rows.fetchval("SELECT count(*) FROM insights WHERE outcome = 'dead'") == COUNT
 
-    await replay_through_a_kill(service, broker.bootstrap_servers, worker)
+    await replay_through_a_kill(service, worker)
     assert await rows.fetchval(RESOLVED) == await rows.fetchval("SELECT count(*) FROM insights") == COUNT
     stats = service.standin("control/stats")
     assert stats["distinct_texts"] == len(set(texts))
     assert stats["calls"] <= stats["distinct_texts"] + stats["cut_off"]
-    names = [dict(sent.headers)[REPLAY_LETTER] for sent in await records_of(broker.bootstrap_servers, "conversations")]
+    sent = await records_of(service.bootstrap_servers, service.topics.conversations)
+    names = [dict(record.headers)[REPLAY_LETTER] for record in sent]
     assert len(set(names)) == COUNT
     assert len(names) - COUNT <= MAX_IN_FLIGHT
 
     resolved = await rows.fetch(SNAPSHOT)
     again = await asyncio.to_thread(report_of, start_replay(service, "again"))
     assert (again["sent"], again["skipped"]["replayed_already"]) == (0, COUNT)
-    assert await replay_as_if_nothing_were_marked(broker.bootstrap_servers) == COUNT
+    assert await replay_as_if_nothing_were_marked(service) == COUNT
     assert await rows.fetch(SNAPSHOT) == resolved
     assert service.standin("control/stats")["calls"] == stats["calls"]
 
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
-async def test_a_record_that_dies_again_is_a_new_letter(service: Service, broker: Tansu) -> None:
+async def test_a_record_that_dies_again_is_a_new_letter(service: Service) -> None:
     """With its newest reason and the name of the old one, which counts as replayed."""
-    options = {"bootstrap_servers": broker.bootstrap_servers}
-    producer = ConfirmedProducer(options)
-    await producer.start()
-    await DeadLetterSink(producer, TOPICS.dead_letters).send(a_letter(0, ""), "conv-0")
-    await producer.stop()
+    await put_letters(service, {"conv-0": a_letter(0, "")})
     await asyncio.to_thread(service.start_worker, "worker")
     assert report_of(start_replay(service, "replay"))["reasons"] == {"refused": 1}
-    await settled(broker.bootstrap_servers)
-    old, new = await records_of(broker.bootstrap_servers, TOPICS.dead_letters)
+    await settled(service)
+    old, new = await records_of(service.bootstrap_servers, service.topics.dead_letters)
     headers = dict(new.headers)
     assert headers["dlq.reason"] == b"invalid"
     assert headers[REPLAY_LETTER].decode() == f"{old.partition}:{old.offset}"

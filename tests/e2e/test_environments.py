@@ -15,28 +15,30 @@ from schemas.kafka import Topics
 from streams.dev.local.tansu import Tansu
 from streams.kafka.scan import bounds
 from tests.e2e.rows import count_rows
-from tests.e2e.service import Service
+from tests.support.processes import Service
 
 TEXTS = [f"Where is order {number}, it should be here by now" for number in range(8)]
 BROKEN = b"not json"
 
 
 @pytest.fixture
-def used(broker: Tansu, database_url: str, tmp_path: Path) -> Iterator[Service]:
+def used(broker: Tansu, database_url: str, tmp_path: Path, group_timeouts: dict[str, str]) -> Iterator[Service]:
     """The environment that is worked with."""
-    yield from _environment(tmp_path / "used", broker, database_url, "used.")
+    yield from _environment(tmp_path / "used", broker, database_url, "used.", group_timeouts)
 
 
 @pytest.fixture
-def idle(broker: Tansu, other_database_url: str, tmp_path: Path) -> Iterator[Service]:
+def idle(broker: Tansu, other_database_url: str, tmp_path: Path, group_timeouts: dict[str, str]) -> Iterator[Service]:
     """The environment that must not notice; its prefix is none, as that of a first one is."""
-    yield from _environment(tmp_path / "idle", broker, other_database_url, "")
+    yield from _environment(tmp_path / "idle", broker, other_database_url, "", group_timeouts)
 
 
-def _environment(folder: Path, broker: Tansu, database_url: str, prefix: str) -> Iterator[Service]:
+def _environment(
+    folder: Path, broker: Tansu, database_url: str, prefix: str, settings: dict[str, str]
+) -> Iterator[Service]:
     folder.mkdir()
-    with Service(folder, broker.bootstrap_servers, database_url, prefix=prefix) as service:
-        service.run("topics")
+    with Service(folder, broker.bootstrap_servers, database_url, prefix=prefix, **settings) as service:
+        service.run("topics")  # the command, which reads the prefix
         yield service
 
 
@@ -72,7 +74,7 @@ async def test_work_in_one_environment_leaves_the_other_untouched(
             await producer.send_and_wait(used.topics.conversations, value, partition=0)
         await producer.send_and_wait(used.topics.conversations, BROKEN)
     rows = await asyncpg.connect(database_url)
-    await count_rows(rows, len(TEXTS) + 1, within_s=60)
+    await count_rows(rows, len(TEXTS) + 1, timeout_s=60)
     await rows.close()
 
     assert '"balanced":true' in output_of(used, "audit", "--strict", "--wait", "30", "--json")

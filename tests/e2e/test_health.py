@@ -19,11 +19,12 @@ import pytest
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
 from streams.postgres.migrations import migrate_database
-from tests.chaos.process_tree import continue_tree, kill_tree, stop_tree
 from tests.e2e.producer import produce, texts_with_repeats
-from tests.e2e.service import Service, get, until
+from tests.support.process_tree import continue_tree, kill_tree, stop_tree
+from tests.support.processes import Service, get
+from tests.support.servers import running, skip_unless_kafka
+from tests.support.waiting import wait_until
 
 WITHIN_S = 3.0
 POLL_EVERY_S = 0.1
@@ -84,7 +85,7 @@ class Probe(threading.Thread):
 
     def statuses(self, first: int, count: int) -> set[int]:
         """Of so many answers from the `first` one on, waited for."""
-        until(lambda: len(self.answers) >= first + count, within_s=PATIENCE_S, what=f"{self.name} answers")
+        wait_until(lambda: len(self.answers) >= first + count, timeout_s=PATIENCE_S, what=f"{self.name} answers")
         return {answer.status for answer in self.answers[first : first + count]}
 
     def slowest_s(self) -> float:
@@ -97,10 +98,9 @@ class Site:
     def __init__(self, service: Service, kafka: Kafka, postgres: Postgres) -> None:
         self.dependencies = {"broker": kafka, "database": postgres}
         self._service = service
-        self._kafka = kafka
         worker = service.start_worker("worker")
         service.start_gateway()
-        urls = {"worker": worker.url, "gateway": service.gateway_url}  # type: ignore[attr-defined]
+        urls = {"worker": worker.url, "gateway": service.gateway_url}
         self.ready = {name: Probe(f"{name}-readyz", f"{url}/readyz") for name, url in urls.items()}
         self.live = {name: Probe(f"{name}-livez", f"{url}/livez") for name, url in urls.items()}
         for probe in self.probes:
@@ -116,7 +116,7 @@ class Site:
 
     async def give_work(self) -> None:
         """Rows are being written and calls are under way when the fault comes."""
-        await produce(self._kafka.bootstrap_servers, texts_with_repeats(300, 0.3, seed=1))
+        await produce(self._service, texts_with_repeats(300, 0.3, seed=1))
 
     def flips(self, wanted: int, since_s: float) -> dict[str, float]:
         """How long each process's readiness took to become what it should; it stays so."""
@@ -129,21 +129,13 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with closing(ProcessLog(tmp_path / "services.log")) as log:
-        kafka, postgres = Kafka(tmp_path, log), Postgres(tmp_path, log)
-        try:
-            kafka.start()
-            postgres.start()
-            migrate_database(postgres.url)
-            with Service(tmp_path, kafka.bootstrap_servers, postgres.url) as service:
-                service.run("topics")
-                with closing(Site(service, kafka, postgres)) as site:
-                    yield site
-        finally:
-            for server in (postgres, kafka):
-                if server.pid:
-                    continue_tree(server.pid)
-                server.stop()
+    skip_unless_kafka()
+    with running(Kafka, tmp_path) as kafka, running(Postgres, tmp_path) as postgres:
+        migrate_database(postgres.url)
+        with Service(tmp_path, kafka.bootstrap_servers, postgres.url) as service:
+            service.create_topics()
+            with closing(Site(service, kafka, postgres)) as site:
+                yield site
 
 
 def freeze(server: Kafka | Postgres) -> None:
@@ -210,7 +202,7 @@ def test_a_worker_that_finds_nothing_lives_and_says_so(tmp_path: Path) -> None:
     url, nobody = f"http://127.0.0.1:{port}", f"127.0.0.1:{free_port()}"
     with Service(tmp_path, nobody, f"postgresql://user:secret@{nobody}/none") as service:
         worker = service.start("worker", "worker", WORKER_METRICS_PORT=str(port))
-        until(lambda: get(f"{url}/livez")[0] == READY, within_s=30, what="the worker lives")
+        wait_until(lambda: get(f"{url}/livez")[0] == READY, timeout_s=30, what="the worker lives")
         status, body = get(f"{url}/readyz")
         assert (status, json.loads(body)["checks"]) == (
             NOT_READY,

@@ -13,19 +13,21 @@ import aiohttp
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from streams.pipeline.home import home_partition
 
 from agents.canonical_text import text_key
+from agents.partitioner import owner_partition
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.postgres import Postgres
 from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
-from tests.chaos.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
-from tests.e2e.service import Process, Service, until
+from tests.e2e.rows import count_rows
+from tests.support.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
+from tests.support.processes import PARTITIONS, Process, Service
+from tests.support.servers import running, skip_unless_kafka
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
+from tests.support.waiting import wait_until
 
-PARTITIONS = 4
 IN_FLIGHT = 304
 #: In each partition so many come before the first record that hangs, and as many after it.
 GOOD = 10
@@ -35,9 +37,18 @@ REVOKING = "Revoking previously assigned partitions frozenset({T"
 
 
 @pytest.fixture
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tansu | Kafka]:
+    """A broker of its own: it is frozen here."""
+    if request.param == "kafka":
+        skip_unless_kafka()
+    with running(Kafka if request.param == "kafka" else Tansu, tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
 def service(broker: Tansu | Kafka, postgres_of_its_own: Postgres, tmp_path: Path) -> Iterator[Service]:
     with Service(tmp_path, broker.bootstrap_servers, postgres_of_its_own.url, LOG_LEVEL="info") as service:
-        service.run("topics")
+        service.create_topics()
         service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
         yield service
 
@@ -63,7 +74,7 @@ class Lots:
         await self._send(words, partitions)
         await self.rows(self._produced - hanging)
         await asyncio.to_thread(
-            until, lambda: self.stats()["hanging"] == hanging, within_s=30, what="the calls are in flight"
+            wait_until, lambda: self.stats()["hanging"] == hanging, timeout_s=30, what="the calls are in flight"
         )
 
     async def produce_while_nothing_is_stored(self, count: int) -> None:
@@ -71,7 +82,10 @@ class Lots:
         answered = self.stats()["answered"]
         await self._send(["good"] * (count // PARTITIONS), range(PARTITIONS))
         await asyncio.to_thread(
-            until, lambda: self.stats()["answered"] == answered + count, within_s=30, what="the calls are answered"
+            wait_until,
+            lambda: self.stats()["answered"] == answered + count,
+            timeout_s=30,
+            what="the calls are answered",
         )
 
     @property
@@ -90,7 +104,9 @@ class Lots:
 
     def _conversation(self, word: str, partition: int) -> bytes:
         texts = (f"where is my {word} parcel {self._produced} {n}" for n in range(1_000))
-        text = next(text for text in texts if home_partition(text_key("default", text), PARTITIONS) == partition)
+        text = next(
+            text for text in texts if owner_partition(text_key("default", text).encode(), PARTITIONS) == partition
+        )
         self._produced += 1
         return json.dumps({"id": f"conv-{self._produced}", "text": text}).encode()
 
@@ -105,16 +121,16 @@ class Lots:
             pass
 
     def stats(self) -> dict[str, int]:
-        found: dict[str, int] = until(lambda: self._service.standin("control/stats"), within_s=20, what="stand-in")
+        found: dict[str, int] = wait_until(
+            lambda: self._service.standin("control/stats"), timeout_s=20, what="stand-in"
+        )
         return found
 
     async def rows(self, count: int) -> None:
         """Returns when there are so many, none of them dead."""
         connection = await asyncpg.connect(self._url)
         try:
-            async with asyncio.timeout(60):
-                while await connection.fetchval("SELECT count(*) FROM insights WHERE outcome <> 'dead'") < count:
-                    await asyncio.sleep(0.1)
+            await count_rows(connection, count, timeout_s=60, where="outcome <> 'dead'")
         finally:
             await connection.close()
 
@@ -160,7 +176,7 @@ async def hears(worker: Process) -> None:
 
 async def tells(worker: Process, what: str, count: int = 1) -> None:
     """Returns when the worker's log has it so often."""
-    await asyncio.to_thread(until, lambda: worker.log.read_text().count(what) >= count, within_s=10, what=what)
+    await asyncio.to_thread(wait_until, lambda: worker.log.read_text().count(what) >= count, timeout_s=10, what=what)
 
 
 def partitions_of(worker: Process) -> set[int]:

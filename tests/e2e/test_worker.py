@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-import sys
+from functools import partial
 
 import asyncpg
 import pytest
@@ -14,8 +14,7 @@ from streams.dev.local.kafka import Kafka
 from streams.dev.local.tansu import Tansu
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
-from tests.e2e.service import Service, get
-from tests.support.topics import TOPICS
+from tests.support.processes import Service, get
 
 #: The default of the setting: what a killed worker can have had under way.
 MAX_IN_FLIGHT = 512
@@ -45,17 +44,17 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     ]
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for key, value in records:
-            await producer.send_and_wait(TOPICS.conversations, value, key=key)
-    await count_rows(rows, 3, within_s=60)
-    letters = await read_topic(broker, TOPICS.dead_letters, 3)
+            await producer.send_and_wait(service.topics.conversations, value, key=key)
+    await count_rows(rows, 3, timeout_s=60)
+    letters = await read_topic(broker, service.topics.dead_letters, 3)
     assert {letter.value for letter in letters} == {b"not json \xff", records[4][1], None}
     assert {dict(letter.headers)["dlq.reason"] for letter in letters} == {b"undecodable", b"invalid"}
     outcomes = dict(await rows.fetch("SELECT conversation_id, outcome FROM insights"))
     assert (outcomes["hi"], {outcomes["good"], outcomes["again"]}) == ("filtered", {"analysed", "cached"})
-    events = await read_topic(broker, TOPICS.insights, 3)
+    events = await read_topic(broker, service.topics.insights, 3)
     assert {event.key.decode(): json.loads(event.value)["outcome"] for event in events} == outcomes
     assert service.standin("control/stats")["calls"] == 1
-    metrics = get(f"{worker.url}/metrics")[1].decode()  # type: ignore[attr-defined]
+    metrics = get(f"{worker.url}/metrics")[1].decode()
     assert 'conversations_total{outcome="dead"} 3.0' in metrics
     assert worker.stop() == 0
 
@@ -67,14 +66,13 @@ async def test_poisonous_records_stop_nobody(service: Service, broker: Tansu | K
     stamp = 10**17 - 1 if isinstance(broker, Tansu) else 1 - 10**17
     options = {"bootstrap_servers": broker.bootstrap_servers, "compression_type": "gzip", "max_request_size": 2**26}
     async with AIOKafkaProducer(**options) as producer:
-        await producer.send_and_wait(TOPICS.conversations, b'{"id":"a","text":"where is my order"}', partition=0)
-        await producer.send_and_wait(TOPICS.conversations, b"x" * 30_000_000, partition=0)
-        await producer.send_and_wait(
-            TOPICS.conversations, b'{"id":"b","text":"I want a refund"}', partition=0, timestamp_ms=stamp
-        )
-        await producer.send_and_wait(TOPICS.conversations, b'{"id":"c","text":"where is my refund"}', partition=0)
-    await count_rows(rows, 3, within_s=60)
-    [letter] = await read_topic(broker, TOPICS.dead_letters, 1)
+        send = partial(producer.send_and_wait, service.topics.conversations, partition=0)
+        await send(b'{"id":"a","text":"where is my order"}')
+        await send(b"x" * 30_000_000)
+        await send(b'{"id":"b","text":"I want a refund"}', timestamp_ms=stamp)
+        await send(b'{"id":"c","text":"where is my refund"}')
+    await count_rows(rows, 3, timeout_s=60)
+    [letter] = await read_topic(broker, service.topics.dead_letters, 1)
     assert dict(letter.headers)["dlq.reason"] == b"too_large"
     assert len(letter.value) == 30_000_000
     assert worker.stop() == 0
@@ -87,25 +85,13 @@ async def test_a_restarted_worker_goes_on_where_it_stopped(
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
     worker = service.start_worker("worker-1")
     texts = texts_with_repeats(200, 0.3, seed=1)
-    await produce(broker.bootstrap_servers, texts)
-    await count_rows(rows, 200, within_s=60)
+    await produce(service, texts)
+    await count_rows(rows, 200, timeout_s=60)
     assert worker.stop() == 0
-    await produce(broker.bootstrap_servers, texts, first=200)
+    await produce(service, texts, first=200)
     service.start_worker("worker-2")  # another data folder: its table comes from the changelog alone
-    await count_rows(rows, 400, within_s=60)
+    await count_rows(rows, 400, timeout_s=60)
     assert service.standin("control/stats")["calls"] == len(set(texts))
-
-
-async def test_records_that_faust_loses_are_read_though_nothing_comes_after_them(
-    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
-) -> None:
-    """A partition's only record, and its last ones; every record is lost when it is handed out first."""
-    await produce(broker.bootstrap_servers, texts_with_repeats(40, 0.0, seed=1))
-    worker = service.start_command("worker-1", [sys.executable, "-m", "tests.e2e.forgetful_worker"])
-    await count_rows(rows, 40, within_s=60)
-    await produce(broker.bootstrap_servers, ["Where is my order, it should be here"], first=40)
-    await count_rows(rows, 41, within_s=60)
-    assert worker.stop() == 0
 
 
 @pytest.mark.kafka
@@ -121,12 +107,12 @@ async def test_two_workers_one_killed_half_way_lose_and_double_nothing(
     service.start_standin()
     first, _ = await asyncio.gather(*(asyncio.to_thread(service.start_worker, f"worker-{n}") for n in (1, 2)))
     texts = texts_with_repeats(20_000, 0.3, seed)
-    await produce(broker.bootstrap_servers, texts)
-    await count_rows(rows, 8_000, within_s=120)
+    await produce(service, texts)
+    await count_rows(rows, 8_000, timeout_s=120)
     assert service.standin("control/stats")["repeated_texts"] == 0
     first.kill()
     await asyncio.to_thread(service.start_worker, "worker-1")
-    await count_rows(rows, 20_000, within_s=180)
+    await count_rows(rows, 20_000, timeout_s=180)
     assert await rows.fetchval("SELECT count(*) FROM insights") == 20_000
     assert await rows.fetchval("SELECT count(*) FROM insights WHERE outcome NOT IN ('analysed', 'cached')") == 0
     stats = service.standin("control/stats")

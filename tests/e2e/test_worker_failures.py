@@ -5,53 +5,42 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.postgres import Postgres
 from tests.e2e.producer import produce
-from tests.e2e.service import ROOT, Process, Service, get, until
+from tests.e2e.rows import count_rows
+from tests.support.processes import ROOT, Service, get
+from tests.support.waiting import wait_until
 
 on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 
 
-@pytest.fixture
-def service(broker: Tansu | Kafka, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, broker.bootstrap_servers, database_url) as service:
-        yield service
-
-
 @pytest.mark.kafka
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
-def test_missing_topics_are_named(service: Service) -> None:
+def test_missing_topics_are_named(bare_service: Service) -> None:
     """With the command that makes them. (Tansu makes a topic when somebody asks about it.)"""
-    worker = service.start("worker", "worker", WORKER_METRICS_PORT="0")
+    worker = bare_service.start("worker", "worker", WORKER_METRICS_PORT="0")
     assert worker.process.wait(30) == 1
     assert "grok-insights topics" in worker.log.read_text()
 
 
 @on_tansu
-def test_a_database_without_tables_is_told(service: Service, postgres: object) -> None:
+def test_a_database_without_tables_is_told(service: Service, postgres: Postgres) -> None:
     """The hint names the command that helps."""
-    service.run("topics")
-    url = postgres.url  # type: ignore[attr-defined]
-    worker = service.start("worker", "worker", WORKER_METRICS_PORT="0", DATABASE_URL=url)
+    worker = service.start("worker", "worker", WORKER_METRICS_PORT="0", DATABASE_URL=postgres.url)
     assert worker.process.wait(30) == 1
     assert "grok-insights migrate" in worker.log.read_text()
 
 
 @on_tansu
-async def test_a_wrong_key_stops_the_worker_and_loses_nothing(
-    service: Service, broker: Tansu, database_url: str
-) -> None:
+async def test_a_wrong_key_stops_the_worker_and_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
     """No conversation becomes a dead letter for it: with the right key they are all analysed."""
-    service.run("topics")
     service.start_standin("--api-key", "right", "--latency-max-s", "0", "--latency-min-s", "0")
-    await produce(broker.bootstrap_servers, [f"where is my parcel number {n}" for n in range(20)])
+    await produce(service, [f"where is my parcel number {n}" for n in range(20)])
     worker = service.start("wrong", "worker", WORKER_METRICS_PORT="0", XAI_API_KEY="wrong-secret-key")
     assert await asyncio.to_thread(worker.process.wait, 45) == 1
     text = worker.log.read_text()
@@ -59,23 +48,17 @@ async def test_a_wrong_key_stops_the_worker_and_loses_nothing(
     assert "wrong-secret-key" not in text
     service.settings["XAI_API_KEY"] = "right"
     await asyncio.to_thread(service.start_worker, "right")
-    connection = await asyncpg.connect(database_url)
-    async with asyncio.timeout(30):
-        while await connection.fetchval("SELECT count(*) FROM insights WHERE outcome = 'analysed'") < 20:
-            await asyncio.sleep(0.1)
-    await connection.close()
+    await count_rows(rows, 20, timeout_s=30, where="outcome = 'analysed'")
 
 
 @on_tansu
 def test_fausts_own_command_runs_the_worker_without_its_web_server(service: Service, tmp_path: Path) -> None:
     """`faust -A streams.app worker` works, and opens no port of Faust's: it would show the table to anyone."""
-    service.run("topics")
     port = service.free_port()
     faust = Path(sysconfig.get_path("scripts")) / "faust"
-    settings = {**service.settings, "WORKER_METRICS_PORT": str(port), "DATA_DIR": str(tmp_path / "faust")}
-    worker = Process(tmp_path, "faust", [str(faust), "-A", "streams.app", "worker"], settings, is_own=False)
-    service.processes.append(worker)
-    until(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, within_s=60, what="the worker is ready")
+    settings = {"WORKER_METRICS_PORT": str(port), "DATA_DIR": str(tmp_path / "faust")}
+    worker = service.start_command("faust", [str(faust), "-A", "streams.app", "worker"], **settings)
+    wait_until(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200, timeout_s=60, what="the worker is ready")
     assert ":19AA " not in listening(worker.process.pid)  # 6066
     assert worker.stop() in {0, 1}
 
@@ -85,7 +68,7 @@ def test_fausts_own_command_logs_no_contents(service: Service) -> None:
     """A step that fails with a conversation in its hands tells its type and place, not what it held."""
     program = """
 import structlog
-from streams import app
+from streams.app import app
 log = structlog.get_logger()
 try:
     text, api_key = "my card number", "xai-secret"

@@ -1,80 +1,70 @@
-"""An analyser and a cache in memory; both are proven against the real ones in tests/contracts."""
+"""An analyser and a table of answers in memory; both are run against the real ones in tests/contracts."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 
-from schemas.insight import Answer, Insight, Usage
-from schemas.kafka import Origin
-from schemas.result import ConversationResult
-
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-def an_insight(**fields: object) -> Insight:
-    values: dict[str, object] = {
-        "sentiment": "negative",
-        "sentiment_score": -0.5,
-        "topics": ("refund", "billing"),
-        "intent": "refund_request",
-        "urgency": "high",
-        "summary": "Charged twice, wants the money back.",
-        "action_needed": True,
-        "confidence": 0.9,
-        "language": "en",
-    }
-    return Insight(**{**values, **fields})  # type: ignore[arg-type]
-
-
-def an_answer(**fields: object) -> Answer:
-    return Answer(insight=an_insight(**fields), usage=Usage(100, 20, 5_000), model="some-model", analysed_at=NOON)
-
-
-def a_result(**fields: object) -> ConversationResult:
-    values: dict[str, object] = {
-        "tenant": "default",
-        "id": "c-1",
-        "outcome": "analysed",
-        "occurred_at": NOON,
-        "received_at": NOON,
-        "analysed_at": NOON,
-        "origin": Origin("conversations", 1, 2),
-        "insight": an_insight(extra={"a": [1, "b"]}),
-    }
-    return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
+from agents.analyse import Flight
+from schemas.insight import Answer
+from tests.support.factories import NOON as NOON
+from tests.support.factories import PARTITIONS
+from tests.support.factories import a_result as a_result
+from tests.support.factories import an_answer as an_answer
+from tests.support.factories import an_insight as an_insight
 
 
 async def at_once() -> None:
-    """Stands for a lease that is held."""
+    """Stands for a fence that is open."""
 
 
 class FakeAnalyser:
-    """Answers when its gate is open; raises the given errors first, one a call; remembers what it was asked."""
+    """Answers as soon as the gate is open; `held` has gates of single texts.
+
+    Raises the given failures first, one a call, and for each text of `errors` always the same.
+    """
 
     version = "v1"
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
         self.failures = list(failures)
+        self.errors: dict[str, Exception] = {}
         self.asked: list[str] = []
+        self.answered: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.held: dict[str, asyncio.Event] = {}
 
     async def analyse(self, text: str) -> Answer:
+        """See agents.analyser.Analyser."""
         self.asked.append(text)
-        await self.gate.wait()
+        await self.held.get(text, self.gate).wait()
         if self.failures:
             raise self.failures.pop(0)
+        if text in self.errors:
+            raise self.errors[text]
+        self.answered.append(text)
         return an_answer()
 
 
-class MemoryCache:
-    """See agents.cache.AnswerCache."""
+class MemoryAnswers:
+    """The table `answers` for the given partitions; puts wait for the gate, and are refused while `is_refusing`."""
 
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+    def __init__(self, partitions: Iterable[int] = range(PARTITIONS)) -> None:
+        self.shards: dict[int, dict[bytes, bytes]] = {partition: {} for partition in partitions}
+        self.puts: list[list[bytes]] = []
+        self.is_refusing = False
+        self.gate = asyncio.Event()
+        self.gate.set()
 
-    def get(self, key: str) -> Answer | None:
-        return self.answers.get(key)
+    def get(self, partition: int, key: bytes) -> bytes | None:
+        """See agents.analyse.Answers."""
+        return self.shards[partition].get(key)
 
-    async def put(self, key: str, answer: Answer) -> None:
-        self.answers[key] = answer
+    async def put(self, flights: list[Flight]) -> list[Flight]:
+        """See agents.analyse.Answers."""
+        self.puts.append([flight.key for flight in flights])
+        await self.gate.wait()
+        if self.is_refusing:
+            return flights
+        for flight in flights:
+            self.shards.get(flight.partition, {})[flight.key] = flight.value
+        return []

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from streams.dev.local.ports import LOOPBACK, free_port
-from tests.integration.container_engine import (
+from tests.support.container_engine import (
     KAFKA_IMAGE,
     POSTGRES_IMAGE,
     PROMETHEUS_IMAGE,

@@ -22,7 +22,7 @@ from schemas.result import ConversationResult
 from streams.dev.local.ports import LOOPBACK, free_port
 from streams.kafka.admin import create_topics, topic_configs
 from streams.postgres.migrations import migrate_database
-from tests.integration.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
+from tests.support.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
 from tests.support.topics import TOPICS
 
 pytestmark = pytest.mark.docker

@@ -28,8 +28,8 @@ from streams.kafka.admin import create_topics
 from streams.kafka.clients import client_options
 from streams.postgres.migrations import migrate_database
 from tests.fakes.gateway import FakeLag
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
-from tests.topic_log import records_of
 
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}

@@ -19,7 +19,7 @@ from streams.dev.local.postgres import Postgres
 from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.service import Service
 from streams.dev.local.tansu import Tansu
-from tests.integration.waiting import wait_until
+from tests.support.waiting import wait_until
 
 WHY_NO_KAFKA = kafka_available()
 needs_kafka = pytest.mark.skipif(WHY_NO_KAFKA is not None, reason=str(WHY_NO_KAFKA))

@@ -16,7 +16,7 @@ import pytest
 from streams.dev.local.ports import free_port
 from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.wiring import LocalStack, build_stack
-from tests.integration.waiting import wait_until
+from tests.support.waiting import wait_until
 
 # In place of our commands: saves its environment, then serves 200 for every path or ends at once.
 PROGRAM = """

@@ -1,4 +1,6 @@
-"""The topic names that tests use: those of the default settings, or with a prefix."""
+"""The topic names that tests use: those of the default settings, or names of their own on a shared broker."""
+
+import secrets
 
 from schemas.kafka import Topics
 
@@ -8,3 +10,8 @@ TOPICS = Topics()
 def topics_with(prefix: str) -> Topics:
     """The names that TOPIC_PREFIX alone results in."""
     return Topics(prefix, f"{prefix}grok-insights")
+
+
+def fresh_prefix() -> str:
+    """A TOPIC_PREFIX that no other test has used."""
+    return f"{secrets.token_hex(4)}."

@@ -1,173 +1,313 @@
-"""The recipe: look up, share, ask, keep; no text is paid for twice."""
+"""Cache, single flight, calls and the keeping of answers: no text is paid for twice, and none is forgotten."""
 
 import asyncio
 from datetime import timedelta
 
-from structlog.testing import capture_logs
+import pytest
 
-from agents.analyse import Recipe
-from schemas.errors import Fatal, Retryable
-from schemas.insight import Answer
-from schemas.outcome import Analysed, Cached
-from tests.fakes.analysis import NOON, FakeAnalyser, MemoryCache, an_answer
+from agents.limits.retry import DEFECT_ATTEMPTS
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Fatal, Retryable, Unprocessable
+from tests.support.factories import PARCEL, a_record, an_answer, value_of
+from tests.unit.agents.bench import CACHE_TTL, LONG_S, Bench
 
-TTL = timedelta(days=30)
-
-
-def recipe(analyser: FakeAnalyser, *, days_later: float = 0) -> Recipe:
-    return Recipe(analyser, TTL, lambda: NOON + timedelta(days=days_later))
+REFUSED = Unprocessable(DeadLetterReason.REFUSED, "the provider refused")
 
 
-async def test_a_known_text_is_not_asked_about_again() -> None:
-    """The second time the cache answers."""
-    analyser, cache = FakeAnalyser(), MemoryCache()
-    cook = recipe(analyser)
-    first = await cook.analyse("text", "key", cache)
-    second = await cook.analyse("text", "key", cache)
-    assert (type(first), type(second), analyser.asked) == (Analysed, Cached, ["text"])
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
-async def test_equal_texts_in_flight_share_one_call() -> None:
-    """A burst of one text is one call: one analysed, the others cached."""
-    analyser, cache = FakeAnalyser(), MemoryCache()
-    cook = recipe(analyser)
-    outcomes = await asyncio.gather(*(cook.analyse("text", "key", cache) for _ in range(50)))
-    assert sum(isinstance(outcome, Analysed) for outcome in outcomes) == 1
-    assert analyser.asked == ["text"]
+async def test_equal_texts_in_one_fetch_share_one_call() -> None:
+    """The first one is analysed, and accounts for the cost; the others are cached."""
+    async with Bench() as bench:
+        bench.take(*(value_of(id=f"c-{n}") for n in range(50)))
+        await bench.settle()
+        assert (bench.analyser.asked, bench.counts) == ([PARCEL], {"analysed": 1, "cached": 49})
+        assert bench.outcomes["c-0"] == "analysed"
+        assert sum(row.cost_usd_ticks for row in bench.rows.rows.values()) == 5_000
 
 
-async def test_an_old_answer_is_asked_for_anew() -> None:
-    """CACHE_TTL_DAYS bounds how long an answer serves."""
-    analyser, cache = FakeAnalyser(), MemoryCache()
-    await recipe(analyser).analyse("text", "key", cache)
-    late = await recipe(analyser, days_later=31).analyse("text", "key", cache)
-    assert isinstance(late, Analysed)
+async def test_equal_texts_of_later_fetches_join_the_call_under_way() -> None:
+    """Also while its answer is being kept."""
+    async with Bench() as bench:
+        bench.analyser.gate.clear()
+        bench.answers.gate.clear()
+        bench.take(value_of(id="first"))
+        await bench.settle()
+        bench.take(value_of(id="calling"))
+        bench.analyser.gate.set()
+        await bench.settle()
+        bench.take(value_of(id="keeping"))
+        bench.answers.gate.set()
+        await bench.settle()
+        assert bench.analyser.asked == [PARCEL]
+        assert bench.outcomes == {"first": "analysed", "calling": "cached", "keeping": "cached"}
 
 
-async def test_a_new_analysis_version_does_not_serve_old_answers() -> None:
+async def test_a_text_that_was_analysed_before_is_cached() -> None:
+    """It costs nothing, and its row says so."""
+    async with Bench() as bench:
+        for conversation_id in "ab":
+            bench.take(value_of(id=conversation_id))
+            await bench.settle()
+        row = bench.row("b")
+        assert row is not None
+        assert (row.outcome, row.cost_usd_ticks, row.insight) == ("cached", 0, an_answer().insight)
+        assert bench.analyser.asked == [PARCEL]
+
+
+async def test_an_answer_beyond_its_time_is_asked_for_again() -> None:
+    """CACHE_TTL_DAYS bounds how long it serves; the new one replaces it."""
+    async with Bench() as bench:
+        bench.take(value_of(id="a"))
+        await bench.settle()
+        bench.now += CACHE_TTL
+        bench.take(value_of(id="b"))
+        await bench.settle()
+        assert bench.outcomes["b"] == "cached"
+        bench.now += timedelta(seconds=1)
+        bench.take(value_of(id="c"))
+        await bench.settle()
+        assert (bench.outcomes["c"], len(bench.analyser.asked)) == ("analysed", 2)
+
+
+async def test_an_answer_of_another_version_is_not_served() -> None:
     """A changed prompt, schema or model means other answers."""
-    analyser, cache = FakeAnalyser(), MemoryCache()
-    cook = recipe(analyser)
-    await cook.analyse("text", "key", cache)
-    analyser.version = "v2"
-    assert isinstance(await cook.analyse("text", "key", cache), Analysed)
+    async with Bench() as old, Bench() as new:
+        old.take(value_of())
+        await old.settle()
+        new.answers.shards = {0: {key.replace(b"v1", b"v0"): value for key, value in old.answers.shards[0].items()}}
+        new.take(value_of())
+        await new.settle()
+        assert new.counts == {"analysed": 1}
 
 
-async def test_an_error_reaches_everyone_and_is_not_kept() -> None:
-    """Those who shared a failed call all hear of it, and the next attempt asks again."""
-    analyser, cache = FakeAnalyser([Retryable("down")]), MemoryCache()
-    cook = recipe(analyser)
-    results = await asyncio.gather(*(cook.analyse("text", "key", cache) for _ in range(3)), return_exceptions=True)
-    assert all(isinstance(result, Retryable) for result in results)
-    assert isinstance(await cook.analyse("text", "key", cache), Analysed)
+async def test_an_answer_of_an_older_shape_is_asked_for_again() -> None:
+    """It must not stop the partition."""
+    async with Bench() as bench:
+        bench.take(value_of(id="a"))
+        await bench.settle()
+        bench.answers.shards[0] = dict.fromkeys(bench.answers.shards[0], b'{"old": true}')
+        bench.take(value_of(id="b"))
+        await bench.settle()
+        assert bench.outcomes["b"] == "analysed"
 
 
-async def test_an_answer_that_came_is_kept_even_if_nobody_waits_any_more() -> None:
-    """It is paid for: a worker that loses its partition at that moment leaves the answer to the next one."""
-    cache, may_keep, keeps = MemoryCache(), asyncio.Event(), asyncio.Event()
-
-    class SlowCache(MemoryCache):
-        async def put(self, key: str, answer: Answer) -> None:
-            keeps.set()
-            await may_keep.wait()
-            await cache.put(key, answer)
-
-    asking = asyncio.create_task(recipe(FakeAnalyser()).analyse("text", "key", SlowCache()))
-    await keeps.wait()
-    asking.cancel()
-    may_keep.set()
-    await asyncio.wait({asking})
-    assert asking.cancelled()
-    assert cache.get("key:v1") is not None
+async def test_tenants_do_not_share_answers() -> None:
+    """Equal texts of two tenants are two calls."""
+    async with Bench() as bench:
+        records = [a_record(offset=n, headers=[("tenant", tenant)]) for n, tenant in enumerate((b"acme", b"globex"))]
+        bench.analyst.take(bench.tracker, records, rehomed=False)
+        await bench.settle()
+        assert (bench.analyser.asked, bench.counts) == ([PARCEL] * 2, {"analysed": 2})
 
 
-async def test_an_answer_that_could_not_be_kept_is_not_asked_for_again() -> None:
-    """The brokers were down for longer than a partition that is taken away may wait; the text comes back here."""
-
-    class DeadCache(MemoryCache):
-        async def put(self, key: str, answer: Answer) -> None:
-            keeps.set()
-            raise Retryable("no broker answers", retry_after_s=60)
-
-    keeps, analyser, cache = asyncio.Event(), FakeAnalyser(), MemoryCache()
-    cook = recipe(analyser)
-    asking = asyncio.create_task(cook.analyse("text", "key", DeadCache()))
-    await keeps.wait()
-    asking.cancel()
-    await asyncio.wait({asking})
-    assert isinstance(await cook.analyse("text", "key", cache), Analysed)
-    assert (analyser.asked, list(cache.answers)) == (["text"], ["key:v1"])
+async def test_no_more_calls_than_places() -> None:
+    """The others wait in the order in which they came."""
+    async with Bench(max_calls=2) as bench:
+        bench.analyser.gate.clear()
+        texts = [f"text number {n}" for n in range(5)]
+        bench.take(*map(value_of, texts))
+        await bench.settle()
+        assert bench.analyser.asked == texts[:2]
+        bench.analyser.gate.set()
+        await bench.settle()
+        assert bench.analyser.asked == texts
 
 
-async def test_an_answer_that_could_not_be_kept_grows_old_too() -> None:
-    """CACHE_TTL_DAYS holds for it as for one that was kept."""
-    analyser, hours = FakeAnalyser(), {"later": 0}
-    cook = Recipe(analyser, TTL, lambda: NOON + timedelta(hours=hours["later"]))
-    cook._remember("key:v1", an_answer())
-    hours["later"] = 31 * 24
-    await cook.analyse("text", "key", MemoryCache())
-    assert analyser.asked == ["text"]
-
-
-async def test_an_answer_that_another_worker_kept_need_not_be_remembered() -> None:
-    """Found in the table, it is not held in memory as well."""
-    cache, cook = MemoryCache(), recipe(FakeAnalyser())
-    cook._remember("key:v1", an_answer())
-    await cache.put("key:v1", an_answer())
-    assert isinstance(await cook.analyse("text", "key", cache), Cached)
-    assert not cook._unkept
-
-
-async def test_keeping_ends_with_its_second_and_a_failure_in_it_is_told() -> None:
-    """A second cancellation leaves nothing running; an error that no asker can hear of is logged."""
-
-    class BrokenCache(MemoryCache):
-        async def put(self, key: str, answer: Answer) -> None:
-            keeps.set()
-            await may_fail.wait()
-            raise Fatal("the answers table cannot be written")
-
-    for is_cancelled_again in (True, False):
-        keeps, may_fail = asyncio.Event(), asyncio.Event()
-        asking = asyncio.create_task(recipe(FakeAnalyser())._ask("text", "key:v1", BrokenCache()))
-        await keeps.wait()
-        asking.cancel()
-        await asyncio.sleep(0)
-        with capture_logs() as logs:
-            asking.cancel() if is_cancelled_again else may_fail.set()
-            await asyncio.wait({asking})
+@pytest.mark.parametrize("turns", range(12))
+async def test_no_text_is_left_without_an_asker(turns: int) -> None:
+    """Whatever turn of the loop it comes in while the only place for a call becomes free."""
+    async with Bench(max_calls=1) as bench:
+        bench.analyser.gate.clear()
+        bench.take(value_of("first text", id="a"))
+        await bench.settle()
+        bench.analyser.gate.set()
+        for _ in range(turns):
             await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert [entry["event"] for entry in logs] == ([] if is_cancelled_again else ["answer_not_kept"])
+        bench.take(value_of("second text", id="b"))
+        await bench.settle()
+        assert bench.outcomes == {"a": "analysed", "b": "analysed"}
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_places_are_free_again_in_the_next_assignment(turns: int) -> None:
+    """Also those of askers that were cancelled before their first step."""
+    async with Bench(max_calls=1) as bench:
+        bench.analyser.gate.clear()
+        bench.take(value_of("first text", id="a"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await bench.analyst.drain(1, 1)
+        bench.revoke()
+        bench.assign_again()
+        bench.analyser.gate.set()
+        bench.take(value_of("second text", id="b"))
+        await bench.settle()
+        assert bench.outcomes == {"b": "analysed"}
+
+
+async def test_a_passing_failure_is_waited_out() -> None:
+    """However often it comes, and at least as long as the provider asks."""
+    async with Bench() as bench:
+        bench.analyser.failures = [Retryable("503", retry_after_s=100), *[Retryable("503")] * 10]
+        bench.take(value_of())
+        await asyncio.sleep(100)
+        assert len(bench.analyser.asked) == 1
+        await bench.settle()
+        assert (len(bench.analyser.asked), bench.counts) == (12, {"analysed": 1})
+
+
+async def test_a_text_that_the_provider_refuses_makes_all_its_records_die() -> None:
+    """Each with a dead letter and a row of its own; nothing is kept, so the next one is asked about again."""
+    async with Bench() as bench:
+        bench.analyser.failures = [REFUSED]
+        bench.take(*(value_of(id=f"c-{n}") for n in range(3)))
+        await bench.settle()
+        assert (len(bench.dead_letters.sent), bench.counts, bench.answers.puts) == (3, {"dead": 3}, [])
+        bench.take(value_of(id="later"))
+        await bench.settle()
+        assert bench.outcomes["later"] == "analysed"
+
+
+async def test_a_defect_of_the_analyser_sets_the_text_aside_after_bounded_attempts() -> None:
+    """The error's words stay out of the dead letter, since they may quote the text."""
+    async with Bench() as bench:
+        bench.analyser.errors[PARCEL] = ZeroDivisionError("secret text")
+        bench.take(value_of())
+        await bench.settle()
+        [dead] = bench.dead_letters.sent
+        assert (dead.outcome.reason, dead.outcome.detail) == ("internal_error", "ZeroDivisionError")
+        assert (len(bench.analyser.asked), bench.is_all_finished) == (DEFECT_ATTEMPTS, True)
+
+
+async def test_a_fatal_failure_ends_the_worker_and_leaves_the_slot_open() -> None:
+    """A wrong key must not turn the topic into dead letters."""
+    async with Bench() as bench:
+        fatal = bench.analyser.errors[PARCEL] = Fatal("the key is wrong")
+        bench.take(value_of())
+        await bench.settle()
+        assert (bench.failures, bench.dead_letters.sends, bench.tracker.committable) == ([fatal], [], None)
+
+
+async def test_an_answer_is_given_out_when_it_is_kept() -> None:
+    """Not before: an equal text must find it whatever happens next."""
+    async with Bench() as bench:
+        bench.answers.gate.clear()
+        bench.take(value_of())
+        await bench.settle()
+        assert (bench.analyser.answered, bench.rows.rows) == ([PARCEL], {})
+        bench.answers.gate.set()
+        await bench.settle()
+        assert bench.counts == {"analysed": 1}
 
 
 async def test_keeping_is_tried_again_and_the_call_is_not() -> None:
-    """The answer is paid for; asking anew because the changelog did not answer would pay for it again."""
-
-    class FailingCache(MemoryCache):
-        failures = 3
-
-        async def put(self, key: str, answer: Answer) -> None:
-            if self.failures:
-                self.failures -= 1
-                raise Retryable("the changelog does not answer", retry_after_s=0)
-            await super().put(key, answer)
-
-    analyser, cache = FakeAnalyser(), FailingCache()
-    await recipe(analyser).analyse("text", "key", cache)
-    assert (len(analyser.asked), cache.failures, len(cache.answers)) == (1, 0, 1)
+    """Asking anew because the changelog does not answer would pay for the text again."""
+    async with Bench() as bench:
+        bench.answers.is_refusing = True
+        bench.take(value_of())
+        await bench.settle()
+        assert len(bench.answers.puts) > 10
+        bench.answers.is_refusing = False
+        await bench.settle()
+        assert (bench.analyser.asked, bench.counts) == ([PARCEL], {"analysed": 1})
 
 
-async def test_an_answer_is_not_given_out_before_it_is_kept() -> None:
-    """An equal text must find the answer whatever happens next."""
-    may_keep = asyncio.Event()
+async def test_a_drain_lets_calls_end_and_keeps_their_answers() -> None:
+    """What ends in time is finished, and can be committed before the partitions are given up."""
+    async with Bench() as bench:
+        gate = bench.analyser.held[PARCEL] = asyncio.Event()
+        bench.take(value_of())
+        await bench.settle()
+        asyncio.get_running_loop().call_later(5, gate.set)
+        began_s = now_s()
+        await bench.analyst.drain(6, 1)
+        assert now_s() - began_s == pytest.approx(5)
+        assert (bench.counts, bench.is_all_finished) == ({"analysed": 1}, True)
 
-    class SlowCache(MemoryCache):
-        async def put(self, key: str, answer: Answer) -> None:
-            await may_keep.wait()
 
-    asking = asyncio.create_task(recipe(FakeAnalyser()).analyse("text", "key", SlowCache()))
-    done, _ = await asyncio.wait({asking}, timeout=0.05)
-    assert not done
-    may_keep.set()
-    assert isinstance(await asking, Analysed)
+async def test_a_drain_cancels_late_calls_and_begins_none() -> None:
+    """It takes no longer than it was given, and drops what no call had begun for."""
+    async with Bench(max_calls=1) as bench:
+        bench.analyser.gate.clear()
+        bench.take(value_of("late text"), value_of("text that waits"))
+        await bench.settle()
+        began_s = now_s()
+        await bench.analyst.drain(6, 1)
+        assert now_s() - began_s == pytest.approx(6)
+        bench.revoke()
+        bench.analyser.gate.set()
+        await bench.settle()
+        assert (bench.analyser.asked, bench.analyser.answered) == (["late text"], [])
+
+
+async def test_a_drain_does_not_wait_for_attempts_that_only_wait() -> None:
+    """A call that failed and waits for its next attempt has cost nothing yet."""
+    async with Bench() as bench:
+        bench.analyser.errors[PARCEL] = Retryable("503", retry_after_s=LONG_S)
+        bench.take(value_of())
+        await asyncio.sleep(1)
+        began_s = now_s()
+        await bench.analyst.drain(6, 1)
+        assert now_s() == began_s
+
+
+async def test_a_drain_waits_for_answers_to_be_kept() -> None:
+    """An answer that came in the drain's last moment gets as long as keeping may take, and no longer."""
+    async with Bench() as bench:
+        bench.answers.gate.clear()
+        bench.analyser.gate.clear()
+        bench.take(value_of())
+        await bench.settle()
+        began_s = now_s()
+        asyncio.get_running_loop().call_later(5.9, bench.analyser.gate.set)
+        await bench.analyst.drain(6, 1)
+        assert now_s() - began_s == pytest.approx(6.9)
+
+
+async def test_an_answer_that_came_is_kept_though_its_partition_was_revoked() -> None:
+    """It is paid for: the next owner finds it."""
+    async with Bench() as bench:
+        bench.answers.gate.clear()
+        bench.take(value_of())
+        await bench.settle()
+        await bench.analyst.drain(6, 1)
+        bench.revoke()
+        bench.answers.gate.set()
+        await bench.settle()
+        assert (len(bench.answers.shards[0]), bench.counts, bench.rows.rows) == (1, {}, {})
+
+
+async def test_an_answer_that_could_not_be_kept_is_not_asked_for_again() -> None:
+    """The brokers were away when the partition was revoked; it comes back, and the answer is still here."""
+    async with Bench() as bench:
+        bench.answers.is_refusing = True
+        bench.take(value_of())
+        await bench.settle()
+        await bench.analyst.drain(6, 1)
+        bench.revoke()
+        await bench.settle()
+        bench.assign_again()
+        bench.answers.is_refusing = False
+        bench.take(value_of())
+        await bench.settle()
+        assert (bench.analyser.asked, bench.counts, bench.is_all_finished) == ([PARCEL], {"analysed": 1}, True)
+        assert len(bench.answers.shards[0]) == 1
+
+
+async def test_an_answer_that_another_worker_kept_is_cached() -> None:
+    """The one that could not be kept here need not be kept any more."""
+    async with Bench() as bench, Bench() as other:
+        bench.answers.is_refusing = True
+        for owner in (bench, other):
+            owner.take(value_of())
+            await owner.settle()
+        await bench.analyst.drain(6, 1)
+        bench.revoke()
+        bench.assign_again()
+        bench.answers.shards = other.answers.shards
+        bench.take(value_of())
+        await bench.settle()
+        assert (bench.counts, bench.is_all_finished) == ({"cached": 1}, True)

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.settings import Settings
 from streams.telemetry.metrics import REGISTRY
-from tests.integration.container_engine import PROMETHEUS_IMAGE, docker, require_images
+from tests.support.container_engine import PROMETHEUS_IMAGE, docker, require_images
 
 PROMETHEUS = Path(__file__).parents[3] / "infra/prometheus"
 RULES = (PROMETHEUS / "rules/grok-insights.yml").read_text()

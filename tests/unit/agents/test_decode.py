@@ -1,0 +1,125 @@
+"""Step 1: what a record must be, and that origin, key and time of receipt outlive every reading and rehoming."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC, Record, as_time, decode
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Unprocessable
+from schemas.kafka import Origin
+from tests.support.factories import WRITTEN_AT, WRITTEN_AT_MS, a_job, a_record, value_of
+from tests.support.topics import TOPICS
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+def record_of(value: bytes | None = value_of(), *, headers: Headers = ()) -> Record:
+    return Record(a_record(value, headers=headers), was_rehomed=False)
+
+
+def rehomed(first: Record, *, key: bytes = b"text key", timestamp: int = WRITTEN_AT_MS + 9_000) -> Record:
+    """The record as it is read from the topic of rehomed records."""
+    source = a_record(
+        first.source.value,
+        topic=TOPICS.rehomed,
+        partition=5,
+        offset=7,
+        key=key,
+        headers=first.rehoming_headers(),
+        timestamp=timestamp,
+    )
+    return Record(source, was_rehomed=True)
+
+
+def test_a_plain_record_is_decoded() -> None:
+    """Tenant and time have defaults: the default tenant, the time of receipt."""
+    record = record_of(value_of("hello  there friend"))
+    decode(record)
+    assert (record.tenant, record.id, record.text) == ("default", "c-1", "hello there friend")
+    assert record.occurred_at == WRITTEN_AT
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "reason"),
+    [
+        (None, [], DeadLetterReason.UNDECODABLE),
+        (b"not json", [], DeadLetterReason.UNDECODABLE),
+        (b"\xff", [], DeadLetterReason.UNDECODABLE),
+        (b'{"text":"no id"}', [], DeadLetterReason.INVALID),
+        (value_of(colour="red"), [], DeadLetterReason.INVALID),
+        (value_of("a\0b"), [], DeadLetterReason.INVALID),
+        (b" " * 600_000, [], DeadLetterReason.TOO_LARGE),
+        (value_of(), [("tenant", b"../etc")], DeadLetterReason.BAD_TENANT),
+    ],
+)
+def test_what_cannot_be_decoded_has_a_reason(value: bytes | None, headers: Headers, reason: DeadLetterReason) -> None:
+    """One of the closed list; the detail names the field and never quotes the value."""
+    with pytest.raises(Unprocessable) as caught:
+        decode(record_of(value, headers=headers))
+    assert caught.value.reason == reason
+    assert "etc" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("stated", "received_at"),
+    [
+        (b"2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        (b"2026-01-31T12:00:00", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        (b"soon", WRITTEN_AT),
+        (b"0001-01-01T00:00:00+14:00", WRITTEN_AT),
+        (b"\xff", WRITTEN_AT),
+    ],
+)
+def test_the_time_of_receipt_is_the_headers_or_else_the_brokers(stated: bytes, received_at: datetime) -> None:
+    """Either stays the same when the record is read again, so a replay writes the same row."""
+    assert record_of(headers=[("ce_time", stated)]).received_at == received_at
+
+
+@pytest.mark.parametrize("timestamp_ms", [None, -1, 2**63 - 1, -(2**63)])
+def test_a_time_stamp_that_is_no_time_has_a_fixed_meaning(timestamp_ms: int | None) -> None:
+    """A foreign producer may set any 64-bit number."""
+    assert as_time(timestamp_ms) == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_a_rehomed_record_keeps_origin_key_headers_and_time() -> None:
+    """They are those of its first reading, however late it is read again."""
+    first = Record(a_record(partition=3, key=b"foreign", headers=[("tenant", b"acme")]), was_rehomed=False)
+    second = rehomed(first)
+    assert (second.origin, second.key, second.received_at) == (first.origin, b"foreign", WRITTEN_AT)
+    assert (second.source.partition, second.header("tenant")) == (5, "acme")
+    assert not [name for name, _ in second.headers if name.startswith("rehomed.")]
+
+
+def test_a_rehomed_record_without_a_key_still_has_none() -> None:
+    """None is not an empty key."""
+    assert rehomed(Record(a_record(key=None), was_rehomed=False)).key is None
+
+
+def test_a_foreign_producer_cannot_claim_an_origin() -> None:
+    """In the open topic, headers of ours are anybody's words."""
+    claimed = Record(a_record(partition=3), was_rehomed=False).rehoming_headers()
+    record = Record(a_record(partition=1, headers=claimed), was_rehomed=False)
+    assert record.origin.partition == 1
+    assert record.headers == [("ce_time", WRITTEN_AT.isoformat().encode())]
+
+
+@pytest.mark.parametrize("headers", [{}, {REHOMED_PARTITION: b"x"}, {REHOMED_TOPIC: None}, {REHOMED_OFFSET: None}])
+def test_a_rehomed_record_without_a_usable_origin_has_its_own(headers: dict[str, bytes]) -> None:
+    """Somebody else may have written to the topic; one such record must not end the worker."""
+    ours = {REHOMED_TOPIC: b"conversations", REHOMED_PARTITION: b"1", REHOMED_OFFSET: b"2"}
+    source = a_record(topic=TOPICS.rehomed, headers=list((ours | headers).items()) if headers else [])
+    assert Record(source, was_rehomed=True).origin == Origin(TOPICS.rehomed, 0, 42)
+
+
+@pytest.mark.parametrize("end", ["finished", "revoked"])
+def test_a_job_is_wanted_until_it_is_finished_or_revoked(end: str) -> None:
+    """Late work asks before it does anything that others would see."""
+    job = a_job()
+    assert job.is_wanted
+    if end == "finished":
+        job.is_finished = True
+    else:
+        job.tracker.is_revoked = True
+    assert not job.is_wanted

@@ -1,0 +1,136 @@
+"""The dead-letter limit: where it stops, what it counts, and that it never lets more through, whatever comes."""
+
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Fatal
+from schemas.outcome import Dead
+from streams.worker.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
+from tests.support.factories import a_dead_job, a_record
+
+BAD = DeadLetterReason.BAD_ANSWER
+
+
+class Bench:
+    """A limit with records that die, each at an offset of its own, and others that live."""
+
+    def __init__(self) -> None:
+        self.stops: list[Fatal] = []
+        self.limit = DeadLetterLimit(self.stops.append)
+        self.offset = 0
+
+    def die(self, count: int = 1, reason: DeadLetterReason = BAD) -> int:
+        """How many of the dead letters were admitted."""
+        self.offset += count
+        offsets = range(self.offset - count, self.offset)
+        return sum(self.admits(offset, reason) for offset in offsets)
+
+    def admits(self, offset: int, reason: DeadLetterReason = BAD) -> bool:
+        dead = Dead(reason, "")
+        return self.limit.admits(a_dead_job(a_record(offset=offset), dead), dead)
+
+    def live(self, count: int = 1) -> None:
+        self.limit.lived(count)
+
+
+def test_the_hundredth_in_a_row_is_the_last_dead_letter() -> None:
+    """It stops the worker at once, whether or not another record dies."""
+    bench = Bench()
+    assert bench.die(99) == 99
+    assert bench.stops == []
+    assert bench.die() == 1
+    assert len(bench.stops) == 1
+    assert bench.die(500) == 0
+    assert len(bench.stops) == 1
+
+
+def test_one_that_lives_begins_the_row_anew() -> None:
+    """Such as one of ten thousand."""
+    bench = Bench()
+    bench.live(LAST_OUTCOMES)
+    for _ in range(20):
+        bench.die(99)
+        bench.live(LAST_OUTCOMES)
+    assert bench.stops == []
+
+
+def test_a_tenth_of_the_last_outcomes_may_die_and_no_more() -> None:
+    """Every tenth record may die, however long that goes on; one more among the last thousand stops the worker."""
+    bench = Bench()
+    for _ in range(300):
+        bench.die()
+        bench.live(9)
+    assert bench.stops == []
+    bench.die(2)  # the first one pushes another death out of the thousand
+    assert [fatal.why for fatal in bench.stops] == [
+        "101 among the last 1000 outcomes; the most frequent reason is bad_answer, 101 times"
+    ]
+
+
+def test_few_outcomes_are_not_judged_by_their_share() -> None:
+    """Half of the first 200 may die: 100 may still be 10 % of the first 1,000."""
+    bench = Bench()
+    for _ in range(MAX_AMONG_LAST):
+        bench.die()
+        bench.live()
+    assert bench.stops == []
+    assert bench.die() == 1
+    assert bench.limit.is_reached
+
+
+def test_a_record_that_dies_again_counts_once() -> None:
+    """A partition that comes and goes before its offset is committed is no row of deaths; its letters may be sent."""
+    bench = Bench()
+    for _ in range(30):
+        assert all(bench.admits(offset) for offset in range(20))
+    assert bench.stops == []
+
+
+def test_a_dead_letter_on_its_way_is_sent_though_the_limit_was_reached_meanwhile() -> None:
+    """Its sending may have to be tried again; it was counted, so it must not be lost either."""
+    bench = Bench()
+    bench.die(MAX_IN_A_ROW)
+    assert bench.admits(MAX_IN_A_ROW - 1)
+
+
+def test_stopped_it_stays() -> None:
+    """Work in flight that ends well tells nothing of the records that wait."""
+    bench = Bench()
+    bench.die(MAX_IN_A_ROW)
+    bench.live(5_000)
+    assert bench.die() == 0
+
+
+def test_the_error_names_the_cause_and_the_way_out() -> None:
+    """A person must see at once why, and what to do."""
+    bench = Bench()
+    bench.die(1, DeadLetterReason.UNDECODABLE)
+    bench.die(99)
+    [fatal] = bench.stops
+    assert fatal.why == "100 in a row; the most frequent reason is bad_answer, 99 times"
+    assert "dlq list" in fatal.hint
+    assert "restart the worker" in fatal.hint
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=60))
+def test_never_more_than_the_limit_pass(runs: list[tuple[bool, int]]) -> None:
+    """In any order: at most 100 dead letters in a row, 101 among 1,000 outcomes, none after the stop."""
+    bench, row = Bench(), 0
+    last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
+    for dies, count in runs:
+        for _ in range(count):
+            was_reached = bench.limit.is_reached
+            passed = bool(bench.die()) if dies else False
+            assert not (passed and was_reached)
+            assert passed or was_reached or not dies
+            if not dies:
+                bench.live()
+            row = row + passed if dies else 0
+            last.append(passed)
+            assert row <= MAX_IN_A_ROW
+            assert sum(last) <= MAX_AMONG_LAST + 1
+            if not was_reached:
+                assert bench.limit.is_reached == (row == MAX_IN_A_ROW or sum(last) > MAX_AMONG_LAST)
