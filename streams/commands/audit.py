@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import print_json, run
 from streams.kafka.clients import client_options
 from streams.operations.audit.findings import Reconciliation

@@ -6,8 +6,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import Fatal
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.commands.output import print_json
 from streams.dev.demo.report import document, print_report
 from streams.dev.demo.runner import Analyser, Options, run_demo

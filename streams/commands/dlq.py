@@ -11,7 +11,7 @@ from rich.console import Console
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import print_json, run, say
 from streams.kafka.clients import client_options
 from streams.operations.dlq import report

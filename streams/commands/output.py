@@ -1,4 +1,4 @@
-"""What all commands share: data on stdout, messages on stderr, and errors in three lines."""
+"""Output of the commands: data on stdout, messages and errors on stderr."""
 
 import asyncio
 import sys
@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 
 def print_json(value: object) -> None:
-    """Prints one JSON document on one line of stdout."""
+    """Prints one JSON document as one line on stdout."""
     sys.stdout.write(orjson.dumps(value).decode() + "\n")
 
 
 def say(text: str) -> None:
-    """Prints one line for a person on stderr."""
+    """Prints a message on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def show_error(error: Fatal) -> None:
-    """Prints what failed, why, and what to do; lines without text are left out."""
+    """Prints what failed, why, and a hint, leaving out what is empty."""
     say(f"error: {error.what}")
     if error.why:
         say(f"  why: {error.why}")

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.dev.local.ports import free_port
 from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.wiring import Broker, LocalStack, build_stack

@@ -137,7 +137,7 @@ class MemberConsumer(Consumer):
         """Nothing: it would log an error for each input every 7 s, since nothing is fetched from it."""
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """The end offsets of the changelogs; see streams.kafka.log_reader.LogReader.ends for why Faust's are not."""
+        """The end offsets of the changelogs; see OffsetReader.end_offsets for why Faust's are not."""
         return await cast(MemberApp, self.app).log_ends(partitions)
 
     async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:

@@ -88,7 +88,7 @@ def watch_membership(coordinator: Any, lease: GroupLease) -> None:
 async def _has_loaded(coordinator: Any) -> bool:
     """Whether the coordinator answers a question for an offset.
 
-    aiokafka's own method takes a refusal for "nothing committed" (tests/contracts/test_log_reader.py shows it).
+    aiokafka's own method takes a refusal for "nothing committed" (tests/contracts/test_offset_reader.py shows it).
     """
     question = OffsetFetchRequest(coordinator.group_id, [(min(coordinator._subscription.topics), [0])])
     try:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import TopicPartition
 
-import streams.kafka.log_reader
+import streams.kafka.offset_reader
 from agents.analyse import Analysis
-from streams.kafka.log_reader import Position
+from streams.kafka.offset_reader import Position
 from streams.worker.intake import Assignment, Fetch, Intake
 from streams.worker.offsets import Tracker
 from tests.chaos.planting import replace
@@ -88,7 +88,7 @@ def reads_from_the_end() -> None:
     def position(partition: TopicPartition, committed: int, begin: int, end: int) -> Position:
         return Position(end, end)
 
-    replace(streams.kafka.log_reader, "_position", position)
+    replace(streams.kafka.offset_reader, "_position", position)
 
 
 def ended_reader_feeds_the_next() -> None:

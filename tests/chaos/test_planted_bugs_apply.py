@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 
 import agents.analyst
 import agents.grok.client
-import streams.kafka.log_reader
+import streams.kafka.offset_reader
 import streams.sinks.rows
 from agents.analyse import Analysis, Flight
 from agents.analyst import Analyst, AnalystOptions, Sinks, Written
@@ -331,7 +331,7 @@ SCENES: Mapping[str, tuple[Callable[[], object], object, object]] = {
     "commit_highest": (due_when_the_second_is_finished, None, 2),
     "slot_opened_late": (is_due_when_all_but_the_first_are_finished, False, True),
     "dead_generation_commits": (committed_of_a_revoked_assignment, [], [1]),
-    "reads_from_the_end": (lambda: streams.kafka.log_reader._position(TP, 3, 0, 9).start, 3, 9),
+    "reads_from_the_end": (lambda: streams.kafka.offset_reader._position(TP, 3, 0, 9).start, 3, 9),
     "ended_reader_feeds_the_next": (next_after_a_fetch_of_the_assignment_before, 0, 6),
     "first_fetch_skipped": (next_after_the_first_fetch, 1, 0),
     "cancelled_is_finished": (due_when_the_call_is_cancelled, None, 1),

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from schemas.kafka import Header, Origin
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.tansu import Tansu
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
 from tests.support.processes import ROOT
 from tests.support.topics import TOPICS
@@ -123,7 +123,7 @@ async def commit_all(broker: Kafka | Tansu) -> None:
 
 async def test_memory_does_not_grow_with_the_records(broker: Kafka | Tansu, database_url: str, tmp_path: Path) -> None:
     """Ten times as many add less than a set of their ids would; all of them are reconciled."""
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
+    await create_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
     runs = []
     for first, end in ((0, RECORDS // 10), (RECORDS // 10, RECORDS)):
         await deliver(broker, database_url, first, end)

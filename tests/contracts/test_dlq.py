@@ -22,7 +22,7 @@ from schemas.kafka import Header, Origin
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.tansu import Tansu
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from streams.kafka.producer import ConfirmedProducer
 from streams.kafka.scan import bounds
 from streams.operations.dlq.dead_letter import REPLAY_COUNT, REPLAYED_DEAD_LETTER, read_dead_letter
@@ -113,7 +113,7 @@ def dlq_on_terminal(bootstrap_servers: str, answer: bytes, *arguments: str) -> t
 @pytest.fixture
 async def service(broker: Tansu | Kafka) -> AsyncIterator[Service]:
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, TOPICS, 4, 1)
+    await create_topics(options, TOPICS, 4, 1)
     producer = ConfirmedProducer(options, compression="gzip")
     await producer.start()
     yield Service(broker.bootstrap_servers, producer)

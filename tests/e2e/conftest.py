@@ -50,7 +50,7 @@ def bare_service(
 @pytest.fixture
 def service(bare_service: Service) -> Service:
     """The same with its topics."""
-    bare_service.make_topics()
+    bare_service.create_topics()
     return bare_service
 
 

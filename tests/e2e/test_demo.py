@@ -101,5 +101,5 @@ def test_wrong_settings_are_reported_before_anything_starts(tmp_path: Path) -> N
     wrong = {**environment(tmp_path / "data"), "GROK_MODL": "x"}
     finished = subprocess.run(argv, env=wrong, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 2
-    assert "is GROK_MODEL meant?" in finished.stderr
+    assert "did you mean GROK_MODEL?" in finished.stderr
     assert not (tmp_path / "data").exists()

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin, Topics
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.operations.dlq.dead_letter import REPLAY_COUNT, REPLAYED_DEAD_LETTER
 from streams.operations.dlq.ledger import ReplayLedger
 from streams.operations.dlq.replay import MAX_IN_FLIGHT, Pacer, ReplayOptions, ReplayResult, replay_dead_letters
@@ -66,15 +66,15 @@ async def send_dead_letters(service: Service, dead_letters: dict[str, DeadLetter
         await producer.flush()
 
 
-async def nothing_is_left_to_read(reader: LogReader, topics: Topics) -> bool:
+async def nothing_is_left_to_read(reader: OffsetReader, topics: Topics) -> bool:
     """The group has finished all that stands in the topics that it reads."""
-    counts = await reader.partitions(topics.inputs)
+    counts = await reader.partition_counts(topics.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
 
 
 async def settled(service: Service) -> None:
-    reader = LogReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
+    reader = OffsetReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
     await reader.start()
     try:
         what = "all records are finished"

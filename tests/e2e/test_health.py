@@ -133,7 +133,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     with running(Kafka, tmp_path) as kafka, running(Postgres, tmp_path) as postgres:
         migrate_database(postgres.url)
         with Service(tmp_path, kafka.bootstrap_servers, postgres.url) as service:
-            service.make_topics()
+            service.create_topics()
             with closing(Site(service, kafka, postgres)) as site:
                 yield site
 

@@ -45,7 +45,7 @@ def service(
     settings = {**group_timeouts, "MAX_IN_FLIGHT": str(MAX_IN_FLIGHT), "LOG_LEVEL": "info"}
     servers, database_url = broker.bootstrap_servers, postgres_of_its_own.url
     with Service(tmp_path, servers, database_url, prefix=fresh_prefix(), **settings) as service:
-        service.make_topics()
+        service.create_topics()
         service.start_standin("--latency-min-s", "0.1", "--latency-max-s", "0.3")
         yield service
 

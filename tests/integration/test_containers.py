@@ -18,7 +18,7 @@ from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Origin
 from schemas.result import ConversationResult
 from streams.dev.local.ports import LOOPBACK, free_port
-from streams.kafka.admin import make_topics, topic_configs
+from streams.kafka.admin import create_topics, topic_configs
 from streams.kafka.producer import ConfirmedProducer
 from streams.postgres.migrations import migrate_database
 from streams.sinks.rows import RowSink
@@ -109,8 +109,8 @@ async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str)
 
 async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
     """`topics` makes all of them with their partitions; running it again changes nothing."""
-    first = await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
-    again = await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    first = await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    again = await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
 
     assert {topic.name for topic in first if topic.is_new} <= set(topic_configs(TOPICS))
     assert [(topic.partitions, topic.is_new) for topic in again] == [(3, False)] * len(topic_configs(TOPICS))
@@ -118,7 +118,7 @@ async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
 
 async def test_a_confirmed_record_is_in_the_log(client_options: dict[str, Any]) -> None:
     """When `send` returns, key, value and headers stand where it says, byte for byte."""
-    await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
     producer = ConfirmedProducer(client_options)
     await producer.start()
     try:

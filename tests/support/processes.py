@@ -14,7 +14,7 @@ from typing import Any
 
 from streams.dev.local.child import REAPER
 from streams.dev.local.ports import free_port
-from streams.kafka.admin import make_topics
+from streams.kafka.admin import create_topics
 from tests.support.topics import topics_with
 from tests.support.waiting import wait_until
 
@@ -110,9 +110,9 @@ class Service:
         """A command that ends by itself, with 0."""
         assert self.start(arguments[0], *arguments).process.wait(60) == 0
 
-    def make_topics(self) -> None:
+    def create_topics(self) -> None:
         """As the command `topics` makes them, without the start of a process."""
-        asyncio.run(make_topics({"bootstrap_servers": self.bootstrap_servers}, self.topics, PARTITIONS, 1))
+        asyncio.run(create_topics({"bootstrap_servers": self.bootstrap_servers}, self.topics, PARTITIONS, 1))
 
     def start(self, name: str, *arguments: str, **settings: str) -> Process:
         process = Process(self.folder, name, arguments, {**self.settings, **settings})

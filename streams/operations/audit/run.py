@@ -16,9 +16,10 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
 from schemas.kafka import Origin, Topics
-from streams.kafka.lag import ConnectingLag
-from streams.kafka.log_reader import LogReader
-from streams.kafka.scan import STALLED_AFTER_S, bounds, check_topics, scan
+from streams.kafka.admin import check_topics
+from streams.kafka.lag import ConnectingLagReader
+from streams.kafka.offset_reader import OffsetReader
+from streams.kafka.scan import STALLED_AFTER_S, bounds, scan
 from streams.operations.audit.findings import Reconciliation
 from streams.operations.audit.observations import (
     ExternalSort,
@@ -70,7 +71,7 @@ async def run_audit(
         await connection.execute("SELECT FROM insights LIMIT 0", timeout=CONNECT_TIMEOUT_S)
     await check_topics(client_options, topics.messages)
     if wait_s:
-        await _wait_until_idle(ConnectingLag(client_options, topics), wait_s, display)
+        await _wait_until_idle(ConnectingLagReader(client_options, topics), wait_s, display)
     reader = TopicReader(client_options, topics, result)
     with closing(ExternalSort()) as external_sort:
         await _read_topics(reader, external_sort, display)
@@ -82,7 +83,7 @@ async def run_audit(
     result.check()
 
 
-async def _wait_until_idle(lag: ConnectingLag, wait_s: float, display: Display) -> None:
+async def _wait_until_idle(lag: ConnectingLagReader, wait_s: float, display: Display) -> None:
     try:
         async with asyncio.timeout(wait_s):
             while (await lag.read()).records:  # noqa: ASYNC110  a broker reports no commits
@@ -150,9 +151,12 @@ class TopicReader:
     async def _committed(self) -> dict[TopicPartition, tuple[int, int | None]]:
         """Returns the beginning offset, then the committed offset of each input partition."""
         async with _log_reader(self._client_options, self._topics) as reader:
-            counts = await reader.partitions(self._topics.inputs)
+            counts = await reader.partition_counts(self._topics.inputs)
             partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-            beginnings, committed = await reader.begins(partitions), await reader.committed(partitions)
+            beginnings, committed = (
+                await reader.beginning_offsets(partitions),
+                await reader.committed_offsets(partitions),
+            )
             return {partition: (beginnings[partition], committed[partition]) for partition in partitions}
 
     async def observations(self) -> AsyncGenerator[list[Observation]]:
@@ -213,8 +217,8 @@ class TopicReader:
 
 
 @asynccontextmanager
-async def _log_reader(client_options: Mapping[str, Any], topics: Topics) -> AsyncIterator[LogReader]:
-    reader = LogReader(client_options, topics)
+async def _log_reader(client_options: Mapping[str, Any], topics: Topics) -> AsyncIterator[OffsetReader]:
+    reader = OffsetReader(client_options, topics)
     await reader.start()
     try:
         yield reader

@@ -13,7 +13,7 @@ from agents.decode import Headers, as_time, header_text
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import Outgoing
 from streams.sinks.dead_letters import TRUNCATED
 
@@ -135,7 +135,7 @@ def _time(headers: Mapping[str, bytes | None], name: str, timestamp_ms: int) -> 
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-async def original_value(log_reader: LogReader, dead_letter: StoredDeadLetter) -> bytes | None:
+async def original_value(offset_reader: OffsetReader, dead_letter: StoredDeadLetter) -> bytes | None:
     """Returns the dead letter's value, or that of its original record where it was truncated.
 
     Raises Unprocessable when the original record is gone, KafkaError when no broker answers.
@@ -143,7 +143,7 @@ async def original_value(log_reader: LogReader, dead_letter: StoredDeadLetter) -
     if dead_letter.truncated_from_bytes is None or dead_letter.origin is None:
         return dead_letter.value
     partition = TopicPartition(dead_letter.origin.topic, dead_letter.origin.partition)
-    original = (await log_reader.first_records({partition: dead_letter.origin.offset})).get(partition)
+    original = (await offset_reader.first_records({partition: dead_letter.origin.offset})).get(partition)
     if original is None or not is_original(dead_letter, original):
         kept = f"{dead_letter.size_bytes} of {dead_letter.truncated_from_bytes} bytes"
         raise Unprocessable(

@@ -17,7 +17,7 @@ from aiokafka.structs import RecordMetadata
 from agents.limits.retry import Backoff, retry
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.kafka import Origin, Topics
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer, Headers, Outgoing
 from streams.operations.broker_errors import REFUSALS, broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import DeadLetterId, StoredDeadLetter, original_value, replay_record
@@ -233,7 +233,7 @@ async def replay_dead_letters(
 
     Raises Fatal when the brokers do not answer, do not confirm or do not allow it.
     """
-    originals = LogReader(client_options, topics)
+    originals = OffsetReader(client_options, topics)
     await originals.start()
     try:
         async with _producer(client_options) as producer, aclosing(read_dead_letters(client_options, wanted)) as found:

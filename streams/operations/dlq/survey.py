@@ -11,7 +11,8 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from schemas.kafka import Topics
-from streams.kafka.scan import bounds, check_topics, scan
+from streams.kafka.admin import check_topics
+from streams.kafka.scan import bounds, scan
 from streams.operations.broker_errors import broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import DeadLetterId, StoredDeadLetter, read_dead_letter
 from streams.operations.dlq.ledger import ReplayMark, read_ledger

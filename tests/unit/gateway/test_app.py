@@ -2,17 +2,17 @@
 
 from aiohttp.test_utils import TestClient, TestServer
 
-from streams.gateway.parts import BrokerUnavailable
-from streams.gateway.server import build_application
-from streams.telemetry.lag_view import Lag
+from streams.gateway.app import build_application
+from streams.gateway.publisher import BrokerUnavailable
+from streams.kafka.lag import Lag
 from streams.telemetry.metrics import REGISTRY
-from tests.fakes.gateway_parts import FakeParts
+from tests.fakes.gateway import FakeDependencies
 
 
 async def test_more_than_the_limit_is_429_with_a_true_retry_after() -> None:
     """Who waits as long as told is served at the first try; probes are never refused."""
-    fakes = FakeParts(rate_limit_per_minute=2)
-    async with TestClient(TestServer(build_application(fakes.parts))) as client:
+    fakes = FakeDependencies(rate_limit_per_minute=2)
+    async with TestClient(TestServer(build_application(fakes.dependencies))) as client:
         statuses = [(await client.get("/api/v1/insights")).status for _ in range(2)]
         refused = await client.get("/api/v1/insights")
         assert (statuses, refused.status) == ([200, 200], 429)
@@ -60,7 +60,7 @@ async def test_healthy_is_ok(client: TestClient) -> None:
         }
 
 
-async def test_health_names_what_fails(client: TestClient, fakes: FakeParts) -> None:
+async def test_health_names_what_fails(client: TestClient, fakes: FakeDependencies) -> None:
     """A failing check, a group without workers and an old record each degrade, by name."""
     fakes.publisher.failure = BrokerUnavailable("the broker does not answer")
     assert await _failing(client) == {"broker"}
@@ -78,7 +78,7 @@ async def _failing(client: TestClient) -> set[str]:
     return {name for name, state in answer["checks"].items() if state != "ok"}
 
 
-async def test_readiness_asks_dependencies_and_liveness_does_not(client: TestClient, fakes: FakeParts) -> None:
+async def test_readiness_asks_dependencies_and_liveness_does_not(client: TestClient, fakes: FakeDependencies) -> None:
     """A dead broker makes the gateway unready, not dead; a lag that nobody can tell does neither."""
     fakes.lag.lag = OSError()
     assert (await client.get("/readyz")).status == 200

@@ -1,2 +1,2 @@
--- How one conversation ended.
+-- Returns the row of one conversation.
 SELECT * FROM insights WHERE tenant = $1 AND conversation_id = $2

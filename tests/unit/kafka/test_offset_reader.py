@@ -1,4 +1,4 @@
-"""What a coordinator answers that has just taken the group over, or a broker that is falling silent, is no answer."""
+"""An incomplete answer of the broker is never taken for an offset."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,8 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
 
-from streams.kafka import log_reader
-from streams.kafka.log_reader import LogReader
+from streams.kafka import offset_reader
+from streams.kafka.offset_reader import OffsetReader
 from tests.support.topics import TOPICS
 
 FIRST, SECOND = TopicPartition(TOPICS.conversations, 0), TopicPartition(TOPICS.conversations, 1)
@@ -19,8 +19,8 @@ LOADING, NOT_COORDINATOR = 14, 16
 ANSWER = OffsetFetchResponse_v3(0, [(FIRST.topic, [(0, 5, "", 0), (1, -1, "", 0)])], 0)
 
 
-def admin_that_gets(*answers: OffsetFetchResponse_v3) -> AIOKafkaAdminClient:
-    """A client whose requests are answered so, one after the other."""
+def admin_that_receives(*answers: OffsetFetchResponse_v3) -> AIOKafkaAdminClient:
+    """A client whose requests get these answers, one after the other."""
     left = list(answers)
 
     async def send_request(*_: object) -> OffsetFetchResponse_v3:
@@ -35,25 +35,25 @@ def admin_that_gets(*answers: OffsetFetchResponse_v3) -> AIOKafkaAdminClient:
     return admin
 
 
-def refusal(error_code: int) -> OffsetFetchResponse_v3:
+def error_answer(error_code: int) -> OffsetFetchResponse_v3:
     return OffsetFetchResponse_v3(0, [], error_code)
 
 
 async def test_aiokafka_drops_the_error_of_an_answer_without_partitions() -> None:
-    """The defect that LogReader.committed works around: once this fails, the work-around can go."""
-    admin = admin_that_gets(refusal(LOADING))
+    """The defect that OffsetReader.committed_offsets works around; once this fails, remove the work-around."""
+    admin = admin_that_receives(error_answer(LOADING))
     assert await admin.list_consumer_group_offsets(TOPICS.consumer_group, partitions=[FIRST]) == {}
 
 
-async def test_a_coordinator_that_does_not_know_yet_is_asked_again() -> None:
-    """Or a partition that has a committed offset would be read from its begin."""
-    reader = LogReader({}, TOPICS)
-    reader._admin = admin_that_gets(refusal(LOADING), refusal(NOT_COORDINATOR), ANSWER)
-    assert await reader.committed([FIRST, SECOND]) == {FIRST: 5, SECOND: None}
+async def test_a_coordinator_that_is_loading_is_asked_again() -> None:
+    """Otherwise a partition with a committed offset would be read from its beginning."""
+    reader = OffsetReader({}, TOPICS)
+    reader._connected_admin = admin_that_receives(error_answer(LOADING), error_answer(NOT_COORDINATOR), ANSWER)
+    assert await reader.committed_offsets([FIRST, SECOND]) == {FIRST: 5, SECOND: None}
 
 
-class LogThatTellsNoEnd:
-    """Its broker answers ListOffsets as Tansu does, with less than the end, and then no fetch."""
+class ConsumerWithoutFetches:
+    """Its broker answers ListOffsets with less than the end, as Tansu does, and then no fetch."""
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 0)
@@ -75,11 +75,11 @@ class LogThatTellsNoEnd:
         return None
 
 
-async def test_an_end_that_nobody_confirms_is_not_taken_for_a_shorter_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The partition would be worked on again from its begin, for the log seems to end before the committed offset."""
-    monkeypatch.setattr(log_reader, "LOOK_TIMEOUT_S", 0.01)
-    reader = LogReader({}, TOPICS)
-    reader._admin = admin_that_gets(ANSWER)
-    reader._consumer = cast(AIOKafkaConsumer, LogThatTellsNoEnd())
+async def test_an_unconfirmed_end_offset_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log would seem to end before the committed offset, and the partition would be read from its beginning."""
+    monkeypatch.setattr(offset_reader, "LOOKUP_TIMEOUT_S", 0.01)
+    reader = OffsetReader({}, TOPICS)
+    reader._connected_admin = admin_that_receives(ANSWER)
+    reader._connected_consumer = cast(AIOKafkaConsumer, ConsumerWithoutFetches())
     with pytest.raises(RequestTimedOutError):
-        await reader.start_of_reading(FIRST)
+        await reader.positions([FIRST])

@@ -1,6 +1,6 @@
-"""Stand-ins for what the gateway talks to: a publisher, a reader and a lag source in memory, and a clock by hand.
+"""Fakes of the gateway's dependencies: publisher, insight reader and lag source in memory, and a manual clock.
 
-The first three are proven against the real ones in tests/contracts.
+The tests in tests/contracts run the first three and the real ones through the same cases.
 """
 
 from collections.abc import Callable
@@ -8,24 +8,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.insight import Insight
-from streams.gateway.cursor import Cursor
-from streams.gateway.filters import InsightFilter
-from streams.gateway.insight_record import InsightRecord
-from streams.gateway.limiter import RateLimiter
-from streams.gateway.parts import Parts
-from streams.gateway.record import ConversationRecord
+from streams.gateway.insight_query import Cursor, InsightFilter
+from streams.gateway.insight_reader import InsightRecord
+from streams.gateway.rate_limit import RateLimiter
+from streams.gateway.routes import Dependencies
+from streams.kafka.lag import Lag, LagCheck
+from streams.kafka.producer import Outgoing
 from streams.telemetry.health import Health
-from streams.telemetry.lag_view import Lag, LagView
 
 
 class FakePublisher:
-    """Keeps what was published; `failure` is raised instead while it is set."""
+    """Stores published records, or raises `failure` while it is set."""
 
     def __init__(self) -> None:
-        self.records: list[ConversationRecord] = []
+        self.records: list[Outgoing] = []
         self.failure: Exception | None = None
 
-    async def publish(self, record: ConversationRecord) -> None:
+    async def publish(self, record: Outgoing) -> None:
         if self.failure is not None:
             raise self.failure
         self.records.append(record)
@@ -36,7 +35,7 @@ class FakePublisher:
 
 
 class FakeReader:
-    """Insights in a list, by tenant; `failure` is raised instead while it is set."""
+    """Reads insights from a list of (tenant, record), or raises `failure` while it is set."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, InsightRecord]] = []
@@ -65,7 +64,7 @@ class FakeReader:
 
 
 class FakeLag:
-    """Reads what was set; an exception is raised."""
+    """Returns `lag`, or raises it if it is an exception."""
 
     def __init__(self) -> None:
         self.lag: Lag | Exception = Lag({0: 3, 1: 4}, seconds=1.5, members=1)
@@ -76,8 +75,8 @@ class FakeLag:
         return self.lag
 
 
-class HandClock:
-    """Monotonic seconds that only move when told."""
+class ManualClock:
+    """Monotonic seconds that the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -86,30 +85,30 @@ class HandClock:
         return self.now_s
 
 
-class FakeParts:
-    """The parts of a gateway, each within reach of the test; health is read anew for each question."""
+class FakeDependencies:
+    """Fake dependencies of a gateway. Health results are not cached."""
 
     def __init__(self, rate_limit_per_minute: int = 10_000) -> None:
         self.publisher = FakePublisher()
         self.reader = FakeReader()
         self.lag = FakeLag()
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.limiter = RateLimiter(rate_limit_per_minute)
-        view = LagView(self.lag)
-        checks = {"broker": self.publisher.check, "database": self.reader.check, "lag": view.check}
-        self.parts = Parts(
+        lag_check = LagCheck(self.lag)
+        checks = {"broker": self.publisher.check, "database": self.reader.check, "lag": lag_check.check}
+        self.dependencies = Dependencies(
             publisher=self.publisher,
             reader=self.reader,
             limiter=self.limiter,
             health=Health(checks, fresh_s=0),
-            lag=view,
+            lag=lag_check,
             lag_soft_s=30,
             clock=self.clock,
         )
 
 
 def insight_record(id: str, **changes: Any) -> InsightRecord:
-    """An analysed conversation; `changes` replace fields of the record."""
+    """Returns the record of an analysed conversation; `changes` replace its fields."""
     noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
     insight = Insight(
         sentiment="negative",

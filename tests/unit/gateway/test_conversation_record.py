@@ -6,7 +6,7 @@ import pytest
 
 from agents.canonical_text import text_key
 from schemas.conversation import Conversation, decode_conversation
-from streams.gateway.record import conversation_record
+from streams.gateway.publisher import conversation_record
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

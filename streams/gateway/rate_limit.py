@@ -1,10 +1,9 @@
-"""Requests a minute and client address, in a sliding window and in bounded memory. Pure: the time is an argument.
+"""Limits requests per client address by a sliding window in bounded memory. Pure.
 
-Times are kept in steps of 0.25 s: each client has a count for each step in which it was granted something. That costs
-at most 241 counts however high the limit is, where a list of exact times would cost as many as the limit. The error is
-on the safe side: a granted request counts for 60 to 60.25 s, so no window of 60 s ever holds more than the limit, and
-a client may wait up to 0.25 s longer than with exact times. (A weighted pair of fixed windows is smaller still, but it
-grants up to twice the limit to uneven traffic.)
+A window counts grants in steps of 0.25 s. That takes at most 241 counters however high the limit is; exact times would
+take one entry per request. The error is on the safe side: a grant counts for 60 to 60.25 s, so no window of 60 s ever
+exceeds the limit, and a client waits at most 0.25 s too long. (A weighted pair of fixed windows is smaller, but grants
+up to twice the limit to uneven traffic.)
 """
 
 import math
@@ -16,16 +15,16 @@ WINDOW_S = 60.0
 STEP_S = 0.25
 MAX_CLIENTS = 100_000
 
-#: Granted requests in all, then step, count, step, count, ... One flat array is the smallest that Python has.
+#: The total of grants, then step, count, step, count, ... A flat array takes the least memory.
 _Window: TypeAlias = "array[int]"
 
 
 class RateLimiter:
-    """Grants each client at most `limit_per_minute` requests in any 60 s; refused ones are not counted.
+    """Grants each client at most `limit_per_minute` requests in any 60 s.
 
-    Remembers at most `max_clients`. Clients are kept in two generations, swapped every 60 s or when the younger one is
-    full: after 60 s without a request nothing is left to remember, and with more clients than that within a minute the
-    ones seen longest ago are forgotten first.
+    Refused requests do not count. Holds at most `max_clients` windows, in two generations that are swapped every 60 s
+    or when the younger one is full. A client without a request for 60 s needs no window; with more clients than fit,
+    those seen longest ago are dropped.
     """
 
     def __init__(self, limit_per_minute: int, *, max_clients: int = MAX_CLIENTS) -> None:
@@ -36,24 +35,24 @@ class RateLimiter:
         self._swapped_at_s = -math.inf
 
     def check(self, ip: str, now_s: float) -> float:
-        """Seconds until a request would be granted; 0 means that this one is granted and counted.
+        """Returns 0 if the request is granted, else the seconds until one would be.
 
-        `now_s` is any monotonic time, not before an earlier call's.
+        `now_s` is monotonic time: it must not be lower than in an earlier call.
         """
         client = client_key(ip)
         if now_s - self._swapped_at_s > WINDOW_S + STEP_S:
             self._swap(now_s)
         window = self._young.get(client)
         if window is None:
-            window = self._remember(client, now_s)
+            window = self._window_of(client, now_s)
         return _check(window, self.limit_per_minute, now_s)
 
     @property
     def clients(self) -> int:
-        """How many clients are remembered."""
+        """The number of clients with a window."""
         return len(self._young) + len(self._old)
 
-    def _remember(self, client: bytes, now_s: float) -> _Window:
+    def _window_of(self, client: bytes, now_s: float) -> _Window:
         window = self._old.pop(client, None) or array("I", (0,))
         if len(self._young) >= self._generation_size:
             self._swap(now_s)
@@ -91,9 +90,10 @@ def _expires_at_s(step: int) -> float:
 
 
 def client_key(ip: str) -> bytes:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, since a host owns all of its /64.
+    """Returns what identifies a client: the IPv4 address, or the /64 prefix of an IPv6 address.
 
-    IPv4 in IPv6's clothes (::ffff:a.b.c.d) is IPv4. Anything else (a Unix socket's "") is one client together.
+    An IPv6 host usually controls its whole /64. IPv4-mapped addresses (::ffff:a.b.c.d) count as IPv4. All invalid
+    addresses, such as the empty one of a Unix socket, count as one client.
     """
     try:
         if ":" not in ip:
