@@ -38,6 +38,14 @@ class _NoWeb(BootStrategy):
     enable_web = False
 
 
+class _Tables(TableManager):
+    """Starts at once: Faust sleeps for a second first, for tables that are defined late. Ours is defined by then."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class WorkerApp(faust.App):
     """One for a worker process."""
 
@@ -57,6 +65,7 @@ class WorkerApp(faust.App):
             topic_disable_leader=True,
             recovery_consistency_check=False,
             table_standby_replicas=0,
+            TableManager=_Tables,
             topic_allow_declare=False,  # `grok-insights topics` creates them, so workers need no right to
             stream_recovery_delay=0.1,
             broker_request_timeout=30.0,

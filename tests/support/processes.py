@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.dev.local.child import REAPER
+from streams.dev.local.child import release_group, watch_group
 from streams.dev.local.ports import free_port
 from streams.kafka.admin import create_topics
 from tests.support.topics import topics_with
@@ -56,13 +56,13 @@ class Process:
             )
         #: The address of its metrics and health, where `Service.start_worker` started it.
         self.url = ""
-        REAPER.watch(self.process.pid)
+        watch_group(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL: nothing is put in order."""
         self.process.kill()
         self.process.wait()
-        REAPER.release(self.process.pid)
+        release_group(self.process.pid)
 
     def stop(self) -> int:
         """SIGTERM, then the exit code; a process that does not end within 15 s is killed, and the code is -9."""
@@ -72,7 +72,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return -signal.SIGKILL
-        REAPER.release(self.process.pid)
+        release_group(self.process.pid)
         return code
 
 

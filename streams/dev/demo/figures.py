@@ -139,7 +139,7 @@ class Example:
     sentiment: Sentiment
     sentiment_score: float
     urgency: Urgency
-    topics: tuple[str, ...]
+    topics: Sequence[str]
     intent: str
     summary: str
 

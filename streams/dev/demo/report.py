@@ -82,9 +82,7 @@ def _print_tables(report: Report, console: Console) -> None:
 
 
 def _examples_table(examples: Iterable[Example]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(min_width=10, no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table = _grid({"min_width": 10, "no_wrap": True}, {"no_wrap": True, "overflow": "ellipsis"})
     for example in examples:
         sentiment, score = _sentiment(example)
         traits = [Text(f"{sentiment} {score}", style=_STYLES.get(sentiment, "")), Text(example.intent)]
@@ -95,20 +93,24 @@ def _examples_table(examples: Iterable[Example]) -> Table:
 
 
 def _figures_table(lines: Iterable[Line]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=18, no_wrap=True)
-    table.add_column(width=8, justify="right", no_wrap=True)
-    table.add_column(style="dim")
+    table = _grid({"width": 18, "no_wrap": True}, {"width": 8, "justify": "right", "no_wrap": True}, {"style": "dim"})
     for name, value, note in lines:
         table.add_row(Text(f"  {name}"), Text(value, style="bold"), Text(note))
     return table
 
 
 def _checks_table(figures: Figures) -> Table:
-    table = Table.grid(padding=(0, 2))
+    table = _grid({}, {})
     for check in figures.checks:
         word = "ok" if check.passed else "FAILED"
         table.add_row(Text(f"  {word}", style=_STYLES[word]), Text(check.detail))
+    return table
+
+
+def _grid(*columns: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for column in columns:
+        table.add_column(**column)
     return table
 
 
@@ -119,11 +121,8 @@ def _outcome_lines(report: Report) -> Iterator[Line]:
     yield "conversations in", str(figures.accepted), f"posted over HTTP and accepted with 202{busy}"
     yield "analysed", str(counts["analysed"]), "the first of each text"
     yield "cached", str(counts["cached"]), "served from the cache: an equal text had its answer"
-    yield (
-        "filtered",
-        str(counts["filtered"]),
-        ", ".join(f"{n} {reason}" for reason, n in figures.filter_reasons.items()),
-    )
+    reasons = ", ".join(f"{count} {reason}" for reason, count in figures.filter_reasons.items())
+    yield "filtered", str(counts["filtered"]), reasons
     yield "dead", str(counts["dead"]), "set aside as dead letters"
 
 

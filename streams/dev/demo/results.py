@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import asyncpg
+import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.errors import Fatal
@@ -28,7 +29,7 @@ _ROWS = """
     FROM insights
 """
 _EXAMPLES = """
-    SELECT conversation_id, source, sentiment, sentiment_score, urgency, topics, intent, summary
+    SELECT conversation_id AS id, source, sentiment, sentiment_score, urgency, topics, intent, summary
     FROM insights WHERE outcome = 'analysed'
 """
 _MISSING = """
@@ -51,12 +52,7 @@ class InsightsTable:
 
     async def insights(self) -> list[Example]:
         """Returns those of analysed conversations."""
-        return [
-            Example(identifier, source, sentiment, score, urgency, tuple(topics), intent, summary)
-            for identifier, source, sentiment, score, urgency, topics, intent, summary in (
-                await self._connection.fetch(_EXAMPLES)
-            )
-        ]
+        return [Example(**record) for record in await self._connection.fetch(_EXAMPLES)]
 
     async def missing(self, ids: Sequence[str]) -> list[str]:
         """Returns the ids without a row."""
@@ -119,25 +115,19 @@ async def _stalled(ids: Sequence[str], table: InsightsTable, stack: Stack) -> Fa
 
 async def count_calls(standin_url: str | None, metrics_urls: Sequence[str]) -> Calls:
     """Raises Fatal when one of them does not answer."""
+    timeout = aiohttp.ClientTimeout(total=_HTTP_TIMEOUT_S)
     try:
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_HTTP_TIMEOUT_S), raise_for_status=True
-        ) as session:
-            by_workers = await asyncio.gather(*(_by_worker(session, url) for url in metrics_urls))
-            by_standin = await _by_standin(session, standin_url) if standin_url else None
+        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+            expositions = await asyncio.gather(*(_text_of(session, url) for url in metrics_urls))
+            stats = await _text_of(session, f"{standin_url}/control/stats") if standin_url else None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Fatal("the calls could not be counted", str(error) or type(error).__name__) from error
-    return Calls(by_standin, sum(by_workers))
+    return Calls(orjson.loads(stats)["calls"] if stats else None, sum(map(calls_in, expositions)))
 
 
-async def _by_standin(session: aiohttp.ClientSession, url: str) -> int:
-    async with session.get(f"{url}/control/stats") as response:
-        return int((await response.json())["calls"])
-
-
-async def _by_worker(session: aiohttp.ClientSession, metrics_url: str) -> int:
-    async with session.get(metrics_url) as response:
-        return calls_in(await response.text())
+async def _text_of(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url) as response:
+        return await response.text()
 
 
 def calls_in(exposition: str) -> int:

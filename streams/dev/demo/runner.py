@@ -13,7 +13,7 @@ from typing import Literal
 from streams.dev.demo.feeder import Feeder, Request, read_sample
 from streams.dev.demo.figures import Example, Figures, compute_figures, pick_examples
 from streams.dev.demo.results import InsightsTable, connected, count_calls, wait_for_rows
-from streams.dev.local.child import REAPER
+from streams.dev.local.child import kill_watched_groups
 from streams.dev.local.ports import LOOPBACK, free_port
 from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.wiring import Broker, LocalStack, build_stack
@@ -87,53 +87,51 @@ def _build_stack(options: Options, folder: Path, log: ProcessLog, display: Displ
     )
 
 
+@dataclass
 class _Run:
     """One demo on a stack that has started."""
 
-    def __init__(
-        self, options: Options, requests: Sequence[Request], stack: LocalStack, display: Display, phases: "_Phases"
-    ) -> None:
-        self._options = options
-        self._requests = requests
-        self._stack = stack
-        self._display = display
-        self._phases = phases
-        self._accepted = 0
+    options: Options
+    requests: Sequence[Request]
+    stack: LocalStack
+    display: Display
+    phases: "_Phases"
+    accepted: int = 0
 
     async def report(self) -> Report:
         """Posts the conversations, waits for their rows and computes the figures."""
-        stack, addresses = self._stack, self._stack.addresses
+        stack, addresses = self.stack, self.stack.addresses
         pids = {service.name: service.pid for service in stack.services if service.pid and not service.is_one_shot}
-        ids = [request.id for request in self._requests]
+        ids = [request.id for request in self.requests]
         feeder = Feeder(addresses.gateway_url, self._on_accepted)
         async with connected(addresses.database_url) as table:
             await self._post_and_wait(feeder, ids, table)
             calls = await count_calls(addresses.standin_url, addresses.worker_metrics_urls)
             figures = compute_figures(ids, await table.rows(), calls)
             examples = pick_examples(await table.insights(), EXAMPLES)
-        return Report(self._options, figures, examples, feeder.busy_replies, pids)
+        return Report(self.options, figures, examples, feeder.busy_replies, pids)
 
     async def _post_and_wait(self, feeder: Feeder, ids: Sequence[str], table: InsightsTable) -> None:
         for step in ("posted", "ended"):
-            self._display.begin(step, len(ids))
+            self.display.begin(step, len(ids))
         began_s = time.monotonic()
         posting = asyncio.create_task(self._post(feeder), name="feeder")
         try:
-            await wait_for_rows(ids, posting, table, self._stack, self._display)
-            self._display.done("ended")
+            await wait_for_rows(ids, posting, table, self.stack, self.display)
+            self.display.done("ended")
         finally:
             posting.cancel()
             await asyncio.gather(posting, return_exceptions=True)
-        self._phases.seconds["analyse"] = time.monotonic() - began_s - self._phases.seconds["post"]
+        self.phases.seconds["analyse"] = time.monotonic() - began_s - self.phases.seconds["post"]
 
     async def _post(self, feeder: Feeder) -> None:
-        with self._phases.timed("post"):
-            await feeder.post_all(self._requests)
-        self._display.done("posted")
+        with self.phases.timed("post"):
+            await feeder.post_all(self.requests)
+        self.display.done("posted")
 
     def _on_accepted(self) -> None:
-        self._accepted += 1
-        self._display.reached("posted", self._accepted)
+        self.accepted += 1
+        self.display.reached("posted", self.accepted)
 
 
 class _Phases:
@@ -160,7 +158,7 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
             try:
                 yield Path(folder)
             finally:
-                REAPER.close()
+                kill_watched_groups()
     finally:
         # Another demo may be running in it.
         with contextlib.suppress(OSError):

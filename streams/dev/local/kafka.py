@@ -20,7 +20,7 @@ from schemas.errors import Fatal
 from streams.dev.local.child import Child
 from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, kafka_has_broker
 from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.service import Interrupted, Service, never, run_to_end
+from streams.dev.local.service import Interrupted, Service, Step, never
 from streams.resources import infra
 
 VERSION = "4.3.1"
@@ -159,8 +159,8 @@ class Kafka(Service):
 
     def _format(self, is_cancelled: Callable[[], bool]) -> None:
         arguments = ["format", "-t", self._node.cluster_id, "-c", str(self._folder / "server.properties")]
-        child = self._java(f"{self.name}-format", "-Xmx128m", "kafka.tools.StorageTool", *arguments)
-        run_to_end(child, self._log, 60, is_cancelled)
+        name, tool = f"{self.name}-format", "kafka.tools.StorageTool"
+        Step(name, lambda: self._java(name, "-Xmx128m", tool, *arguments), self._log).start(is_cancelled)
 
     def _java(self, name: str, *arguments: str) -> Child:
         argv = [java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
@@ -211,9 +211,10 @@ def _download(program: str, jars: Path, log: ProcessLog, is_cancelled: Callable[
         argv = [program, "-q", "-B", "-ntp", "-Dstyle.color=never", "-f", str(infra("kafka") / "pom.xml")]
         argv += ["dependency:copy-dependencies", f"-Dkafka.version={VERSION}", "-DincludeScope=runtime"]
         argv += [f"-DoutputDirectory={scratch}/jars"]
-        child = Child("kafka-jars", argv, os.environ, log)
+        step = Step("kafka-jars", lambda: Child("kafka-jars", argv, os.environ, log), log)
+        step.ready_within_s = DOWNLOAD_WITHIN_S
         try:
-            run_to_end(child, log, DOWNLOAD_WITHIN_S, is_cancelled)
+            step.start(is_cancelled)
         except Fatal as error:
             hint = f"check the network and Maven's settings, or use --broker tansu; {error.hint}"
             raise Fatal("Maven could not download Apache Kafka", error.why, hint) from error

@@ -1,5 +1,6 @@
 """Ports on loopback: finds free ones, and probes whether the server behind one is ready."""
 
+import contextlib
 import errno
 import http.client
 import secrets
@@ -15,8 +16,6 @@ _COUNT = 15_000
 _handed_out: set[int] = set()
 
 PROBE_TIMEOUT_S = 2.0
-# ApiVersions, version 0, correlation id 1, no client id.
-_API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 # Metadata, version 1, correlation id 1, no client id, no topics wanted.
 _METADATA = struct.pack(">ihhihi", 14, 3, 1, 1, -1, 0)
 
@@ -29,9 +28,11 @@ def free_port() -> int:
     """
     for _ in range(1000):
         port = _LOWEST + secrets.randbelow(_COUNT)
-        if port not in _handed_out and _can_bind(port):
-            _handed_out.add(port)
-            return port
+        with contextlib.suppress(OSError):
+            if port not in _handed_out:
+                _bind(port)
+                _handed_out.add(port)
+                return port
     raise Fatal("no free port on loopback", f"none between {_LOWEST} and {_LOWEST + _COUNT}", "stop other programs")
 
 
@@ -47,14 +48,6 @@ def check_port_is_free(port: int, setting: str) -> None:
             why = f"another process listens on {LOOPBACK}:{port}"
             raise Fatal(f"port {port} is in use", why, f"stop that process or {hint}") from error
         raise Fatal(f"port {port} cannot be opened", error.strerror or str(error), hint) from error
-
-
-def _can_bind(port: int) -> bool:
-    try:
-        _bind(port)
-    except OSError:
-        return False
-    return True
 
 
 def _bind(port: int) -> None:
@@ -74,11 +67,6 @@ def http_is_ready(port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def kafka_answers(port: int) -> bool:
-    """Whether a broker answers an ApiVersions request."""
-    return _exchange(port, _API_VERSIONS, 4) is not None
 
 
 def kafka_has_broker(port: int) -> bool:

@@ -14,7 +14,7 @@ from schemas.errors import Fatal
 from streams.dev.local.child import Child
 from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, postgres_is_ready
 from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.service import Service, failure, never, run_to_end
+from streams.dev.local.service import Service, Step, failure, never
 
 DATABASE = "grok_insights"
 USER = "grok_insights"
@@ -102,21 +102,15 @@ class Postgres(Service):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
         self._prefix = command_prefix(fresh, _binaries() / "postgres")
-        initdb = self._command("initdb", "initdb", "-D", str(fresh), *_INITDB)
-        run_to_end(initdb, self._log, 120, is_cancelled)
-        self._create_database(fresh, self._new_password(), is_cancelled)
-        os.sync()  # once, in 0.1 s: initdb would sync 1,000 files one by one, for seconds on a busy disk
-        fresh.rename(self._data)
-
-    def _create_database(self, data: Path, password: str, is_cancelled: Callable[[], bool]) -> None:
-        """Uses single-user mode, so that no server ever runs without a password."""
-        sql = f"ALTER ROLE {USER} PASSWORD '{password}'\nCREATE DATABASE {DATABASE}\n"
+        self._run("initdb", is_cancelled, "initdb", "-D", str(fresh), *_INITDB)
+        # In single-user mode, so that no server ever runs without a password. -F: no fsync, as with initdb.
+        sql = f"ALTER ROLE {USER} PASSWORD '{self._new_password()}'\nCREATE DATABASE {DATABASE}\n"
         name = "create-database"
-        # -F: no fsync, as with initdb.
-        child = self._command(name, "postgres", "--single", "-F", "-D", str(data), "postgres")
-        run_to_end(child, self._log, 60, is_cancelled, stdin=sql.encode())
+        self._run(name, is_cancelled, "postgres", "--single", "-F", "-D", str(fresh), "postgres", stdin=sql.encode())
         if any("ERROR:" in line for line in self._log.tail(name)):
             raise failure("the database could not be created", "Postgres refused a statement", name, self._log)
+        os.sync()  # once, in 0.1 s: initdb would sync 1,000 files one by one, for seconds on a busy disk
+        fresh.rename(self._data)
 
     def _new_password(self) -> str:
         password = secrets.token_hex(24)
@@ -139,6 +133,11 @@ class Postgres(Service):
             is_running = False
         if not is_running:
             pid_file.unlink()
+
+    def _run(
+        self, name: str, is_cancelled: Callable[[], bool], program: str, *arguments: str, stdin: bytes = b""
+    ) -> None:
+        Step(name, lambda: self._command(name, program, *arguments), self._log, stdin).start(is_cancelled)
 
     def _command(self, name: str, program: str, *arguments: str) -> Child:
         assert self._prefix is not None

@@ -48,6 +48,7 @@ class Service(ABC):
         self.stop_within_s = stop_within_s
         self._log = log
         self._child: Child | None = None
+        self._warm_child: Child | None = None
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -89,8 +90,9 @@ class Service(ABC):
             raise
 
     def launch(self) -> None:
-        """Starts the process and returns at once."""
-        self._spawn().send()
+        """Starts the process, or lets the warm one run, and returns at once."""
+        child, self._warm_child = self._warm_child or self._spawn(), None
+        child.send(self._input())
 
     def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
         """Waits for `is_ready`. Raises Fatal when the process ends or is not ready within `ready_within_s`."""
@@ -117,6 +119,10 @@ class Service(ABC):
         if self._child is not None:
             self._child.terminate(self.stop_within_s)
 
+    def _input(self) -> bytes:
+        """Returns what the process reads from standard input."""
+        return b""
+
     def _spawn(self) -> Child:
         """Starts a new process, after ending what is left of an earlier one and its group."""
         if self._child is not None:
@@ -132,7 +138,7 @@ class Service(ABC):
     def _failure(self, why: str) -> Fatal:
         if self._child is not None and not self._child.is_running:
             self._child.terminate(0)  # so that its last lines are in the log
-        return failure(f"{self.name} did not start", why, self.name, self._log)
+        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self._log)
 
 
 class Server(Service):
@@ -162,7 +168,6 @@ class Server(Service):
         self._path = path
         self._setting = setting
         self._scratch = scratch
-        self._warm_child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -183,26 +188,25 @@ class Server(Service):
         except OSError as error:
             raise Fatal(f"{self._scratch} cannot be removed", error.strerror or str(error)) from error
 
-    def launch(self) -> None:
-        child, self._warm_child = self._warm_child or self._spawn(), None
-        child.send(orjson.dumps(dict(self._environment())))
-
     def is_ready(self) -> bool:
         return http_is_ready(self.port, self._path)
 
     def _new_child(self) -> Child:
         return Child(self.name, self._argv, {**os.environ, "PYTHONUNBUFFERED": "1"}, self._log)
 
+    def _input(self) -> bytes:
+        return orjson.dumps(dict(self._environment()))
+
 
 class Step(Service):
-    """One of our commands that is done when it ends with exit code 0."""
+    """A process that is done when it ends with exit code 0."""
 
     is_one_shot = True
 
-    def __init__(self, name: str, argv: Sequence[str], environment: Environment, log: ProcessLog) -> None:
-        super().__init__(name, log, ready_within_s=120, stop_within_s=5)
-        self._argv = argv
-        self._environment = environment
+    def __init__(self, name: str, new_child: Callable[[], Child], log: ProcessLog, stdin: bytes = b"") -> None:
+        super().__init__(name, log, ready_within_s=120, stop_within_s=2)
+        self._new = new_child
+        self._stdin = stdin
 
     def is_ready(self) -> bool:
         return self.exit_code == 0
@@ -212,26 +216,10 @@ class Step(Service):
         self.stop()
 
     def _new_child(self) -> Child:
-        return Child(self.name, self._argv, self._environment(), self._log)
+        return self._new()
 
-
-def run_to_end(
-    child: Child, log: ProcessLog, within_s: float, is_cancelled: Callable[[], bool] = never, stdin: bytes = b""
-) -> None:
-    """Runs a process that ends by itself. Raises Fatal unless it ends with 0 in time, Interrupted when cancelled."""
-    child.start()
-    child.send(stdin)
-    deadline = time.monotonic() + within_s
-    try:
-        while (code := child.wait(POLL_S)) is None:
-            if is_cancelled():
-                raise Interrupted(child.name)
-            if time.monotonic() > deadline:
-                raise failure(f"{child.name} failed", f"it did not end within {within_s:g} s", child.name, log)
-    finally:
-        child.terminate(2)
-    if code != 0:
-        raise failure(f"{child.name} failed", f"it ended with {describe_exit(code)}", child.name, log)
+    def _input(self) -> bytes:
+        return self._stdin
 
 
 def failure(what: str, why: str, name: str, log: ProcessLog) -> Fatal:

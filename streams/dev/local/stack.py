@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Self, TextIO
 
 from schemas.errors import Fatal
-from streams.dev.local.child import REAPER
+from streams.dev.local.child import kill_watched_groups
 from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.service import Interrupted, Service, describe_exit
 
@@ -44,43 +44,30 @@ class DataFolder:
         """Raises Fatal when another stack uses the folder, it cannot be written or its disk is full."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self.path / "stack.lock").open("a+")
+            self._lock = (self.path / "stack.lock").open("a+")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            why = f"process {(self.path / 'stack.lock').read_text().strip() or 'unknown'} runs a local stack in it"
+            self.release()
+            hint = f"stop that process or {_FOLDER_HINT}"
+            raise Fatal(f"the data folder {self.path} is in use", why, hint) from error
         except OSError as error:
             what = f"the data folder {self.path} cannot be written"
             raise Fatal(what, error.strerror or str(error), _FOLDER_HINT) from error
-        try:
-            self._take(lock)
-            self._check_room()
-        except BaseException:
-            lock.close()
-            raise
-        self._lock = lock
+        free_bytes = shutil.disk_usage(self.path).free
+        if free_bytes < MIN_FREE_BYTES:
+            self.release()
+            why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
+            raise Fatal(f"the disk of {self.path} is full", why, f"make room or {_FOLDER_HINT}")
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")  # only for the message above
+        self._lock.flush()
 
     def release(self) -> None:
         """Safe to call again, or without `acquire`."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def _take(self, lock: TextIO) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            why = f"process {lock.read().strip() or 'unknown'} runs a local stack in it"
-            hint = f"stop that process or {_FOLDER_HINT}"
-            raise Fatal(f"the data folder {self.path} is in use", why, hint) from error
-        # Only for the message above; the next check reports a full disk.
-        with contextlib.suppress(OSError):
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-
-    def _check_room(self) -> None:
-        free = shutil.disk_usage(self.path).free
-        if free < MIN_FREE_BYTES:
-            why = f"{free // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
-            raise Fatal(f"the disk of {self.path} is full", why, f"make room or {_FOLDER_HINT}")
 
 
 class RestartPolicy:
@@ -265,6 +252,6 @@ class Stack:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self._stopping.is_set():
-            REAPER.kill_all()
+            kill_watched_groups()
             os._exit(128 + number)
         self._stopping.set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from schemas.errors import Fatal
 from streams.dev.local.child import Child
-from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, kafka_answers
+from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, kafka_has_broker
 from streams.dev.local.process_log import ProcessLog
 from streams.dev.local.service import Service
 
@@ -36,7 +36,7 @@ class Tansu(Service):
             check_port_is_free(self._wanted_port, "the broker's port")
 
     def is_ready(self) -> bool:
-        return kafka_answers(self.port)
+        return kafka_has_broker(self.port)
 
     def _new_child(self) -> Child:
         url = f"tcp://{self.bootstrap_servers}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from streams.dev.local.child import Child
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.postgres import Postgres
@@ -44,16 +45,7 @@ class Addresses:
 class LocalStack(Stack):
     """The stack of `grok-insights up`, with its addresses."""
 
-    def __init__(
-        self,
-        stages: Sequence[Sequence[Service]],
-        folder: DataFolder,
-        log: ProcessLog,
-        say: Say,
-        addresses: Addresses,
-    ) -> None:
-        super().__init__(stages, folder, log, say)
-        self.addresses = addresses
+    addresses: Addresses
 
 
 def build_stack(
@@ -81,21 +73,23 @@ def build_stack(
         own_broker.bootstrap_servers if own_broker else settings_env["KAFKA_BOOTSTRAP_SERVERS"],
         own_postgres or settings_env["DATABASE_URL"],
         log,
-        program,
+        program or SERVER_PROGRAM,
+        program or STEP_PROGRAM,
     )
     grok = commands.standin() if standin else None
     gateway = commands.gateway(port)
     group = [commands.worker(number, own_broker, data_dir, grok) for number in range(1, workers + 1)]
     backing: list[Service] = [service for service in (own_broker, own_postgres, grok) if service]
     stages: list[list[Service]] = [backing, [commands.step("migrate"), commands.step("topics")], [gateway, *group]]
-    addresses = Addresses(
+    stack = LocalStack(stages, DataFolder(data_dir), log, say)
+    stack.addresses = Addresses(
         commands.bootstrap_servers,
         gateway.url,
         tuple(f"{worker.url}/metrics" for worker in group),
         grok.url if grok else None,
         commands.database,
     )
-    return LocalStack(stages, DataFolder(data_dir), log, say, addresses)
+    return stack
 
 
 def _base_settings(own_broker: Tansu | Kafka | None, settings_env: Mapping[str, str], data_dir: Path) -> dict[str, str]:
@@ -112,35 +106,29 @@ def _base_settings(own_broker: Tansu | Kafka | None, settings_env: Mapping[str, 
     return base
 
 
+@dataclass(frozen=True)
 class _Commands:
     """Makes services of our own commands, with the settings that they share."""
 
-    def __init__(
-        self,
-        base: Mapping[str, str],
-        bootstrap_servers: str,
-        database: Postgres | str,
-        log: ProcessLog,
-        program: Sequence[str] | None,
-    ) -> None:
-        self.bootstrap_servers = bootstrap_servers
-        self.database = database
-        self._base = base
-        self._log = log
-        self._server_program = program or SERVER_PROGRAM
-        self._step_program = program or STEP_PROGRAM
+    base: Mapping[str, str]
+    bootstrap_servers: str
+    database: Postgres | str
+    log: ProcessLog
+    server_program: Sequence[str]
+    step_program: Sequence[str]
 
     def step(self, command: str) -> Step:
-        return Step(command, [*self._step_program, command], self._environment({}), self._log)
+        argv, environment = [*self.step_program, command], self._environment({})
+        return Step(command, lambda: Child(command, argv, environment(), self.log), self.log)
 
     def standin(self) -> Server:
         port = free_port()
-        argv = [*self._server_program, "standin", "--port", str(port)]
-        return Server("standin", argv, self._environment({}), self._log, port=port, path="/healthz")
+        argv = [*self.server_program, "standin", "--port", str(port)]
+        return Server("standin", argv, self._environment({}), self.log, port=port, path="/healthz")
 
     def gateway(self, port: int) -> Server:
-        argv, environment = [*self._server_program, "gateway"], self._environment({"GATEWAY_PORT": str(port)})
-        return Server("gateway", argv, environment, self._log, port=port, setting="--port or GATEWAY_PORT")
+        argv, environment = [*self.server_program, "gateway"], self._environment({"GATEWAY_PORT": str(port)})
+        return Server("gateway", argv, environment, self.log, port=port, setting="--port or GATEWAY_PORT")
 
     def worker(self, number: int, broker: Tansu | Kafka | None, data_dir: Path, grok: Server | None) -> Server:
         port = free_port()
@@ -149,9 +137,9 @@ class _Commands:
         own = {"WORKER_METRICS_PORT": str(port), "DATA_DIR": str(folder), **(_standin_settings(grok) if grok else {})}
         return Server(
             f"worker-{number}",
-            [*self._server_program, "worker"],
+            [*self.server_program, "worker"],
             self._environment(own),
-            self._log,
+            self.log,
             port=port,
             scratch=folder if broker and broker.loses_data else None,
         )
@@ -159,7 +147,7 @@ class _Commands:
     def _environment(self, own: Mapping[str, str]) -> Environment:
         def environment() -> Mapping[str, str]:
             url = self.database if isinstance(self.database, str) else self.database.url
-            return {**self._base, "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "DATABASE_URL": url, **own}
+            return {**self.base, "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "DATABASE_URL": url, **own}
 
         return environment
 

@@ -4,8 +4,6 @@ import hashlib
 import os
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -39,21 +37,6 @@ class Call(msgspec.Struct):
         """Returns the end of a call whose client stayed until the reply with `status`."""
         return End.ANSWERED if status == 200 and self.fault not in LOSE_THE_REPLY else End.FAILED
 
-    def entry(self, end: End, ended_s: float) -> "Entry":
-        """Returns the call's line in the journal."""
-        return Entry(self.text.hex(), self.caller, self.began_s, ended_s, end, self.fault)
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A line of the journal: a finished call."""
-
-    text: str
-    caller: str
-    began_s: float
-    ended_s: float
-    end: End
-    fault: FaultKind | None
-
 
 class Journal:
     """A file with one line of JSON for each finished call. Raises Fatal when it cannot be written."""
@@ -67,8 +50,9 @@ class Journal:
         # Not closed with the server: calls may end after its shutdown.
         weakref.finalize(self, os.close, self._file)
 
-    def append(self, entry: Entry) -> None:
+    def append(self, call: Call, end: End, ended_s: float) -> None:
         """Hands the line to the operating system, so that it survives a kill of this process."""
+        entry = msgspec.structs.asdict(call) | {"text": call.text.hex(), "end": end, "ended_s": ended_s}
         os.write(self._file, msgspec.json.encode(entry) + b"\n")
 
 
@@ -81,7 +65,7 @@ class Stats:
 
     def __init__(self) -> None:
         self._in_flight: Counter[str] = Counter()
-        self._hanging = 0
+        self.hanging = 0  # calls in flight that hang
         self.reset()
 
     def reset(self) -> None:
@@ -110,15 +94,6 @@ class Stats:
             del self._in_flight[caller]
         self._cut_off += cut_off
 
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        """Counts one more hanging call for as long as the block runs."""
-        self._hanging += 1
-        try:
-            yield
-        finally:
-            self._hanging -= 1
-
     def billed(self, digest: bytes, cost_usd_ticks: int) -> None:
         """Counts an answer that was made, whether or not it arrives."""
         self._billed[digest] += 1
@@ -146,7 +121,7 @@ class Stats:
             "billed_usd_ticks": self._cost_usd_ticks,
             "in_flight": self._in_flight.total(),
             "in_flight_by_caller": dict(self._in_flight),
-            "hanging": self._hanging,
+            "hanging": self.hanging,
             "max_in_flight": self._max_in_flight,
             "cut_off": self._cut_off,
             "by_status": {str(status): count for status, count in sorted(self._by_status.items())},

@@ -5,7 +5,7 @@ import random
 import resource
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class _Standin:
         finally:
             self._stats.ended(caller, cut_off=end is End.CUT_OFF)
             if self._journal is not None:
-                self._journal.append(call.entry(end, time.time()))
+                self._journal.append(call, end, time.time())
 
     async def _reply(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
         """Sends the reply within the handler: later, a client that disconnected before it could not be noticed."""
@@ -130,10 +130,15 @@ class _Standin:
 
     async def _hang(self, text: str, hang_s: float) -> None:
         """Waits for `hang_s`, or until the plan is replaced by one under which this text does not hang."""
-        with self._stats.hanging(), suppress(TimeoutError):
+        self._stats.hanging += 1
+        try:
             async with asyncio.timeout(hang_s):
                 while self._faults.plan.hangs(text):
                     await self._replaced.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._stats.hanging -= 1
 
     async def put_faults(self, request: web.Request) -> web.Response:
         try:

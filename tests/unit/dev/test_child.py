@@ -47,6 +47,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def exit_code_of(child: Child) -> int | None:
+    """Waits for the end of the child, and of its log."""
+    wait_until(lambda: not child.is_running)
+    child.terminate(0)
+    return child.exit_code
+
+
 def last_pid(child: Child, log: ProcessLog) -> int:
     """Returns the number that the child printed as its last line."""
     wait_until(lambda: bool(log.tail(child.name)))
@@ -56,8 +63,7 @@ def last_pid(child: Child, log: ProcessLog) -> int:
 def test_both_outputs_are_logged_and_the_exit_code_known(log: ProcessLog) -> None:
     """Standard output and error go to the one log; the exit code is the program's own."""
     child = run_shell("echo out; echo err >&2; exit 3", log)
-    assert child.wait(10) == 3
-    child.terminate(0)
+    assert exit_code_of(child) == 3
     assert log.tail("sh") == ["out", "err"]
     assert child.exit_code == 3
 
@@ -68,8 +74,7 @@ def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> N
     child.start()
     wait_until(lambda: log.tail("sh") == ["up"])
     child.send(b"one\ntwo\n")
-    assert child.wait(10) == 0
-    child.terminate(0)
+    assert exit_code_of(child) == 0
     assert log.tail("sh") == ["up", "one", "two"]
 
 
@@ -84,8 +89,7 @@ def test_a_program_that_waits_for_input_can_be_stopped(log: ProcessLog) -> None:
 def test_invalid_utf8_is_logged(log: ProcessLog) -> None:
     """Invalid UTF-8 and a missing newline at the end neither stop the log nor get lost."""
     child = run_shell(r"printf 'caf\351'", log)
-    assert child.wait(10) == 0
-    child.terminate(0)
+    assert exit_code_of(child) == 0
     assert log.tail("sh") == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
@@ -94,8 +98,7 @@ def test_a_missing_program_says_so(log: ProcessLog) -> None:
     child = Child("ghost", ["/no/such/program"], ENV, log)
     child.start()
     child.send()
-    assert child.wait(10) in {126, 127}
-    child.terminate(0)
+    assert exit_code_of(child) in {126, 127}
     assert "/no/such/program" in log.tail("ghost")[0]
 
 
@@ -130,8 +133,7 @@ def test_a_program_that_will_not_stop_is_killed_with_its_group(log: ProcessLog) 
 def test_the_leftovers_of_a_program_that_ended_are_killed(log: ProcessLog) -> None:
     """Grandchildren do not outlive the end of their parent."""
     child = run_shell("sleep 1000 >/dev/null 2>&1 & echo $!", log)
-    assert child.wait(10) == 0
-    child.terminate(0)
+    assert exit_code_of(child) == 0
     grandchild = int(log.tail("sh")[0])
     wait_until(lambda: not is_alive(grandchild))
 

@@ -115,7 +115,7 @@ def test_stages_start_in_order_and_stop_in_reverse(
     make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
 ) -> None:
     """Nothing starts before what it needs is ready, nothing stops before what needs it has stopped."""
-    step = Step("migrate", ["/bin/sh", "-c", "exit 0"], lambda: ENV, log)
+    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log), log)
     with make_stack([Script("broker", log), Script("postgres", log)], [step], [Script("worker", log)]) as stack:
         assert [service.is_running for service in stack.services] == [True, True, False, True]
     assert not any(service.is_running for service in stack.services)
@@ -151,8 +151,8 @@ def test_a_service_that_stays_silent_stops_the_start(make_stack: Callable[..., S
 def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
     """Later stages are not started."""
     worker = Script("worker", log)
-    step = Step("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], lambda: ENV, log)
-    with pytest.raises(Fatal, match="migrate did not start") as failed:
+    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log), log)
+    with pytest.raises(Fatal, match="migrate failed") as failed:
         make_stack([step], [worker]).start()
     assert "bad SQL" in failed.value.why
     assert worker.launches == 0

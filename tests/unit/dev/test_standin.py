@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from contextlib import suppress
 from pathlib import Path
 
 import jsonschema
@@ -218,22 +217,13 @@ def test_calls_in_flight_are_counted_by_caller() -> None:
     assert stats.snapshot()["in_flight_by_caller"] == {"me": 2}
 
 
-def test_calls_hang_until_they_do_not() -> None:
-    """The count falls, however the hanging ends."""
-    stats = Stats()
-    with suppress(TimeoutError), stats.hanging():
-        assert stats.snapshot()["hanging"] == 1
-        raise TimeoutError
-    assert stats.snapshot()["hanging"] == 0
-
-
 CALL = Call(hashlib.sha256(b"text").digest(), "0a1b2c3d", 100.5, FaultKind.HANG)
 
 
 def test_a_line_is_written_as_soon_as_the_call_ends(tmp_path: Path) -> None:
     """Lines of an earlier run are kept."""
     for ended_s in (101.0, 102.0):
-        Journal(tmp_path / "journal").append(CALL.entry(End.ANSWERED, ended_s))
+        Journal(tmp_path / "journal").append(CALL, End.ANSWERED, ended_s)
     first, second = (orjson.loads(line) for line in (tmp_path / "journal").read_text().splitlines())
     assert first == second | {"ended_s": 101.0}
     assert second == {
