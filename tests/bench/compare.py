@@ -1,6 +1,7 @@
 """This worker beside a hand-written consumer, a Faust agent and FastStream, in rounds: A B C D, A B C D, ..."""
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -26,7 +27,8 @@ def compare(
             for name in names:
                 done = asyncio.run(drain(env, CANDIDATES[name], workload, latency, LATENCIES[latency]))
                 drains.append(done)
-                display.say(f"round {number + 1}, {_latency(latency)}, {_summary(done)}")
+                load = f"load average {os.getloadavg()[0]:.1f}"
+                display.say(f"round {number + 1}, {_latency(latency)}, {_summary(done)}, {load}")
                 display.reached("runs", len(drains))
     display.done("runs")
     return _report(drains)
@@ -40,7 +42,8 @@ def _report(drains: list[Drain]) -> Report:
         for done in drains:
             if done.latency_s == latency:
                 by_name[done.candidate].append(done)
-        tables.append(ReportTable(title, [_row(of_name, by_name[HANDWRITTEN]) for of_name in by_name.values()]))
+        handwritten = by_name.get(HANDWRITTEN, [])
+        tables.append(ReportTable(title, [_row(of_name, handwritten) for of_name in by_name.values()]))
         charts[title] = [_bar(CANDIDATES[name], of_name) for name, of_name in by_name.items()]
     return Report("compare", tables, all(done.is_as_promised for done in drains), charts, drains)
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,7 +178,7 @@ def environment(folder: Path) -> Iterator[Environment]:
         postgres.start()
         try:
             migrate_database(postgres.url)
-            asyncio.run(_remember_committed_rows(postgres.url))
+            asyncio.run(_remember_commit_times(postgres.url))
             postgres.stop()
             postgres.start()
             kafka.start()
@@ -189,7 +189,7 @@ def environment(folder: Path) -> Iterator[Environment]:
             postgres.stop()
 
 
-async def _remember_committed_rows(url: str) -> None:
+async def _remember_commit_times(url: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
     await connection.close()
@@ -202,5 +202,8 @@ def _holds_records(folder: str) -> bool:
 
 def _cpu_s(pid: int) -> float:
     """User and system time of a process and all its descendants."""
-    process = psutil.Process(pid)
-    return sum(sum(member.cpu_times()[:2]) for member in [process, *process.children(recursive=True)])
+    process, used_s = psutil.Process(pid), 0.0
+    for member in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            used_s += sum(member.cpu_times()[:2])
+    return used_s
