@@ -105,9 +105,10 @@ class Analysis:
         self._unkept: dict[bytes, Answer] = {}
         self.keep_stage = Stage("answers", self._keep, fail, max_batch=MAX_KEEP_BATCH, linger_s=linger_s)
 
-    def look_up(self, jobs: list[Job]) -> list[Job]:
-        """Step 4, cache: sets the outcome of jobs whose text was analysed before; returns the others."""
-        misses = []
+    def look_up(self, jobs: list[Job]) -> tuple[list[Job], list[Job]]:
+        """Step 4, cache: returns the jobs whose text was analysed before, with their outcome, and the others."""
+        hits: list[Job] = []
+        misses: list[Job] = []
         oldest = self._now() - self._cache_ttl
         for job in jobs:
             key = self._key(job)
@@ -117,7 +118,8 @@ class Analysis:
             else:
                 self._unkept.pop(key, None)  # kept by now, if not by us
                 job.outcome = Cached(answer)
-        return misses
+                hits.append(job)
+        return hits, misses
 
     def share(self, jobs: list[Job]) -> list[Flight]:
         """Step 5, single flight: jobs join the call for their text; returns the calls that are still to be made."""

@@ -194,11 +194,10 @@ class Analyst:
         decoded = self._decode(jobs)
         kept = self._prefilter(decoded)
         owned = self._repartition(kept)
-        missed = self._analysis.look_up(owned)
+        cached, missed = self._analysis.look_up(owned)
         calls = self._analysis.share(missed)
         self._analysis.ask(calls)
-        waiting = set(missed)
-        self._deliver([job for job in owned if job not in waiting])
+        self._deliver(cached)
 
     async def drain(self, within_s: float, keep_s: float) -> None:
         """Lets what is under way end within a bounded time; answers that came are still kept, within `keep_s`."""
