@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast, get_args
 
 import pytest
 from aiokafka import TopicPartition
-from streams.dev.standin.completions import Answerer
 
 import agents.analyst
 import agents.grok.client
@@ -28,6 +27,7 @@ from schemas.dead_letter import DeadLetterReason
 from schemas.errors import InsightsError, Retryable
 from schemas.outcome import Analysed, Dead
 from streams.dev.local.ports import free_port
+from streams.dev.standin.completions import Answerer
 from streams.dev.standin.faults import FaultKind
 from streams.engine.answers_table import TableAnswers
 from streams.engine.membership import GroupLease
