@@ -9,8 +9,6 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from msgspec.structs import replace
-from streams.sinks.rows import RowSink
-from streams.sinks.producer import ConfirmedProducer
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
@@ -21,8 +19,11 @@ from schemas.kafka import DEFAULT_TENANT, Origin
 from schemas.result import ConversationResult
 from streams.dev.local.ports import LOOPBACK, free_port
 from streams.kafka.admin import make_topics, topic_configs
+from streams.kafka.producer import ConfirmedProducer
 from streams.postgres.migrations import migrate_database
+from streams.sinks.rows import RowSink
 from tests.support.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
+from tests.support.factories import result_jobs
 from tests.support.topics import TOPICS
 
 pytestmark = pytest.mark.docker
@@ -91,13 +92,14 @@ async def test_migrating_again_changes_nothing(database_url: str) -> None:
 async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str) -> None:
     """A replay changes nothing, and an older version of a conversation never covers a newer one."""
     newest = _result("c-1", NOON)
+    older = replace(newest, occurred_at=NOON - timedelta(seconds=1), outcome="filtered", insight=None)
     sink = RowSink(database_url)
     await sink.start()
     try:
-        await sink.write(newest)
+        await sink.write(result_jobs(newest))
         written = await _fetch(database_url, "SELECT * FROM insights")
-        await sink.write(newest)
-        await sink.write(replace(newest, occurred_at=NOON - timedelta(seconds=1), outcome="filtered", insight=None))
+        await sink.write(result_jobs(newest))
+        await sink.write(result_jobs(older))
     finally:
         await sink.stop()
 
