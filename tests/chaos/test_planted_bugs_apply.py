@@ -1,14 +1,13 @@
 """Every planted bug changes what it claims to: the same small scene ends one way without it, another way with it."""
 
 import asyncio
-import json
 import random
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from aiokafka import TopicPartition
@@ -18,14 +17,13 @@ import agents.grok.client
 import streams.kafka.offset_reader
 import streams.sinks.rows
 from agents.analyse import Analysis, Flight
-from agents.analyst import Analyst, AnalystOptions, Sinks, Written
-from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC, Job, decode
+from agents.analyst import Analyst, AnalystOptions, Sinks
+from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC, Job
 from agents.grok.client import GrokAnalyser
 from agents.limits.breaker import CircuitBreaker
 from agents.partitioner import owner_partition
-from schemas.dead_letter import DeadLetterReason
 from schemas.errors import InsightsError, Retryable
-from schemas.outcome import Analysed, Dead
+from schemas.outcome import Analysed
 from streams.dev.local.ports import free_port
 from streams.dev.standin.completions import Answerer
 from streams.dev.standin.faults import FaultKind
@@ -43,23 +41,12 @@ from streams.worker.offsets import Tracker
 from tests.chaos import planting
 from tests.chaos.buggy_worker import main
 from tests.chaos.planted_bugs import BUGS, Finding
-from tests.fakes.analysis import NOON, FakeAnalyser, a_result, an_answer, at_once
+from tests.fakes.analysis import FakeAnalyser, MemoryAnswers, at_once
+from tests.fakes.sinks import FakeRows, FakeSender
+from tests.support.factories import NOON, a_dead_job, a_job, a_record, a_result, a_tracker, an_answer
 from tests.support.topics import TOPICS
 
 TP = TopicPartition(TOPICS.conversations, 0)
-VALUE = json.dumps({"id": "c-1", "text": "where is my parcel"}).encode()
-
-
-class Source(NamedTuple):
-    """A record as a consumer delivers it."""
-
-    value: bytes = VALUE
-    offset: int = 0
-    headers: Sequence[tuple[str, bytes]] = ()
-    topic: str = TP.topic
-    partition: int = TP.partition
-    timestamp: int = 0
-    key: bytes | None = b"key"
 
 
 class Wire:
@@ -79,60 +66,28 @@ class Wire:
 SILENT: Any = Wire(is_silent=True)
 
 
-class Rows:
-    """Has the row of every conversation, and takes more unless it is frozen."""
-
-    def __init__(self, *, is_frozen: bool = False) -> None:
-        self._is_frozen = is_frozen
-        self._pool = SimpleNamespace(fetch=lambda _, ids: asyncio.sleep(0, [{"conversation_id": id_} for id_ in ids]))
-
-    async def write(self, jobs: Sequence[Job]) -> Written:
-        if self._is_frozen:
-            await asyncio.Event().wait()
-        return Written(list(jobs), [], [])
-
-
-class Answers:
-    """The table: remembers what it was asked to keep, and never says that it has it."""
-
-    def __init__(self) -> None:
-        self.flights: list[Flight] = []
-
-    def get(self, partition: int, key: bytes) -> None:
-        return None
-
-    async def put(self, flights: list[Flight]) -> list[Flight]:
-        self.flights += flights
-        await asyncio.Event().wait()
-        return []
-
-
 def tracker_of(*offsets: int) -> Tracker:
-    tracker = Tracker(TP, 0)
+    tracker = a_tracker()
     tracker.admit(offsets)
     return tracker
 
 
-def a_job(tracker: Tracker | None = None, **source: Any) -> Job:
-    job = Job(tracker or tracker_of(0), Source(**source), was_rehomed=False)
-    if job.source.value == VALUE:
-        decode(job)
-        job.outcome, job.result = Analysed(an_answer()), a_result()
+def analysed() -> Job:
+    job = a_job(a_record(offset=0), result=a_result())
+    job.outcome = Analysed(an_answer())
     return job
 
 
-def an_analysis(analyser: FakeAnalyser, answers: Answers | None = None) -> Analysis:
+def an_analysis(analyser: FakeAnalyser, answers: MemoryAnswers | None = None) -> Analysis:
     options: dict[str, Any] = {"cache_ttl": timedelta(days=1), "max_calls": 5, "linger_s": 0.0, "now": lambda: NOON}
-    return Analysis(analyser, answers or Answers(), lambda _: None, print, **options)
+    return Analysis(analyser, answers or MemoryAnswers(), lambda _: None, print, **options)
 
 
-def an_analyst(rows: Rows) -> Analyst:
-    nothing = SimpleNamespace(ended=lambda _: None, lived=lambda _: None)
+def an_analyst(rows: FakeRows) -> Analyst:
+    counters: Any = SimpleNamespace(ended=lambda _: None, lived=lambda _: None)
     options = AnalystOptions(max_calls=1, max_open_records=10, cache_ttl=timedelta(days=1))
-    sinks = Sinks(rows, *[cast(Any, None)] * 3)
-    return Analyst(
-        FakeAnalyser(), Answers(), sinks, cast(Any, nothing), cast(Any, nothing), print, lambda: NOON, options
-    )
+    sinks = Sinks(rows, FakeSender(), FakeSender(), FakeSender())
+    return Analyst(FakeAnalyser(), MemoryAnswers(), sinks, counters, counters, print, lambda: NOON, options)
 
 
 async def turns() -> None:
@@ -207,48 +162,50 @@ def next_after_a_fetch_of_the_assignment_before() -> int:
     ended = reader.begin(1)
     reader.end()
     current = reader.begin(2)
-    reader.intake.process(Fetch(ended, {TP: [Source(offset=5)]}))
+    reader.intake.process(Fetch(ended, {TP: [a_record(offset=5)]}))
     return current.trackers[TP].next
 
 
 def next_after_the_first_fetch() -> int:
     reader = Reader()
     assignment = reader.begin(1)
-    reader.intake.process(Fetch(assignment, {TP: [Source()]}))
+    reader.intake.process(Fetch(assignment, {TP: [a_record(offset=0)]}))
     return assignment.trackers[TP].next
 
 
 async def due_when_the_call_is_cancelled() -> int | None:
-    analyser, tracker = FakeAnalyser(), tracker_of(0)
+    analyser, job = FakeAnalyser(), analysed()
     analyser.gate.clear()
     analysis = an_analysis(analyser)
-    analysis.ask(analysis.share([a_job(tracker)]))
+    analysis.ask(analysis.share([job]))
     await turns()
     await analysis.drain(0)
-    return tracker.due()
+    return cast(Tracker, job.tracker).due()
 
 
-async def due_when_the_database_is_frozen() -> int | None:
-    tracker = tracker_of(0)
-    an_analyst(Rows(is_frozen=True))._deliver([a_job(tracker)])
+async def due_before_any_sink_has_it() -> int | None:
+    job = analysed()
+    tracker = cast(Tracker, job.tracker)
+    an_analyst(FakeRows())._deliver([job])
     return tracker.due()
 
 
 def origin_of_a_copy() -> str:
     headers = [(REHOMED_TOPIC, b"conversations"), (REHOMED_PARTITION, b"1"), (REHOMED_OFFSET, b"2")]
-    return Job(tracker_of(0), Source(headers=headers, topic=TOPICS.rehomed), was_rehomed=True).origin.topic
+    return a_job(a_record(topic=TOPICS.rehomed, headers=headers)).origin.topic
 
 
 async def event_of_a_record_with_a_row() -> bool:
-    analyst = an_analyst(Rows())
-    await analyst._store([a_job()])
+    rows: Any = FakeRows()
+    rows._pool = SimpleNamespace(fetch=lambda _, ids: asyncio.sleep(0, [{"conversation_id": id_} for id_ in ids]))
+    analyst = an_analyst(rows)
+    await analyst._store([analysed()])
     return analyst._events.is_busy
 
 
 async def dead_letters_of_a_record_without_an_id() -> int:
-    wire, job = Wire(), a_job(value=b"{")
-    job.outcome = Dead(DeadLetterReason.UNDECODABLE, "")
-    await DeadLetterSink(cast(Any, wire), TOPICS.dead_letters, lambda: NOON).send([job])
+    wire = Wire()
+    await DeadLetterSink(cast(Any, wire), TOPICS.dead_letters, lambda: NOON).send([a_dead_job(a_record(b"{"))])
     return len(wire.sent)
 
 
@@ -286,29 +243,30 @@ async def bad_answer_is_read() -> str:
 
 
 async def is_delivered_before_it_is_kept() -> bool:
-    flight = Flight(b"key", a_job())
+    flight, answers = Flight(b"key", analysed()), MemoryAnswers()
     flight.answer = an_answer()
-    return await returns_unconfirmed(an_analysis(FakeAnalyser())._keep([flight]))
+    answers.gate.clear()
+    return await returns_unconfirmed(an_analysis(FakeAnalyser(), answers)._keep([flight]))
 
 
 async def kept_while_the_call_is_in_flight() -> int:
-    analyser, answers = FakeAnalyser(), Answers()
+    analyser, answers = FakeAnalyser(), MemoryAnswers()
     analyser.gate.clear()
     analysis = an_analysis(analyser, answers)
-    analysis.ask(analysis.share([a_job()]))
+    analysis.ask(analysis.share([analysed()]))
     await turns()
-    return len(answers.flights)
+    return len(answers.puts)
 
 
 def keys_of_alike_texts() -> int:
-    jobs = [a_job(), a_job()]
+    jobs = [analysed(), analysed()]
     jobs[0].text_key, jobs[1].text_key = "abcd" * 16, "abce" * 16
     return len({an_analysis(FakeAnalyser())._key(job) for job in jobs})
 
 
 async def jobs_that_wait_on_when_a_call_fails() -> int:
     analysis = an_analysis(FakeAnalyser([Retryable("down")]))
-    [flight] = analysis.share([a_job(), a_job()])
+    [flight] = analysis.share([analysed(), analysed()])
     with suppress(Retryable):
         await analysis._call(flight)
     return len(flight.jobs)
@@ -316,7 +274,7 @@ async def jobs_that_wait_on_when_a_call_fails() -> int:
 
 async def changelog_records_of_an_answer() -> int:
     wire, table = Wire(), SimpleNamespace(store=SimpleNamespace(write=lambda *_: None))
-    await TableAnswers(cast(Any, table), cast(Any, wire), TOPICS.answers_changelog).put([Flight(b"key", a_job())])
+    await TableAnswers(cast(Any, table), cast(Any, wire), TOPICS.answers_changelog).put([Flight(b"key", analysed())])
     return len(wire.sent)
 
 
@@ -335,15 +293,19 @@ SCENES: Mapping[str, tuple[Callable[[], object], object, object]] = {
     "ended_reader_feeds_the_next": (next_after_a_fetch_of_the_assignment_before, 0, 6),
     "first_fetch_skipped": (next_after_the_first_fetch, 1, 0),
     "cancelled_is_finished": (due_when_the_call_is_cancelled, None, 1),
-    "commit_before_sink": (due_when_the_database_is_frozen, None, 1),
-    "event_not_awaited": (lambda: returns_unconfirmed(EventSink(SILENT, TOPICS.insights).send([a_job()])), False, True),
-    "row_not_awaited": (lambda: returns_unconfirmed(RowSink("postgresql://").write([a_job()])), False, True),
+    "commit_before_sink": (due_before_any_sink_has_it, None, 1),
+    "event_not_awaited": (
+        lambda: returns_unconfirmed(EventSink(SILENT, TOPICS.insights).send([analysed()])),
+        False,
+        True,
+    ),
+    "row_not_awaited": (lambda: returns_unconfirmed(RowSink("postgresql://").write([analysed()])), False, True),
     "plain_insert": (lambda: "ON CONFLICT" in streams.sinks.rows._UPSERT, True, False),
     "table_without_key": (lambda: "ON CONFLICT" in streams.sinks.rows._UPSERT, True, False),
     "origin_of_the_copy": (origin_of_a_copy, "conversations", "conversations.rehomed"),
     "row_means_done": (event_of_a_record_with_a_row, True, False),
     "rehomed_not_awaited": (
-        lambda: returns_unconfirmed(RehomedSink(SILENT, TOPICS.rehomed).send([a_job()])),
+        lambda: returns_unconfirmed(RehomedSink(SILENT, TOPICS.rehomed).send([analysed()])),
         False,
         True,
     ),
@@ -353,7 +315,7 @@ SCENES: Mapping[str, tuple[Callable[[], object], object, object]] = {
     "answer_kept_in_background": (is_delivered_before_it_is_kept, False, True),
     "cache_entry_reserved": (kept_while_the_call_is_in_flight, 0, 1),
     "cache_key_cut": (keys_of_alike_texts, 2, 1),
-    "no_single_flight": (lambda: len(an_analysis(FakeAnalyser()).share([a_job(), a_job()])), 1, 2),
+    "no_single_flight": (lambda: len(an_analysis(FakeAnalyser()).share([analysed(), analysed()])), 1, 2),
     "flight_drops_error": (jobs_that_wait_on_when_a_call_fails, 2, 1),
     "lease_not_asked": (lambda: returns_unconfirmed(Fence(GroupLease(10)).wait_open()), False, True),
     "changelog_not_written": (changelog_records_of_an_answer, 1, 0),

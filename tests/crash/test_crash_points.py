@@ -66,12 +66,12 @@ async def crash_everywhere(stage: Stage) -> list[Verdict]:
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """A line for each point."""
-    lines = ["point       runs crashed right  calls again events again"]
+    lines = ["point         runs crashed right  calls again events again"]
     for point, step in POINTS.items():
         mine = [verdict for verdict in verdicts if verdict.point == point]
         crashed, right = sum(verdict.crashed for verdict in mine), sum(not verdict.wrong for verdict in mine)
         calls, events = sum(verdict.extra_calls for verdict in mine), sum(verdict.repeated_events for verdict in mine)
-        lines.append(f"{point:<10} {len(mine):>5} {crashed:>7} {right:>5} {calls:>12} {events:>12}  {step.what}")
+        lines.append(f"{point:<12} {len(mine):>5} {crashed:>7} {right:>5} {calls:>12} {events:>12}  {step.what}")
     differing = sorted({name for verdict in verdicts for name in verdict.differing})
     return "\n".join([*lines, f"copies of an event differ in: {', '.join(differing)}"])
 
