@@ -116,12 +116,12 @@ async def test_a_silent_broker_leaves_the_confirmation_open(started: Producer, t
 
 async def test_a_producer_whose_sender_has_died_is_replaced(producer: ConfirmedProducer) -> None:
     """aiokafka refuses every further send then, with the error that the sender died of."""
-    broken = await producer._kept.available()
+    broken = await producer._connection.connected()
     broken._message_accumulator.fail_all(InvalidProducerEpoch())
     with pytest.raises(Retryable):
         await send_confirmed(producer)
     async with asyncio.timeout(10):
-        while producer._kept.current is broken:
+        while producer._connection.current is broken:
             await asyncio.sleep(0)
         assert (await send_confirmed(producer)).topic == TOPICS.conversations
 
