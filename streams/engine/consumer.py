@@ -18,6 +18,8 @@ from streams.kafka.clients import stop_consumer
 FETCH_MAX_WAIT_MS = 200
 #: A commit that is not answered by then is due again.
 COMMIT_TIMEOUT_S = 3.0
+#: aiokafka's, while the group does not know this worker: brokers take a commit as nobody while a group is empty.
+NO_GENERATION = -1
 #: A broker that does not answer is not told: the group notices by itself, after the session timeout.
 LEAVE_TIMEOUT_S = 0.5
 
@@ -79,10 +81,11 @@ class MemberThread(AIOKafkaConsumerThread):
         The request is built before anything is awaited, so the generation that is compared here is the one that is
         sent. AIOKafkaConsumer.commit retries without end, each time as a member of the generation that is then, or as
         none: after a rebalance that takes another worker's later offset back (Kafka:
-        ClassicGroup.validateOffsetCommit).
+        ClassicGroup.validateOffsetCommit). The group may also give the worker up between its join and its assignment,
+        which then has no generation.
         """
         coordinator = self._ensure_consumer()._coordinator
-        if coordinator.generation != generation:
+        if generation == NO_GENERATION or coordinator.generation != generation:
             return False
         request = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
         try:

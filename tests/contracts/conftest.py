@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from schemas.kafka import Topics
 from streams.dev.local.tansu import Tansu
@@ -29,6 +30,18 @@ class Cluster(NamedTuple):
     def options(self) -> dict[str, Any]:
         """Keyword arguments of aiokafka's clients."""
         return {"bootstrap_servers": self.bootstrap_servers}
+
+
+def a_member(cluster: Cluster) -> AIOKafkaConsumer:
+    """A member of the workers' group; on Tansu every join waits for half of the rebalance timeout."""
+    return AIOKafkaConsumer(
+        cluster.topics.conversations,
+        group_id=cluster.topics.consumer_group,
+        enable_auto_commit=False,
+        session_timeout_ms=6_000,
+        rebalance_timeout_ms=1_000,
+        **cluster.options,
+    )
 
 
 @pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])

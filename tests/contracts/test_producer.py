@@ -1,4 +1,4 @@
-"""The fake producer fails and confirms like aiokafka's, on which KeptProducer and the publisher rely."""
+"""The fake producer fails and confirms like aiokafka's, and confirmed batches say what became of each record."""
 
 import asyncio
 import os
@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
-from aiokafka.structs import RecordMetadata
 
-from schemas.errors import Retryable
+from agents.partitioner import owner_partition
+from schemas.errors import Retryable, Unprocessable
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
-from streams.kafka.producer import ConfirmedProducer
+from streams.kafka.producer import ConfirmedProducer, Delivery, Outgoing
+from tests.contracts.conftest import PARTITIONS, Cluster
 from tests.fakes.producer import FakeProducer
+from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
 
 Producer = Any  # aiokafka tells no types
@@ -114,17 +117,95 @@ async def test_a_silent_broker_leaves_the_confirmation_open(started: Producer, t
         await (await send(started))
 
 
-async def test_a_producer_whose_sender_has_died_is_replaced(producer: ConfirmedProducer) -> None:
+async def test_a_producer_whose_sender_has_died_is_replaced(confirmed: ConfirmedProducer, cluster: Cluster) -> None:
     """aiokafka refuses every further send then, with the error that the sender died of."""
-    broken = await producer._connection.connected()
+    broken = await confirmed._connection.connected()
     broken._message_accumulator.fail_all(InvalidProducerEpoch())
+    topic = cluster.topics.conversations
     with pytest.raises(Retryable):
-        await send_confirmed(producer)
-    async with asyncio.timeout(10):
-        while producer._connection.current is broken:
+        await confirmed.send(topic, key=None, value=b"value", headers=[])
+    assert all(isinstance(delivery, Retryable) for delivery in await confirmed.send_all(topic, outgoing(10)))
+    async with asyncio.timeout(30):
+        while confirmed._connection.current in (broken, None):
             await asyncio.sleep(0)
-        assert (await send_confirmed(producer)).topic == TOPICS.conversations
+    assert (await confirmed.send(topic, key=None, value=b"value", headers=[])).topic == topic
 
 
-async def send_confirmed(producer: ConfirmedProducer) -> RecordMetadata:
-    return await producer.send(TOPICS.conversations, key=None, value=b"value", headers=[])
+async def test_every_record_of_a_batch_is_confirmed_with_its_offset(
+    confirmed: ConfirmedProducer, cluster: Cluster
+) -> None:
+    """1,000 records over all partitions, in several produce batches; each is where its offset says."""
+    records = outgoing(1_000, size=2_000)
+    deliveries = await confirmed.send_all(cluster.topics.conversations, records)
+    found = await records_of(cluster.bootstrap_servers, cluster.topics.conversations)
+    at = {(record.partition, record.offset): record.value for record in found}
+    places = [
+        (owner_partition(record.key or b"", PARTITIONS), delivery)
+        for record, delivery in zip(records, deliveries, strict=True)
+    ]
+    assert [at[place] for place in places] == [record.value for record in records]
+    assert len(set(places)) == len(found) == 1_000
+
+
+async def test_a_partition_that_is_named_gets_its_records_in_order(
+    confirmed: ConfirmedProducer, cluster: Cluster
+) -> None:
+    """Whatever their keys say; key, headers and a missing value come through."""
+    records = [Outgoing(b"%d" % n, None if n == 3 else b"v", [("n", b"%d" % n)], partition=2) for n in range(10)]
+    assert await confirmed.send_all(cluster.topics.conversations, records) == list(range(10))
+    found = await records_of(cluster.bootstrap_servers, cluster.topics.conversations)
+    assert [Outgoing(at.key, at.value, list(at.headers), at.partition) for at in found] == records
+
+
+async def test_a_batch_of_nothing_sends_nothing(confirmed: ConfirmedProducer, cluster: Cluster) -> None:
+    """A stage may be left with no record that is still wanted."""
+    assert await confirmed.send_all(cluster.topics.conversations, []) == []
+
+
+@pytest.mark.parametrize("cluster", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+async def test_of_a_batch_that_the_topic_refuses_only_the_large_record_is_refused(
+    confirmed: ConfirmedProducer, cluster: Cluster
+) -> None:
+    """The batch is split, and every other record of it is in the topic once."""
+    topic = f"{cluster.topics.prefix}small"
+    await make_topic(cluster, NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": "5000"}))
+    records = outgoing(30)
+    records[7] = records[7]._replace(value=b"x" * 10_000)
+    deliveries: list[Delivery] = [Retryable("not sent")] * len(records)
+    async with asyncio.timeout(60):
+        while left := [n for n, delivery in enumerate(deliveries) if isinstance(delivery, Retryable)]:
+            for n, delivery in zip(left, await confirmed.send_all(topic, [records[n] for n in left]), strict=True):
+                deliveries[n] = delivery
+    assert [n for n, delivery in enumerate(deliveries) if isinstance(delivery, Unprocessable)] == [7]
+    found = await records_of(cluster.bootstrap_servers, topic)
+    assert {record.offset: record.value for record in found} == {
+        delivery: records[n].value for n, delivery in enumerate(deliveries) if isinstance(delivery, int)
+    }
+
+
+@pytest.mark.parametrize("cluster", ["tansu"], indirect=True)
+async def test_a_send_waits_for_a_broker_that_is_frozen(
+    confirmed: ConfirmedProducer, cluster: Cluster, tansu: Tansu
+) -> None:
+    """It is confirmed once the broker answers, or asks to be tried again."""
+    assert tansu.pid is not None
+    os.kill(tansu.pid, signal.SIGSTOP)
+    try:
+        sending = asyncio.create_task(confirmed.send_all(cluster.topics.conversations, outgoing(10)))
+        assert not (await asyncio.wait({sending}, timeout=0.3))[0]
+    finally:
+        os.kill(tansu.pid, signal.SIGCONT)
+    assert all(isinstance(delivery, int | Retryable) for delivery in await sending)
+
+
+def outgoing(count: int, *, size: int = 200) -> list[Outgoing]:
+    """Records with keys and values of their own."""
+    return [Outgoing(b"key %d" % n, (b"value %d " % n).ljust(size, b"."), []) for n in range(count)]
+
+
+async def make_topic(cluster: Cluster, topic: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(**cluster.options)
+    await admin.start()
+    response = await admin.create_topics([topic])
+    await admin.close()
+    assert [error[1:3] for error in response.topic_errors] == [(0, None)]

@@ -1,4 +1,4 @@
-"""aiokafka's consumer as we use it, on real brokers."""
+"""aiokafka's consumer may not stop by itself; stop_consumer stops it all the same."""
 
 import asyncio
 

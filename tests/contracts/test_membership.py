@@ -1,0 +1,55 @@
+"""The lease on every broker: held by a member, also when its coordinator is found again after a broker's death."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+
+from streams.engine.membership import GroupLease, watch_membership
+from tests.contracts.conftest import Cluster, a_member
+
+
+@pytest.fixture
+async def coordinator(cluster: Cluster) -> AsyncIterator[GroupCoordinator]:
+    """That of a member."""
+    async with a_member(cluster) as consumer:
+        assert consumer.assignment(), "start() waits for the first one"
+        assert isinstance(consumer._coordinator, GroupCoordinator)
+        yield consumer._coordinator
+
+
+async def test_a_join_gives_the_lease(coordinator: GroupCoordinator) -> None:
+    """The group has just counted this worker in."""
+    lease = GroupLease(10)
+    watch_membership(coordinator, lease)
+    assert await coordinator._do_rejoin_group(coordinator._subscription.subscription)
+    assert lease.is_held
+
+
+async def test_a_heartbeat_renews_it(coordinator: GroupCoordinator) -> None:
+    """After a freeze, this is what lets calls begin again."""
+    lease = GroupLease(10)
+    watch_membership(coordinator, lease)
+    assert await coordinator._do_heartbeat()
+    assert lease.is_held
+
+
+async def test_a_coordinator_that_is_found_again_renews_it(coordinator: GroupCoordinator) -> None:
+    """It is asked for an offset first, and so says whether it has loaded the group."""
+    lease = GroupLease(10)
+    watch_membership(coordinator, lease)
+    coordinator.coordinator_dead()
+    await coordinator.ensure_coordinator_known()
+    assert await coordinator._do_heartbeat()
+    assert lease.is_held
+
+
+async def test_a_member_that_the_group_does_not_know_loses_it(coordinator: GroupCoordinator) -> None:
+    """As after a freeze that was longer than the session timeout."""
+    lease = GroupLease(10)
+    watch_membership(coordinator, lease)
+    await coordinator._do_heartbeat()
+    member_id, coordinator.member_id = coordinator.member_id, "replaced"
+    assert not await coordinator._do_heartbeat()
+    coordinator.member_id = member_id
+    assert not lease.is_held
