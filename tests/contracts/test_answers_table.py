@@ -40,7 +40,7 @@ def table(tmp_path: Path, cluster: Cluster, offset_reader: OffsetReader) -> Iter
     """With the shard of partition 2 open."""
     app = faust.App("test", store="rocksdb://", datadir=tmp_path / "tables", web_enabled=False)
     (tmp_path / "tables" / "v1" / "tables").mkdir(parents=True)
-    table = define_answers_table(app, cluster.topics.answers_changelog, offset_reader.ends)
+    table = define_answers_table(app, cluster.topics.answers_changelog, offset_reader.end_offsets)
     table.store._db_for_partition(OURS)
     yield table
     table.store._dbs.clear()
@@ -224,7 +224,7 @@ async def test_the_table_is_restored_by_whoever_takes_the_partition_over(
     await real.put([a_flight(b"%d" % n) for n in range(7)])
     await real.put([a_flight(b"last")])
     changelog = [TopicPartition(cluster.topics.answers_changelog, n) for n in range(PARTITIONS)]
-    ends = await offset_reader.ends(changelog)
+    ends = await offset_reader.end_offsets(changelog)
     assert [ends[tp] for tp in changelog] == [0, 0, 8, 0]
 
 

@@ -42,7 +42,7 @@ async def test_a_member_commits_in_its_own_generation(
     """Several partitions in one request; the next worker reads from there."""
     offsets = {TopicPartition(cluster.topics.conversations, n): 10 + n for n in range(3)}
     assert await thread_of(consumer).commit_as(consumer._coordinator.generation, offsets)
-    assert await offset_reader.committed(offsets) == offsets
+    assert await offset_reader.committed_offsets(offsets) == offsets
 
 
 @pytest.mark.parametrize("other", [-1, 1])
@@ -52,7 +52,7 @@ async def test_nothing_is_committed_in_another_generation(
     """After a rebalance that would take another worker's later offset back."""
     generation = consumer._coordinator.generation + other
     assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
-    assert await offset_reader.committed([first(cluster)]) == {first(cluster): None}
+    assert await offset_reader.committed_offsets([first(cluster)]) == {first(cluster): None}
 
 
 async def test_a_member_that_the_group_has_replaced_commits_nothing(
@@ -62,7 +62,7 @@ async def test_a_member_that_the_group_has_replaced_commits_nothing(
     generation = consumer._coordinator.generation
     consumer._coordinator.member_id = "replaced"
     assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
-    assert await offset_reader.committed([first(cluster)]) == {first(cluster): None}
+    assert await offset_reader.committed_offsets([first(cluster)]) == {first(cluster): None}
 
 
 async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, offset_reader: OffsetReader) -> None:
@@ -72,7 +72,7 @@ async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, o
         await consumer._coordinator.ensure_coordinator_known()
         generation = consumer._coordinator.generation
         assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
-        assert await offset_reader.committed([first(cluster)]) == {first(cluster): None}
+        assert await offset_reader.committed_offsets([first(cluster)]) == {first(cluster): None}
 
 
 @ON_TANSU

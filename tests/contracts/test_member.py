@@ -62,7 +62,7 @@ class Member:
         self.app = WorkerApp(
             self.life,
             topics,
-            offset_reader.ends,
+            offset_reader.end_offsets,
             broker_session_timeout=TIMES.session_timeout_s,
             broker_heartbeat_interval=0.5,
             broker_rebalance_timeout=TIMES.rebalance_timeout_s,
@@ -195,6 +195,6 @@ async def all_committed(cluster: Cluster, offset_reader: OffsetReader, each: int
     partitions = [TopicPartition(topic, n) for topic in cluster.topics.inputs for n in range(PARTITIONS)]
 
     async def is_so() -> bool:
-        return set((await offset_reader.committed(partitions)).values()) == {each}
+        return set((await offset_reader.committed_offsets(partitions)).values()) == {each}
 
     await eventually(is_so, what=f"{each} records of each partition are committed", timeout_s=60)
