@@ -146,7 +146,7 @@ class Analysis:
             asker.add_done_callback(self._asker_ended)
 
     async def drain(self, within_s: float) -> None:
-        """Begins no call any more, and gives those under way a bounded time before they are cancelled.
+        """Starts no new call, and gives those in flight a bounded time before they are cancelled.
 
         Calls that are cancelled may be billed all the same. Answers that came are in the stage that keeps them.
         """
@@ -162,7 +162,7 @@ class Analysis:
         await asyncio.gather(*askers, return_exceptions=True)
 
     def forget(self) -> None:
-        """The assignment is over: its jobs are nobody's here, and calls may begin again in the next one."""
+        """Forgets the flights of the assignment that is over, and allows calls again in the next one."""
         self._flights.clear()
         self._is_draining = False
 
@@ -222,9 +222,9 @@ class Analysis:
         self.keep_stage.put(flights)
 
     async def _keep(self, flights: list[Flight]) -> None:
-        """Until they are kept: asking anew because keeping failed would pay for the texts again.
+        """Retries until the answers are kept: asking again because keeping failed would pay for the texts twice.
 
-        What nobody waits for any more is given up with the changelog's refusal; it stays among the unkept.
+        An answer that no job waits for any more is tried once, and stays among the unkept if that fails.
         """
         attempt = 0
         while flights:

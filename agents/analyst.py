@@ -38,7 +38,7 @@ DELIVERY_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
 BLOCKED_BACKOFF = Backoff(base_s=0.1, cap_s=2.0)
 MAX_ROWS_BATCH = 500
 MAX_PRODUCE_BATCH = 1_000
-#: Two statements under way hide one round trip behind the other; more only wait for the same disk.
+#: Two statements in flight hide one round trip behind the other; more only wait for the same disk.
 ROW_WRITERS = 2
 #: Room for fewer records than this is not worth a fetch, nor is less than that share of all: with few places for calls
 #: the others must not wait for the slowest.
@@ -53,7 +53,7 @@ log = structlog.get_logger()
 
 
 class Written(NamedTuple):
-    """What became of a batch of rows; those that nobody wants any more are left out."""
+    """What became of a batch of rows; those that are no longer wanted are left out."""
 
     stored: list[Job]
     refused: list[tuple[Job, Exception]]
@@ -200,7 +200,7 @@ class Analyst:
         self._deliver(cached)
 
     async def drain(self, within_s: float, keep_s: float) -> None:
-        """Lets what is under way end within a bounded time; answers that came are still kept, within `keep_s`."""
+        """Gives records in flight a bounded time to finish; answers that came are still kept, within `keep_s`."""
         loop = asyncio.get_running_loop()
         ends_at_s = loop.time() + within_s
         await self._analysis.drain(within_s)

@@ -124,7 +124,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
 
 
 def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -> Analyser:
-    """Grok where the settings ask for it, else the local analyser, which is free and asks nobody."""
+    """Grok where the settings ask for it, else the local analyser, which is free and makes no calls."""
     if not settings.asks_grok:
         return LocalAnalyser()
     assert settings.xai_api_key is not None, "Settings.asks_grok needs a key"

@@ -26,7 +26,7 @@ class Lifecycle(Protocol):
         """Before the group is joined."""
 
     async def drain(self) -> None:
-        """When the app is told to stop, while it is still a member of the group."""
+        """When the app begins to stop, while it is still a member of the group."""
 
     async def stop(self) -> None:
         """After the group was left."""
@@ -81,7 +81,7 @@ class WorkerApp(faust.App):
         self.topics.add(self.topic(*topics.inputs, key_type=bytes, value_type=bytes))
 
     async def on_start(self) -> None:
-        """Raises Fatal for what waiting cannot mend."""
+        """Raises Fatal for what waiting cannot fix."""
         await self._life.start()
         await super().on_start()
 

@@ -18,9 +18,9 @@ from streams.kafka.clients import stop_consumer
 FETCH_MAX_WAIT_MS = 200
 #: A commit that is not answered by then is due again.
 COMMIT_TIMEOUT_S = 3.0
-#: aiokafka's, while the group does not know this worker: brokers take a commit as nobody while a group is empty.
+#: aiokafka's generation of a consumer that is no member. Brokers accept its commits while the group is empty.
 NO_GENERATION = -1
-#: A broker that does not answer is not told: the group notices by itself, after the session timeout.
+#: With a broker that does not answer, the group notices by itself, after the session timeout.
 LEAVE_TIMEOUT_S = 0.5
 
 log = structlog.get_logger()

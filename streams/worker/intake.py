@@ -34,14 +34,14 @@ log = structlog.get_logger()
 class Assignment:
     """The input partitions of one generation, from the end of their recovery to their revocation.
 
-    A fetch carries its assignment, so that one of an earlier assignment is told from one of the next.
+    A fetch carries its assignment, so that one of an earlier assignment can be recognised and dropped.
     """
 
     def __init__(self, partitions: Iterable[TopicPartition], generation: int) -> None:
         self.partitions = frozenset(partitions)
         self.generation = generation
         self.is_open = True
-        #: Known once the log has told where to begin.
+        #: Known once the positions have been read.
         self.trackers: dict[TopicPartition, Tracker] = {}
         self.reader: asyncio.Task[None] | None = None
 
@@ -127,7 +127,7 @@ class Intake:
                 await self.commit(self.current)
 
     def _take(self, tracker: Tracker, records: list[ConsumerRecord]) -> None:
-        if records[0].offset < tracker.next:  # a reader that began anew delivers again what lay in the channel
+        if records[0].offset < tracker.next:  # a restarted reader delivers again what was in the channel
             records = [record for record in records if record.offset >= tracker.next]
         self._analyst.take(tracker, records, rehomed=tracker.tp.topic == self._rehomed_topic)
 

@@ -115,7 +115,7 @@ class Rebalance:
             self._intake.begin(inputs, generation)
 
     async def _on_revoked(self, app: Any, revoked: set[TopicPartition], **_: Any) -> None:
-        """Awaited before the group hears that we are ready to be assigned anew: until then the partitions are ours."""
+        """Faust awaits this before it rejoins the group: until then the partitions are ours."""
         self._assigned = None
         await self._end()
 
