@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all chaos check format schemas lock clean
+.PHONY: help demo up test test-all chaos bench check format schemas lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,7 +29,10 @@ test-all: $(STAMP) ## Run the other tests of CI: Apache Kafka, outages, crash po
 
 ROUNDS ?= 3
 
-chaos: $(STAMP) ## Hurt the whole service at random, ROUNDS=n times, and judge what became of every conversation
+bench: $(STAMP) ## Measure the service beside other ways to do the same work; ARGS="--help" lists the scenarios
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(STAMP) ## Run ROUNDS=n rounds of random faults against the whole service and check every conversation
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
 check: $(STAMP) ## Lint, types, import layers, generated files

@@ -105,9 +105,10 @@ class Analysis:
         self._unkept: dict[bytes, Answer] = {}
         self.keep_stage = Stage("answers", self._keep, fail, max_batch=MAX_KEEP_BATCH, linger_s=linger_s)
 
-    def look_up(self, jobs: list[Job]) -> list[Job]:
-        """Step 4, cache: sets the outcome of jobs whose text was analysed before; returns the others."""
-        misses = []
+    def look_up(self, jobs: list[Job]) -> tuple[list[Job], list[Job]]:
+        """Step 4, cache: returns the jobs whose text was analysed before, with their outcome, and the others."""
+        hits: list[Job] = []
+        misses: list[Job] = []
         oldest = self._now() - self._cache_ttl
         for job in jobs:
             key = self._key(job)
@@ -117,7 +118,8 @@ class Analysis:
             else:
                 self._unkept.pop(key, None)  # kept by now, if not by us
                 job.outcome = Cached(answer)
-        return misses
+                hits.append(job)
+        return hits, misses
 
     def share(self, jobs: list[Job]) -> list[Flight]:
         """Step 5, single flight: jobs join the call for their text; returns the calls that are still to be made."""
@@ -144,7 +146,7 @@ class Analysis:
             asker.add_done_callback(self._asker_ended)
 
     async def drain(self, within_s: float) -> None:
-        """Begins no call any more, and gives those under way a bounded time before they are cancelled.
+        """Starts no new call, and gives those in flight a bounded time before they are cancelled.
 
         Calls that are cancelled may be billed all the same. Answers that came are in the stage that keeps them.
         """
@@ -160,7 +162,7 @@ class Analysis:
         await asyncio.gather(*askers, return_exceptions=True)
 
     def forget(self) -> None:
-        """The assignment is over: its jobs are nobody's here, and calls may begin again in the next one."""
+        """Forgets the flights of the assignment that is over, and allows calls again in the next one."""
         self._flights.clear()
         self._is_draining = False
 
@@ -220,9 +222,9 @@ class Analysis:
         self.keep_stage.put(flights)
 
     async def _keep(self, flights: list[Flight]) -> None:
-        """Until they are kept: asking anew because keeping failed would pay for the texts again.
+        """Retries until the answers are kept: asking again because keeping failed would pay for the texts twice.
 
-        What nobody waits for any more is given up with the changelog's refusal; it stays among the unkept.
+        An answer that no job waits for any more is tried once, and stays among the unkept if that fails.
         """
         attempt = 0
         while flights:

@@ -1,4 +1,4 @@
-"""What the recipe needs of an analyser, and what an analyser tells whoever watches it."""
+"""Analyser: turns a text into an answer. CallObserver: is notified of every call it makes."""
 
 from typing import Literal, Protocol
 

@@ -38,10 +38,12 @@ DELIVERY_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
 BLOCKED_BACKOFF = Backoff(base_s=0.1, cap_s=2.0)
 MAX_ROWS_BATCH = 500
 MAX_PRODUCE_BATCH = 1_000
-#: Two statements under way hide one round trip behind the other; more only wait for the same disk.
+#: Two statements in flight hide one round trip behind the other; more only wait for the same disk.
 ROW_WRITERS = 2
-#: Room for fewer records than this is not worth a fetch.
+#: Room for fewer records than this is not worth a fetch, nor is less than that share of all: with few places for calls
+#: the others must not wait for the slowest.
 MIN_FETCH_RECORDS = 100
+MIN_FETCH_SHARE = 0.25
 #: What unfinished records may hold in memory, about; a conversation has at most half a megabyte.
 MAX_OPEN_BYTES = 128 * 1024 * 1024
 
@@ -51,7 +53,7 @@ log = structlog.get_logger()
 
 
 class Written(NamedTuple):
-    """What became of a batch of rows; those that nobody wants any more are left out."""
+    """What became of a batch of rows; those that are no longer wanted are left out."""
 
     stored: list[Job]
     refused: list[tuple[Job, Exception]]
@@ -173,9 +175,8 @@ class Analyst:
 
     async def room(self) -> int:
         """Waits until there is room for records; returns for how many."""
-        while (room := self._max_open_records - self._open_records) < min(
-            MIN_FETCH_RECORDS, self._max_open_records
-        ) or self._open_bytes >= MAX_OPEN_BYTES:
+        least = min(MIN_FETCH_RECORDS, max(1, int(self._max_open_records * MIN_FETCH_SHARE)))
+        while (room := self._max_open_records - self._open_records) < least or self._open_bytes >= MAX_OPEN_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
         return room
@@ -193,14 +194,13 @@ class Analyst:
         decoded = self._decode(jobs)
         kept = self._prefilter(decoded)
         owned = self._repartition(kept)
-        missed = self._analysis.look_up(owned)
+        cached, missed = self._analysis.look_up(owned)
         calls = self._analysis.share(missed)
         self._analysis.ask(calls)
-        waiting = set(missed)
-        self._deliver([job for job in owned if job not in waiting])
+        self._deliver(cached)
 
     async def drain(self, within_s: float, keep_s: float) -> None:
-        """Lets what is under way end within a bounded time; answers that came are still kept, within `keep_s`."""
+        """Gives records in flight a bounded time to finish; answers that came are still kept, within `keep_s`."""
         loop = asyncio.get_running_loop()
         ends_at_s = loop.time() + within_s
         await self._analysis.drain(within_s)

@@ -1,1 +1,4 @@
-"""What travels and what is promised: messages, topics, settings, errors. Imports nothing of ours, talks to nobody."""
+"""Messages, topics, settings and errors: what crosses a process boundary.
+
+Does no I/O but reading settings.
+"""

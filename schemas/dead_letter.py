@@ -1,4 +1,4 @@
-"""DeadLetter: the original record, untouched, with the reason why it was set aside."""
+"""DeadLetter: the original record, unchanged, with the reason why it cannot be processed."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -12,22 +12,23 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class DeadLetterReason(StrEnum):
-    """The closed list of reasons; labels of `dead_letters_total`."""
+    """All reasons; they are the labels of `dead_letters_total`."""
 
     UNDECODABLE = "undecodable"  # not JSON, not UTF-8, nested too deeply
     TOO_LARGE = "too_large"
-    INVALID = "invalid"  # JSON, but not a conversation
+    INVALID = "invalid"  # JSON that is not a conversation
     BAD_TENANT = "bad_tenant"
-    REFUSED = "refused"  # the provider will not analyse this text
-    BAD_ANSWER = "bad_answer"  # the provider's answers kept failing the check
+    REFUSED = "refused"  # the provider refuses to analyse this text
+    BAD_ANSWER = "bad_answer"  # no answer of the provider was valid
     UNSTORABLE = "unstorable"  # Postgres refuses the row
-    INTERNAL_ERROR = "internal_error"  # our own defect, after bounded attempts
+    INTERNAL_ERROR = "internal_error"  # a defect of ours, after a bounded number of attempts
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Key, value and headers are the original bytes. `detail` names what to change and never quotes the value.
+    """Key, value and headers are the original bytes.
 
-    `received_at` is the record's, whose own time stamp is not in the letter: a replay must not make it newer.
+    `detail` says what to change and never quotes the value. `received_at` is the original record's timestamp, so that a
+    replay does not make the conversation newer.
     """
 
     key: bytes | None
@@ -40,9 +41,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     at: Instant
 
     def headers_out(self) -> list[tuple[str, bytes]]:
-        """The original headers, then ours, `dlq.key` being the original key.
+        """Returns the original headers and the `dlq.*` headers; `dlq.key` holds the original key.
 
-        An earlier dead letter's own headers are replaced, so that a replay that dies again tells its newest reason.
+        The `dlq.*` headers of an earlier dead letter are replaced: after a failed replay the newest reason counts.
         """
         kept = [(name, value) for name, value in self.headers if not name.startswith("dlq.")]
         ours = {

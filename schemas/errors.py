@@ -1,21 +1,22 @@
-"""The exception tree, drawn by what the caller must do.
+"""The exception tree, by what the caller must do.
 
 InsightsError
-├── Rejected       tell the client: stable code, field, HTTP status
-├── Unprocessable  set the record aside as a dead letter: reason code
-├── Retryable      do the same again later: optional seconds to wait
-└── Fatal          stop: what failed, why, and what to change
+├── Rejected       report it to the client: stable code, field, HTTP status
+├── Unprocessable  send the record to the dead-letter topic: reason code
+├── Retryable      retry later: seconds to wait, if known
+└── Fatal          stop: what failed, why, what to do
 """
 
 
 class InsightsError(Exception):
-    """Root of every error that this project raises on purpose."""
+    """Base class of all errors that this project raises."""
 
 
 class Rejected(InsightsError):
-    """The input is wrong; `code` is stable, `field` names the part to change ("" for the whole input).
+    """The input is invalid.
 
-    The detail never quotes the input: it may hold conversation text.
+    `code` is stable, `field` names the part to change ("" for the whole input). The detail never quotes the input,
+    which may hold conversation text.
     """
 
     def __init__(self, code: str, detail: str, *, field: str = "", status: int = 422) -> None:
@@ -27,7 +28,7 @@ class Rejected(InsightsError):
 
 
 class Unprocessable(InsightsError):
-    """The record can never be processed; `reason` is a DeadLetterReason's value."""
+    """The record can never be processed. `reason` is a value of DeadLetterReason."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -36,7 +37,10 @@ class Unprocessable(InsightsError):
 
 
 class Retryable(InsightsError):
-    """A passing failure; the same work may succeed later, at the earliest after `retry_after_s` if that is known."""
+    """A temporary failure.
+
+    A retry may succeed, at the earliest after `retry_after_s` if that is known.
+    """
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -45,7 +49,10 @@ class Retryable(InsightsError):
 
 
 class Fatal(InsightsError):
-    """The process or command cannot go on; shown as three lines: what, why, hint. `exit_code` is 1, or 2 for misuse."""
+    """The process or command cannot continue.
+
+    Shown as what, why and hint; `exit_code` is 1, or 2 for misuse.
+    """
 
     def __init__(self, what: str, why: str = "", hint: str = "", *, exit_code: int = 1) -> None:
         super().__init__(what)

@@ -1,4 +1,4 @@
-"""Instant: a point in time with its offset from UTC, as every message carries it (RFC 3339)."""
+"""Instant: a timestamp with a UTC offset, as in all messages (RFC 3339)."""
 
 from datetime import datetime
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Topics, headers, event types and the place of a record in the log: one table for all that use Kafka."""
+"""Names of topics, headers and event types, and the origin of a record."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,9 +12,10 @@ ANSWERS_TABLE = "answers"
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics and the consumer group of one environment. Table and agent need equal partition counts in all topics.
+    """The topics and the consumer group of one environment.
 
-    `prefix` starts the name of every topic. `consumer_group` is the whole name of the group, any prefix included.
+    All topics must have the same number of partitions. `prefix` starts every topic name. `consumer_group` is the full
+    name of the group, any prefix included.
     """
 
     prefix: str = ""
@@ -22,48 +23,48 @@ class Topics:
 
     @property
     def conversations(self) -> str:
-        """What producers and the gateway send."""
+        """Conversations from producers and the gateway."""
         return f"{self.prefix}conversations"
 
     @property
     def rehomed(self) -> str:
-        """Records that were sent on to the partition of their text."""
+        """Records sent on to the owner partition of their text."""
         return f"{self.prefix}conversations.rehomed"
 
     @property
     def dead_letters(self) -> str:
-        """Records that cannot be processed, each with the reason."""
+        """Records that cannot be processed, with the reason."""
         return f"{self.prefix}conversations.dlq"
 
     @property
     def insights(self) -> str:
-        """One event for each conversation that was processed."""
+        """One event for each processed conversation."""
         return f"{self.prefix}insights"
 
     @property
     def inputs(self) -> tuple[str, str]:
-        """The topics that the workers consume."""
+        """The topics that workers consume."""
         return self.conversations, self.rehomed
 
     @property
     def messages(self) -> tuple[str, str, str, str]:
-        """The topics that hold conversations and their outcomes: what `audit` reads."""
+        """The topics that hold conversations and their outcomes; `audit` reads them."""
         return *self.inputs, self.dead_letters, self.insights
 
     @property
     def answers_changelog(self) -> str:
-        """The changelog of the table `answers`, from which a worker that takes a partition over restores its cache."""
+        """The changelog of the table `answers`; workers restore their cache from it."""
         prefix = "" if self.consumer_group.startswith(self.prefix) else self.prefix
         return f"{prefix}{self.consumer_group}-{ANSWERS_TABLE}-changelog"
 
     @property
     def replay_ledger(self) -> str:
-        """Which dead letters were replayed. Only `dlq` reads and writes it."""
+        """The dead letters that were replayed. Only `dlq` reads and writes it."""
         return f"{self.dead_letters}.replayed"
 
 
 class Header:
-    """Names of Kafka headers: CloudEvents' binary mode (cloudevents.io, Kafka binding 3.2) plus our own."""
+    """Names of Kafka headers: those of CloudEvents in binary mode, and our own."""
 
     SPEC_VERSION = "ce_specversion"
     ID = "ce_id"
@@ -83,7 +84,7 @@ class EventType(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a record stood when it was first read: for a rehomed one, its place in `conversations`."""
+    """Where a record was first read; for a repartitioned one, its offset in `conversations`."""
 
     topic: str
     partition: int

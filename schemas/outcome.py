@@ -1,4 +1,7 @@
-"""Every way a conversation can end, as a closed union: in = analysed + cached + filtered + dead."""
+"""The outcomes of a conversation.
+
+Every one ends as exactly one of analysed, cached, filtered and dead.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +12,7 @@ from schemas.insight import Answer
 
 
 class FilterReason(StrEnum):
-    """Why the prefilter ended a conversation; labels of `prefilter_skips_total`."""
+    """Why the prefilter dropped a text; labels of `prefilter_skips_total`."""
 
     TOO_SHORT = "too_short"
     URL_ONLY = "url_only"
@@ -19,28 +22,31 @@ class FilterReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """A call was made for this conversation, and this is its answer."""
+    """A call was made for this conversation and returned this answer."""
 
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """The answer of an equal text served this conversation: from the table, or from a call already under way."""
+    """The answer came from an equal text: from the table `answers`, or from its call in flight."""
 
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """Of too little value for a call."""
+    """The text is not worth a call."""
 
     reason: FilterReason
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Set aside as a dead letter; `detail` is for people and never holds conversation text."""
+    """The record became a dead letter.
+
+    `detail` is for operators and never holds conversation text.
+    """
 
     reason: DeadLetterReason
     detail: str
@@ -52,7 +58,7 @@ OUTCOME_NAMES: tuple[OutcomeName, ...] = get_args(OutcomeName)
 
 
 def outcome_name(outcome: Outcome) -> OutcomeName:
-    """The name used in rows, events and metric labels."""
+    """Returns the name used in rows, events and metric labels."""
     match outcome:
         case Analysed():
             return "analysed"

@@ -1,4 +1,4 @@
-"""ConversationResult: how one conversation ended, as the row in Postgres and the event in `insights` hold it."""
+"""The outcome of a conversation, as stored in Postgres and sent to the topic `insights`."""
 
 import msgspec
 
@@ -9,10 +9,10 @@ from schemas.outcome import OutcomeName
 
 
 class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One conversation's end. `insight` is there for analysed and cached, `reason` for filtered and dead.
+    """An outcome, with `insight` if analysed or cached, and `reason` if filtered or dead.
 
-    `occurred_at` is the client's, or the time of receipt; of two results with the same tenant and id the newer
-    `occurred_at` wins. Tokens and cost are those of this conversation's own call: 0 unless analysed.
+    `occurred_at` comes from the client or is the time of receipt. Of two results with the same tenant and ID, the one
+    with the newer `occurred_at` wins. Tokens and cost are those of the conversation's own call: 0 unless analysed.
     """
 
     tenant: str
@@ -33,7 +33,7 @@ class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):
     cost_usd_ticks: int = 0
 
     def encode(self) -> bytes:
-        """The value of the event in `insights`: JSON, UTF-8, absent fields left out."""
+        """Returns the value of the event: JSON in UTF-8, without the absent fields."""
         return _encoder.encode(self)
 
 

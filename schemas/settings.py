@@ -1,138 +1,235 @@
-"""Every setting: name, unit, default and meaning. `.env.example` and the README's table are made from this file."""
+"""All settings, and `load_settings`, which reports every problem in one message."""
 
+import difflib
 import ipaddress
+import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.errors import Fatal
 from schemas.kafka import Topics
 
-#: What Kafka takes in a topic's name.
+#: The characters that Kafka allows in topic names.
 _TOPIC_CHARACTERS = r"^[a-zA-Z0-9._-]*$"
 
 
 class Settings(BaseSettings):
-    """Read once at start from the environment, then .env, then files named like the settings under SECRETS_DIR."""
+    """All settings, read once at start.
+
+    The environment wins over .env, and .env over files named like the settings in SECRETS_DIR.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_file=".env", env_ignore_empty=True, hide_input_in_errors=True
     )
 
     # --- Kafka ---
-    kafka_bootstrap_servers: str | None = Field(None, description="brokers, host:port with commas between")
+    kafka_bootstrap_servers: str | None = Field(None, description="Kafka brokers: comma-separated host:port")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how brokers are spoken to"
+        "PLAINTEXT", description="Kafka security protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism, with a SASL protocol"
+        "PLAIN", description="SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
     )
-    kafka_sasl_username: str | None = Field(None, description="SASL user")
+    kafka_sasl_username: str | None = Field(None, description="SASL user name")
     kafka_sasl_password: SecretStr | None = Field(None, description="SASL password")
-    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates for the brokers; the system's if unset")
-    kafka_ssl_certfile: Path | None = Field(None, description="our certificate, where brokers ask for one")
-    kafka_ssl_keyfile: Path | None = Field(None, description="the certificate's key")
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="CA certificates that verify the brokers; the system's by default"
+    )
+    kafka_ssl_certfile: Path | None = Field(None, description="client certificate for mutual TLS")
+    kafka_ssl_keyfile: Path | None = Field(None, description="private key of the client certificate")
     topic_prefix: str = Field(
         "",
         pattern=_TOPIC_CHARACTERS,
         max_length=100,
-        description="start of every topic name, such as staging.; lets several environments share a cluster",
+        description="prefix of every topic name, such as staging.; lets environments share a Kafka cluster",
     )
     consumer_group: str | None = Field(
         None,
         pattern=_TOPIC_CHARACTERS,
         min_length=1,
         max_length=100,
-        description="consumer group of the workers; TOPIC_PREFIX followed by grok-insights if unset",
+        description="consumer group of the workers; by default TOPIC_PREFIX followed by grok-insights",
     )
     kafka_session_timeout_s: float = Field(
         10,
         ge=1,
         le=300,
-        description="seconds without a heartbeat after which a worker is replaced; Apache Kafka refuses less than 6",
+        description="session timeout of the consumer group in seconds; Apache Kafka's minimum is 6 by default",
     )
     kafka_rebalance_timeout_s: float = Field(
-        12, ge=2, le=300, description="seconds a worker has to rejoin the group; half of it is for calls in flight"
+        12,
+        ge=2,
+        le=300,
+        description="rebalance timeout of the consumer group in seconds; half of it is for draining calls in flight",
     )
-    topic_partitions: int = Field(8, ge=1, le=1000, description="partitions of each topic, used by `topics`")
-    topic_replication_factor: int = Field(1, ge=1, le=9, description="replicas of each partition, used by `topics`")
+    topic_partitions: int = Field(8, ge=1, le=1000, description="partitions of each topic that `topics` creates")
+    topic_replication_factor: int = Field(
+        1, ge=1, le=9, description="replication factor of each topic that `topics` creates"
+    )
 
     # --- Postgres ---
-    database_url: SecretStr | None = Field(None, description="postgresql://user:password@host:port/database")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL: postgresql://user:password@host:port/database"
+    )
 
     # --- Analysis ---
     analyser: Literal["auto", "grok", "local"] = Field(
-        "auto", description="grok, local (free, VADER), or auto: grok where XAI_API_KEY is set"
+        "auto", description="grok, local (free, based on VADER), or auto: grok if XAI_API_KEY is set, else local"
     )
-    xai_api_key: SecretStr | None = Field(None, description="key for the Grok API")
-    grok_base_url: str = Field("https://api.x.ai/v1", pattern="^https?://", description="where the Grok API answers")
-    grok_model: str | None = Field(None, description="model; to be named when Grok is asked, since models retire")
-    grok_timeout_s: float = Field(60, gt=0, le=3600, description="seconds after which a call is given up")
-    grok_batch_max: int = Field(1, ge=1, le=1, description="conversations in one call; only 1 is possible so far")
+    xai_api_key: SecretStr | None = Field(None, description="API key for Grok")
+    grok_base_url: str = Field("https://api.x.ai/v1", pattern="^https?://", description="base URL of the Grok API")
+    grok_model: str | None = Field(
+        None, description="Grok model; required with Grok, without a default because models retire"
+    )
+    grok_timeout_s: float = Field(60, gt=0, le=3600, description="timeout of a call in seconds")
+    grok_batch_max: int = Field(1, ge=1, le=1, description="maximum conversations per call; only 1 is supported so far")
     grok_cost_per_1k: float | None = Field(
-        None, ge=0, description="USD per 1,000 tokens, where a reply names no cost of its own"
+        None, ge=0, description="price per 1,000 tokens in USD, for replies that do not state their cost"
     )
-    max_in_flight: int = Field(512, ge=1, le=100_000, description="calls in flight at once, per worker")
+    max_in_flight: int = Field(512, ge=1, le=100_000, description="maximum calls in flight per worker")
     linger_ms: float = Field(
-        10, ge=0, le=1000, description="milliseconds for which answers, rows and events gather into one batch"
+        10, ge=0, le=1000, description="how long answers, rows and events wait for a larger batch, in milliseconds"
     )
-    cooldown_seconds: float = Field(10, gt=0, description="pause of the circuit breaker, in seconds")
-    breaker_errors: int = Field(5, ge=1, description="errors in a row that open the circuit breaker")
-    cache_ttl_days: float = Field(30, gt=0, description="how long an answer serves equal texts, in days")
+    cooldown_seconds: float = Field(10, gt=0, description="how long the circuit breaker stays open, in seconds")
+    breaker_errors: int = Field(5, ge=1, description="consecutive errors that open the circuit breaker")
+    cache_ttl_days: float = Field(30, gt=0, description="how long the cache serves an answer, in days")
 
     # --- Gateway ---
-    gateway_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback needs ALLOW_ANONYMOUS")
-    gateway_port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    allow_anonymous: bool = Field(False, description="true: let the gateway listen beyond loopback without keys")
-    rate_limit_per_minute: int = Field(600, ge=1, description="requests a minute and client IP address")
+    gateway_host: str = Field(
+        "127.0.0.1", description="address the gateway listens on; any but loopback requires ALLOW_ANONYMOUS=true"
+    )
+    gateway_port: int = Field(8080, ge=0, le=65535, description="port the gateway listens on; 0 takes any free port")
+    allow_anonymous: bool = Field(False, description="allow access to the gateway from other hosts without API keys")
+    rate_limit_per_minute: int = Field(600, ge=1, description="maximum requests per minute and client IP address")
 
     # --- Worker ---
-    worker_metrics_host: str = Field("127.0.0.1", description="address of the worker's /metrics and /readyz")
-    worker_metrics_port: int = Field(8081, ge=0, le=65535, description="port of the worker's /metrics; 0 takes any")
-    lag_soft_seconds: float = Field(30, gt=0, description="age of the oldest unfinished record that is still ok")
+    worker_metrics_host: str = Field("127.0.0.1", description="address of the worker's /metrics and probes")
+    worker_metrics_port: int = Field(
+        8081, ge=0, le=65535, description="port of the worker's /metrics and probes; 0 takes any free port"
+    )
+    lag_soft_seconds: float = Field(
+        30, gt=0, description="age of the oldest unfinished record in seconds above which /health is degraded"
+    )
 
     # --- Both ---
-    data_dir: Path = Field(Path(".grok-insights"), description="RocksDB tables, the local stack's data, logs")
-    secrets_dir: Path | None = Field(
-        None, description="folder with files named like settings; itself read from the environment only"
+    data_dir: Path = Field(
+        Path(".grok-insights"), description="directory of the RocksDB tables, and of the local stack's data and logs"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    secrets_dir: Path | None = Field(
+        None, description="directory of files named like settings; can only be set in the environment"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="minimum log level: debug, info, warning or error"
+    )
 
     @model_validator(mode="after")
-    def _combinations(self) -> Self:
-        """Values that are wrong only together; each message names the settings to change."""
-        problems = [text for wrong, text in self._wrong_together() if wrong]
+    def _check_combinations(self) -> Self:
+        """Rejects invalid combinations; each message names the settings to change."""
+        problems = [text for is_wrong, text in self._combinations() if is_wrong]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def _wrong_together(self) -> list[tuple[bool, str]]:
+    def _combinations(self) -> list[tuple[bool, str]]:
         sasl = self.kafka_security_protocol.startswith("SASL")
         has_login = self.kafka_sasl_username is not None and self.kafka_sasl_password is not None
         return [
-            (self.asks_grok and self.grok_model is None, "GROK_MODEL: name the model to ask, for Grok is the analyser"),
-            (self.analyser == "grok" and self.xai_api_key is None, "XAI_API_KEY: is needed with ANALYSER=grok"),
-            (sasl and not has_login, "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: are needed with a SASL protocol"),
+            (self.asks_grok and self.grok_model is None, "GROK_MODEL: is required when Grok is the analyser"),
+            (self.analyser == "grok" and self.xai_api_key is None, "XAI_API_KEY: is required with ANALYSER=grok"),
+            (sasl and not has_login, "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: are required with a SASL protocol"),
             (
-                not self.allow_anonymous and not is_loopback(self.gateway_host),
-                "GATEWAY_HOST: listening beyond loopback lets anyone in; set ALLOW_ANONYMOUS=true if that is meant",
+                not self.allow_anonymous and not _is_loopback(self.gateway_host),
+                "GATEWAY_HOST: other hosts could connect without API keys; set ALLOW_ANONYMOUS=true to allow that",
             ),
         ]
 
     @property
     def topics(self) -> Topics:
-        """Names of this environment's topics and consumer group."""
+        """The names of the topics and of the consumer group."""
         return Topics(self.topic_prefix, self.consumer_group or f"{self.topic_prefix}grok-insights")
 
     @property
     def asks_grok(self) -> bool:
-        """Whether conversations leave for the Grok API: asked for, or `auto` with a key at hand."""
+        """Whether conversations are sent to the Grok API."""
         return self.analyser == "grok" or (self.analyser == "auto" and self.xai_api_key is not None)
 
 
-def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches; a name other than localhost is not trusted to be one."""
+#: In the environment, names with these prefixes must be settings; other unknown names may belong to other programs.
+OUR_PREFIXES = ("GROK_", "XAI_")
+#: GROK_INSIGHTS_* configures tests and tools.
+NOT_SETTINGS = ("GROK_INSIGHTS_",)
+#: Planned settings. They are refused: a user who sets a budget relies on it (infra/adr/0004).
+NOT_SUPPORTED = frozenset(
+    {"BUDGET_USD_PER_DAY", "GROK_RPM", "GROK_TPM", "LAG_HARD_SECONDS", "STORE_TEXT", "TRUSTED_PROXIES"}
+)
+#: An unknown name this similar to a setting's (difflib's ratio) counts as a typing error.
+TYPING_ERROR_RATIO = 0.85
+
+KNOWN_NAMES = frozenset(name.upper() for name in Settings.model_fields)
+
+
+def load_settings(*required: str) -> Settings:
+    """Loads the settings; the environment wins over .env, and .env over SECRETS_DIR.
+
+    `required` are names of fields that the caller needs. Raises Fatal with exit code 2 and a list of all problems,
+    without any value: it may be a secret.
+    """
+    problems = _unknown_in_environment()
+    settings = _validate(problems)
+    if settings is not None:
+        problems += [f"{name.upper()}: is required" for name in required if getattr(settings, name) is None]
+    if settings is None or problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise Fatal("the settings are invalid", f"\n{listed}", "see .env.example for every setting", exit_code=2)
+    return settings
+
+
+def _validate(problems: list[str]) -> Settings | None:
+    """Returns None and adds to `problems` when the settings are invalid."""
+    secrets_dir = os.environ.get("SECRETS_DIR")
+    if secrets_dir and not os.path.isdir(secrets_dir):
+        problems.append("SECRETS_DIR: is not a readable directory")
+        secrets_dir = None
+    try:
+        return Settings(_secrets_dir=secrets_dir or None)  # type: ignore[call-arg]
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            name = ".".join(str(part) for part in item["loc"]).upper()
+            if item["type"] == "extra_forbidden":
+                problems.append(_unknown(name, ".env"))
+            else:
+                text = item["msg"].removeprefix("Value error, ")
+                problems += [f"{name}: {text}"] if name else text.splitlines()
+        return None
+
+
+def _unknown_in_environment() -> list[str]:
+    names = {name for name in os.environ if not name.startswith(NOT_SETTINGS)} - KNOWN_NAMES
+    ours = {name for name in names if name.startswith(OUR_PREFIXES) or name in NOT_SUPPORTED or _intended(name)}
+    return [_unknown(name, "the environment") for name in sorted(ours)]
+
+
+def _unknown(name: str, source: str) -> str:
+    if name in NOT_SUPPORTED:
+        return f"{name} in {source}: is not available in this version; unset it"
+    intended = _intended(name) or next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1)), None)
+    return f"{name} in {source}: unknown setting" + (f"; did you mean {intended}?" if intended else "")
+
+
+def _intended(name: str) -> str | None:
+    """Returns the setting of which `name` is a typing error, or None."""
+    return next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1, cutoff=TYPING_ERROR_RATIO)), None)
+
+
+def _is_loopback(host: str) -> bool:
+    """Returns whether only this machine can reach the address.
+
+    Of all host names, only localhost is trusted.
+    """
     if host == "localhost":
         return True
     try:

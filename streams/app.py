@@ -18,13 +18,12 @@ from agents.grok.client import GrokAnalyser
 from agents.limits.breaker import CircuitBreaker
 from agents.local.analyser import LocalAnalyser
 from schemas.errors import Fatal
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.engine.answers_table import TableAnswers
 from streams.engine.app import InputChannel, WorkerApp, faust_connection
 from streams.kafka.clients import client_options
-from streams.kafka.lag import LogLag
-from streams.kafka.log_reader import LogReader
+from streams.kafka.lag import LagReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer
 from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.events import EventSink
@@ -32,9 +31,8 @@ from streams.sinks.rehomed import RehomedSink
 from streams.sinks.rows import RowSink
 from streams.telemetry import metrics
 from streams.telemetry.health import Health
-from streams.telemetry.lag_metrics import LagMetrics
 from streams.telemetry.log import configure_logging
-from streams.telemetry.observers import CallMetrics, OutcomeMetrics
+from streams.telemetry.observers import CallMetrics, LagMetrics, OutcomeMetrics
 from streams.telemetry.server import MetricsServer
 from streams.worker.data_folder import WorkerFolder
 from streams.worker.dead_letter_limit import DeadLetterLimit
@@ -53,11 +51,11 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
     assert settings.database_url is not None, "load_settings('database_url') requires it"
     options, topics, times = client_options(settings), settings.topics, timings(settings)
     life = Lifecycle(times)
-    log_reader = LogReader(options, topics)
+    offset_reader = OffsetReader(options, topics)
     app = WorkerApp(
         life,
         topics,
-        log_reader.ends,
+        offset_reader.end_offsets,
         broker_session_timeout=times.session_timeout_s,
         broker_heartbeat_interval=times.heartbeat_interval_s,
         broker_rebalance_timeout=times.rebalance_timeout_s,
@@ -93,8 +91,8 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
     )
 
     channel = InputChannel(app)
-    intake = Intake(channel, analyst, log_reader, options, topics, app.commit_as, life)
-    rebalance = Rebalance(app, intake, analyst, fence, log_reader, topics, life, times)
+    intake = Intake(channel, analyst, offset_reader, options, topics, app.commit_as, life)
+    rebalance = Rebalance(app, intake, analyst, fence, offset_reader, topics, life, times)
 
     # The name is written out: Faust would derive it from the module's path.
     @app.agent(channel, name="analyst")
@@ -104,7 +102,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
 
     health = Health(
         {
-            "broker": log_reader.check,
+            "broker": offset_reader.check,
             "database": rows.ping,
             "assignment": app.check_assigned,
             "dead_letters": life.check_not_halted,
@@ -113,9 +111,9 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
     life.parts = [
         WorkerFolder(settings.data_dir),
         MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health),
-        *(log_reader, producer, dead_letter_producer, rows),
+        *(offset_reader, producer, dead_letter_producer, rows),
         *([analyser] if isinstance(analyser, GrokAnalyser) else []),
-        LagMetrics(LogLag(log_reader, topics.inputs)),
+        LagMetrics(LagReader(offset_reader, topics.inputs)),
         analyst,
         rebalance,
     ]
@@ -126,7 +124,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
 
 
 def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -> Analyser:
-    """Grok where the settings ask for it, else the local analyser, which is free and asks nobody."""
+    """Grok where the settings ask for it, else the local analyser, which is free and makes no calls."""
     if not settings.asks_grok:
         return LocalAnalyser()
     assert settings.xai_api_key is not None, "Settings.asks_grok needs a key"

@@ -1,34 +1,52 @@
-"""The command `grok-insights`: registers the commands; turns errors into three lines and an honest exit code."""
+"""The command `grok-insights`: turns errors into three lines and an exit code; loads only the command that is run."""
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 from schemas.errors import Fatal
-from streams.commands.audit import audit
-from streams.commands.demo import demo
-from streams.commands.dlq import dlq
-from streams.commands.gateway import gateway
-from streams.commands.migrate import migrate
 from streams.commands.output import show_error
-from streams.commands.schemas import schemas
-from streams.commands.standin import standin
-from streams.commands.topics import topics
-from streams.commands.up import up
-from streams.commands.worker import worker
 from streams.version import __version__
+
+#: In the order of --help. Each is an object of that name in the module of that name in streams.commands.
+COMMANDS = ("demo", "up", "gateway", "worker", "migrate", "topics", "audit", "standin", "schemas", "dlq")
+
+
+class _LazyCommands(TyperGroup):
+    """Imports a command's module when it is run or described: Faust alone would delay every command by 0.5 s."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Loads all commands for an unknown name, so that the error can suggest one."""
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.add_command(_load(name), name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _load(name: str) -> Any:
+    command = getattr(import_module(f"streams.commands.{name}"), name)
+    if isinstance(command, typer.Typer):
+        return get_group(command)
+    single = typer.Typer(add_completion=False)
+    single.command(name)(command)
+    return get_command(single)
+
 
 cli = typer.Typer(
     name="grok-insights",
+    cls=_LazyCommands,
     help="Turns a Kafka stream of conversations into insights with Grok: nothing lost, no text paid for twice.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-
-for command in (demo, up, gateway, worker, migrate, topics, audit, standin, schemas):
-    cli.command()(command)
-cli.add_typer(dlq)
 
 
 @cli.callback(invoke_without_command=True)
@@ -39,7 +57,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main() -> None:
-    """Exit code 0 done, 1 failed, 2 misused, 130 stopped by Ctrl-C."""
+    """Exits with 0 when done, 1 when failed, 2 when misused, 130 when stopped by Ctrl-C."""
     try:
         cli()
     except Fatal as error:

@@ -1,4 +1,4 @@
-"""Where the files under infra/ are: beside the packages in a checkout, inside them in an installed wheel."""
+"""Finds the files under infra/: beside the packages in a checkout, inside them in an installed wheel."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def infra(name: str) -> Path:
-    """The folder infra/`name`. Raises FileNotFoundError when neither a checkout nor a wheel has it."""
+    """Returns the folder infra/`name`. Raises FileNotFoundError when neither a checkout nor a wheel has it."""
     for folder in (_PACKAGE / "_infra" / name, _PACKAGE.parent / "infra" / name):
         if folder.exists():
             return folder

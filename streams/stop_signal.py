@@ -1,4 +1,4 @@
-"""How a process is told to stop, and the last resort when its stop hangs."""
+"""Stop signals of a process, and the last resort when its stop hangs."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def set_at_first_stop_signal(event: asyncio.Event) -> None:
 def end_process_within(seconds: float) -> None:
     """Ends the process with exit code 1 when it still runs after `seconds`.
 
-    A thread of its own does it, since what hangs may be the event loop. It never keeps a finished process alive.
+    A separate thread does it, since the event loop may be what hangs. The thread never keeps a finished process alive.
     """
 
     def end() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
 from tests.support.servers import running, skip_unless_kafka
 

@@ -29,10 +29,10 @@ _KEEPALIVE_S = 60.0
 class GrokAnalyser:
     """Implements agents.analyser.Analyser by `POST {base_url}/chat/completions`, one conversation a call.
 
-    `timeout_s` bounds a whole call, `max_connections` those under way; `clock` is a monotonic one in seconds. Each call
-    is made once: when and whether to try again after Retryable is the caller's decision. `may_pay` is awaited before
-    each, and again in the step that sends it: it returns when this worker is sure to be the one to make the call, and
-    what it raises is raised.
+    `timeout_s` bounds a whole call, `max_connections` the calls in flight; `clock` is a monotonic one in seconds. Each
+    call is made once: whether to repeat it after Retryable is the caller's decision. `may_pay` is awaited before
+    each call, and again in the step that sends it: it returns while this worker may make calls, and what it raises is
+    raised.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class GrokAnalyser:
         )
 
     async def stop(self) -> None:
-        """Closes all connections; calls still under way fail."""
+        """Closes all connections; calls still in flight fail."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -108,7 +108,7 @@ class GrokAnalyser:
         raise Unprocessable(DeadLetterReason.BAD_ANSWER, bad.detail if bad else "") from bad
 
     async def _call(self, body: bytes) -> Reply:
-        """One call, with its end told to the breaker and the observer."""
+        """Makes one call and reports its result to the breaker and the observer."""
         await self._may_pay()
         permit, began_s = self._admitted(), self._clock()
         try:

@@ -34,7 +34,7 @@ _AGAINST_GUIDELINES = re.compile(rb"content violates usage guidelines", re.IGNOR
 
 
 class CallFailure(Exception):
-    """`error` is for the caller; the rest is for the breaker and whoever counts."""
+    """`error` is for the caller; the rest is for the breaker and the observer."""
 
     def __init__(
         self, error: InsightsError, error_class: ErrorClass, *, ambiguous: bool = False, trips_breaker: bool = False

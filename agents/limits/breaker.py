@@ -14,7 +14,7 @@ BreakerState = Literal["closed", "half_open", "open"]
 #: Proof that a call was let through. A result counts only in the period in which its call was admitted.
 Permit = NewType("Permit", int)
 
-#: While a probe is under way nobody knows when it ends; others look again after this time.
+#: A probe's end cannot be predicted: while one is in flight, other calls look again after this time.
 PROBE_WAIT_S = 1.0
 
 
@@ -29,9 +29,9 @@ class CircuitBreaker:
         self._in_a_row = 0
         self._state: BreakerState = "closed"
         self._open_until_s = 0.0
-        #: When the latest probe was let through, while one is under way.
+        #: When the latest probe was let through, while one is in flight.
         self._probe_began_s: float | None = None
-        # Grows at each change between closed, open and half open, so that results of earlier calls are told apart.
+        # Grows at each change between closed, open and half open, so that results of earlier calls can be recognised.
         self._period = 0
 
     @property

@@ -6,13 +6,12 @@ import typer
 from rich.console import Console
 
 from schemas.errors import Fatal
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.commands.output import print_json
-from streams.demo.report import document, print_report
-from streams.demo.runner import Analyser, Options, run_demo
-from streams.local.up import Broker
-from streams.progress import display_on_stderr
+from streams.dev.demo.report import document, print_report
+from streams.dev.demo.runner import Analyser, Options, run_demo
+from streams.dev.local.wiring import Broker
+from streams.terminal import display_on_stderr
 
 
 def demo(
@@ -21,17 +20,17 @@ def demo(
     ] = False,
     broker: Annotated[Broker, typer.Option(help="Broker to start.")] = "tansu",
     workers: Annotated[int, typer.Option(min=1, max=16, help="Workers to start.")] = 2,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many conversations; all when unset.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of conversations; all when unset.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
-    """Send real conversations through a stack of its own, and show that the figures add up.
+    """Send real conversations through a temporary stack, and show that the figures add up.
 
     Starts broker, Postgres, gateway and workers on free ports with new data,
-    and leaves nothing behind. It costs nothing: Grok itself is asked only
-    where ANALYSER=grok is set. Exit code 1 when the figures do not add up.
+    and removes everything at the end. It costs nothing unless ANALYSER=grok
+    is set. Exit code 1 when the figures do not add up.
 
-    Settings: ANALYSER, GROK_*, XAI_API_KEY; DATA_DIR, whose logs/demo.log is
-    the log of all processes.
+    Settings: ANALYSER, GROK_*, XAI_API_KEY, DATA_DIR. All processes log to
+    DATA_DIR/logs/demo.log.
     """
     settings = load_settings()
     options = Options(broker, workers, _analyser(settings, grok_standin), limit, settings.data_dir)
@@ -42,12 +41,12 @@ def demo(
     else:
         print_report(report, Console())
     if not report.figures.add_up:
-        failed = [check.detail for check in report.figures.checks if not check.held]
+        failed = [check.detail for check in report.figures.checks if not check.passed]
         raise Fatal("the figures of the demo do not add up", "; ".join(failed), "please report this as a defect")
 
 
 def _analyser(settings: Settings, grok_standin: bool) -> Analyser:
-    """A key alone is no wish to spend money on a demonstration: Grok must have been named."""
+    """Grok must be named: a key alone does not mean that a demo may spend money."""
     if grok_standin:
         return "standin"
     return "grok" if settings.analyser == "grok" else "local"

@@ -1,11 +1,9 @@
-"""`grok-insights dlq list | show | replay`: the dead letters, for people."""
+"""`grok-insights dlq list | show | replay`."""
 
 import asyncio
 import sys
-from collections.abc import Coroutine
-from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,101 +11,115 @@ from rich.console import Console
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import print_json, run, say
-from streams.dlq import views
-from streams.dlq.account import account_of
-from streams.dlq.broker_errors import told_as_fatal
-from streams.dlq.filters import Filters, filters_of
-from streams.dlq.ledger import Mark, read_ledger
-from streams.dlq.letter import Letter, LetterId, parse_letter_id
-from streams.dlq.pace import Pace, check_rate
-from streams.dlq.reading import Bounds, find_letter, letter_bounds, letters
-from streams.dlq.replay import Orders, Replayed
-from streams.dlq.run import replay_letters
-from streams.dlq.selection import Selection
-from streams.dlq.survey import Entry, Newest, Survey, survey_of
 from streams.kafka.clients import client_options
-from streams.printable import printable
-from streams.progress import display_on_stderr
+from streams.operations.dlq import report
+from streams.operations.dlq.dead_letter import parse_id
+from streams.operations.dlq.replay import Pacer, ReplayOptions, ReplayResult, check_rate, replay_dead_letters
+from streams.operations.dlq.selection import Eligibility, Filters, Selection, parse_filters
+from streams.operations.dlq.survey import Bounds, Newest, find_dead_letter, survey_dead_letters
 from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.log import configure_logging
-
-T = TypeVar("T")
-Options = dict[str, Any]
+from streams.terminal import display_on_stderr, printable, write_rows
 
 dlq = typer.Typer(
     name="dlq",
-    help="Dead letters: list them, show one, send them back into the stream. Settings: KAFKA_*, TOPIC_PREFIX.",
+    help="Dead letters: list them, show one, replay them. Settings: KAFKA_*, TOPIC_PREFIX.",
     no_args_is_help=True,
 )
 
-Reasons = Annotated[list[DeadLetterReason] | None, typer.Option("--reason", help="Only of this reason; repeatable.")]
+Reasons = Annotated[
+    list[DeadLetterReason] | None, typer.Option("--reason", help="Only dead letters with this reason; repeatable.")
+]
 Since = Annotated[
-    str | None, typer.Option("--since", help="Only what died since: a span (30m, 2h, 3d) or an ISO time (UTC).")
+    str | None,
+    typer.Option(
+        "--since", help="Only dead letters since a duration ago (30m, 2h, 3d) or an ISO 8601 timestamp (UTC)."
+    ),
 ]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="Only these letters (partition:offset); repeatable.")]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", help="Only the dead letter with this ID (PARTITION:OFFSET); repeatable.")
+]
 Conversations = Annotated[
-    list[str] | None, typer.Option("--conversation", help="Only letters of these conversations' ids; repeatable.")
+    list[str] | None,
+    typer.Option("--conversation", help="Only dead letters of the conversation with this ID; repeatable."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table or lines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table or lines.")]
 
 
 @dlq.command("list")
-def list_letters(
+def list_dead_letters(
     reason: Reasons = None,
     since: Since = None,
     ids: Ids = None,
     conversations: Conversations = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many; all that match are counted.")] = 100,
-    with_replayed: Annotated[bool, typer.Option("--replayed", help="Also those that have been replayed.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number to list; all that match are counted.")] = 100,
+    with_replayed: Annotated[bool, typer.Option("--replayed", help="Include replayed dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the letters that wait for somebody, newest first, and count them by reason.
+    """List unresolved dead letters, newest first, and count them by reason.
 
-    A table on a terminal, elsewhere one line a letter with tabs between, the counts on stderr.
-    With --json one object a line, the last one being {"summary": ...}. What a conversation says is never shown.
+    Prints a table on a terminal, and elsewhere tab-separated lines, with the
+    counts on stderr. With --json, one object a line, the last one being
+    {"summary": ...}. Never shows what a conversation says.
     """
-    filters, newest = _filters(reason, since, ids, conversations), Newest(limit)
+    filters, newest = _filters(reason, since, ids, conversations), Newest(limit, with_replayed=with_replayed)
     options, topics = _kafka()
-    survey = _run(_survey(options, topics, filters, newest, with_replayed=with_replayed))
-    matching = survey.unresolved.total() + (survey.replayed if with_replayed else 0)
+    _, _, survey = run(survey_dead_letters(options, topics, filters, newest))
+    listed = newest.newest_first()
+    matching = survey.unresolved.total() + (survey.by[Eligibility.REPLAYED] if with_replayed else 0)
     if matching > limit:
-        say(f"cut: the newest {limit} of {matching} letters; more with --limit")
+        say(f"lists only the newest {limit} of {matching} dead letters; raise --limit to see more")
     if as_json:
-        for entry in newest.entries():
-            print_json(views.document(entry.letter, entry.size_bytes, entry.mark))
-        print_json({"summary": {**views.survey_document(survey), "shown": len(newest.entries())}})
+        for dead_letter, mark in listed:
+            print_json(report.document(dead_letter, mark))
+        print_json({"summary": {**report.survey_document(survey), "shown": len(listed)}})
         return
-    _print_entries(newest.entries(), topics)
-    for line in views.survey_lines(survey):
+    if listed and sys.stdout.isatty():
+        Console().print(report.table(listed, topics.conversations))
+    else:
+        write_rows((report.row(dead_letter, mark) for dead_letter, mark in listed), sys.stdout)
+    for line in report.survey_lines(survey):
         say(line)
 
 
 @dlq.command("show")
-def show_letter(
-    letter: Annotated[str, typer.Argument(metavar="LETTER", help="As listed: partition:offset.")],
+def show_dead_letter(
+    dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="As listed: PARTITION:OFFSET.")],
     with_value: Annotated[
-        bool, typer.Option("--value", help="Also the conversation itself: the bytes on stdout, the rest on stderr.")
+        bool, typer.Option("--value", help="Print the conversation itself on stdout, and the rest on stderr.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything about one letter; what the conversation says only with --value."""
-    letter_id = parse_letter_id(letter)
-    if letter_id is None:
-        hint = "give partition:offset, as `grok-insights dlq list` shows it"
-        raise Fatal("this is no letter", f"{letter!r} is not partition:offset", hint, exit_code=2)
-    found, mark = _run(_find(*_kafka(), letter_id))
+    """Show everything about one dead letter; what the conversation says only with --value."""
+    wanted = parse_id(dead_letter_id)
+    if wanted is None:
+        what = "not a dead-letter ID: expected PARTITION:OFFSET, for example 3:17"
+        raise Fatal(what, f"got {dead_letter_id!r}", "`grok-insights dlq list` shows the IDs", exit_code=2)
+    found = run(find_dead_letter(*_kafka(), wanted))
+    if found is None:
+        hint = "`grok-insights dlq list` shows the existing ones; retention removed older ones"
+        raise Fatal(f"there is no dead letter {wanted}", "", hint)
+    dead_letter, mark = found
     if as_json:
-        headers = [{"name": name, **views.value_document(value)} for name, value in found.headers]
-        value = views.value_document(found.value) if with_value else {}
-        print_json({**views.document(found, found.size_bytes, mark), "headers": headers, **value})
+        headers = [{"name": name, **report.value_document(value)} for name, value in dead_letter.headers]
+        value = report.value_document(dead_letter.value) if with_value else {}
+        print_json({**report.document(dead_letter, mark), "headers": headers, **value})
         return
-    tell = say if with_value else typer.echo
-    for name, content in views.facts(found, mark):
-        tell(f"{name + ':':<14}{content}")
+    for name, content in report.facts(dead_letter, mark):
+        (say if with_value else typer.echo)(f"{name + ':':<14}{content}")
     if with_value:
-        _print_value(found.value or b"")
+        _print_value(dead_letter.value or b"")
+
+
+def _print_value(value: bytes) -> None:
+    """Prints the bytes as they are, but escapes them on a terminal."""
+    if sys.stdout.isatty():
+        typer.echo("\n".join(printable(line) for line in value.split(b"\n")))
+        return
+    sys.stdout.buffer.write(value)
+    sys.stdout.flush()
 
 
 @dlq.command("replay")
@@ -116,71 +128,107 @@ def replay(
     since: Since = None,
     ids: Ids = None,
     conversations: Conversations = None,
-    replay_all: Annotated[bool, typer.Option("--all", help="Every letter; needed where no filter is given.")] = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also what was replayed already or too often; only with a filter.")
+    replay_all: Annotated[
+        bool, typer.Option("--all", help="Replay every dead letter; required without filters.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Send at most so many.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Include dead letters that were replayed, or too often; needs a filter.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number to send.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
-    rate: Annotated[float | None, typer.Option(help="At most so many a second; as fast as it goes.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first. Only a terminal is asked.")] = False,
+    rate: Annotated[float | None, typer.Option(help="Maximum number per second; unlimited by default.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation on a terminal.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send letters back into the stream, each once: what has been replayed is left out, and records that died again
-    after three replays.
+    """Send the records of dead letters to the topic `conversations` again, each once.
 
-    Stopped or killed, it can be run again and goes on. Letters that die during the run are not part of it, and one
-    whose record dies again is a new letter. Remove the cause first: 100 records in a row that die stop a worker.
+    Leaves out dead letters that were replayed before, and records that died
+    again after three replays. A run that was stopped or killed can be started
+    again and continues. Dead letters that arrive during the run are left for
+    the next one.
+
+    Fix the cause first: 100 dead letters in a row stop a worker.
     """
     check_rate(rate)
     filters = _filters(reason, since, ids, conversations)
-    _check_meant(filters, replay_all=replay_all, again=again)
+    _check_scope(filters, replay_all=replay_all, again=again)
     options, topics = _kafka()
-    bounds, selection, survey = _run(_plan(options, topics, filters, again=again))
-    planned = account_of(survey, Replayed(), limit)
+    bounds, selection, survey = run(survey_dead_letters(options, topics, filters, again=again))
+    plan = report.ReplayReport(survey, None, limit)
     if dry_run:
-        _print_report(as_json, views.plan_document(survey, planned), views.plan_lines(survey, planned))
+        _print_report(plan, as_json=as_json)
         return
-    if planned.to_send and not yes:
-        _ask(views.plan_lines(survey, planned))
-    done = Replayed()
+    if plan.to_send and not yes:
+        _ask(plan)
+    result = ReplayResult()
     try:
-        if survey.to_send or survey.foreign:
+        if survey.eligible or survey.by[Eligibility.FOREIGN]:
             with display_on_stderr() as display:
-                display.begin("replayed", planned.to_send)
-                orders = Orders(Pace(rate), lambda count: display.reached("replayed", count), limit)
-                _run(_replay(options, topics, bounds, selection, orders, done))
+                display.begin("replayed", plan.to_send)
+                how = ReplayOptions(Pacer(rate), lambda count: display.reached("replayed", count), limit)
+                run(_replay(options, topics, bounds, selection, how, result))
                 display.done("replayed")
     finally:
-        account = account_of(survey, done, limit)
-        _print_report(as_json, views.replay_document(done, account), views.replay_lines(done, account))
-    _check_done(done, account.left)
+        outcome = report.ReplayReport(survey, result, limit)
+        _print_report(outcome, as_json=as_json)
+    _check_result(result, outcome.left)
 
 
-def _check_meant(filters: Filters, *, replay_all: bool, again: bool) -> None:
+def _check_scope(filters: Filters, *, replay_all: bool, again: bool) -> None:
     if again and filters.are_empty:
-        hint = "name letters with --reason, --since, --id or --conversation"
-        raise Fatal("--again needs a filter", "it sends also what has been replayed", hint, exit_code=2)
+        hint = "filter with --reason, --since, --id or --conversation"
+        raise Fatal("--again needs a filter", "it includes dead letters that were replayed", hint, exit_code=2)
     if filters.are_empty and not replay_all:
-        hint = "name letters with --reason, --since, --id or --conversation, or mean all of them with --all"
-        raise Fatal("nothing says which letters to replay", "", hint, exit_code=2)
+        hint = "filter with --reason, --since, --id or --conversation, or select all with --all"
+        raise Fatal("no dead letters are selected", "", hint, exit_code=2)
 
 
-def _check_done(done: Replayed, left: int) -> None:
-    """A run that did not do everything is told so, by its exit code too."""
-    if done.was_stopped:
-        hint = "run it again: it goes on where it stopped"
-        raise Fatal("the replay was stopped", f"{left} letters are left", hint, exit_code=130)
-    if done.failed:
-        names = "; ".join(f"{letter_id}: {why}" for letter_id, why in done.named[:3])
-        hint = "ask whoever produced the records to send them again"
-        raise Fatal(f"{done.failed} letters cannot be replayed", names, hint)
+def _ask(plan: report.ReplayReport) -> None:
+    """Asks for confirmation, on a terminal only."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    for line in plan.lines():
+        say(line)
+    if not typer.confirm("Replay them?", err=True):
+        raise Fatal("nothing was replayed", "the answer was no")
 
 
-def _kafka() -> tuple[Options, Topics]:
-    """Options of Kafka clients, and the names of our topics."""
+async def _replay(
+    options: dict[str, Any],
+    topics: Topics,
+    bounds: Bounds,
+    selection: Selection,
+    how: ReplayOptions,
+    result: ReplayResult,
+) -> None:
+    """Runs until the first SIGINT or SIGTERM, and then finishes what is in flight, unless another signal comes."""
+    stop = asyncio.Event()
+    set_at_first_stop_signal(stop)
+    await replay_dead_letters(options, topics, bounds, selection, how, result, stop)
+
+
+def _check_result(result: ReplayResult, left: int) -> None:
+    """Raises Fatal, and so sets the exit code, after a run that did not send everything."""
+    if result.was_stopped:
+        hint = "run it again: it continues where it stopped"
+        raise Fatal("the replay was stopped", f"{left} dead letters are left", hint, exit_code=130)
+    if result.failed:
+        failures = "; ".join(f"{dead_letter_id}: {why}" for dead_letter_id, why in result.failures[:3])
+        hint = "ask the producers of these records to send them again"
+        raise Fatal(f"{result.failed} dead letters cannot be replayed", failures, hint)
+
+
+def _print_report(shown: report.ReplayReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(shown.document())
+    else:
+        typer.echo("\n".join(shown.lines()))
+
+
+def _kafka() -> tuple[dict[str, Any], Topics]:
+    """Returns the options of Kafka clients, and the names of our topics."""
     settings = load_settings("kafka_bootstrap_servers")
-    # What libraries say of the brokers would stand across the bar; failures are told as what, why and hint.
+    # The libraries' log lines would break the progress bar; failures are shown as errors with a hint.
     configure_logging("critical")
     return client_options(settings), settings.topics
 
@@ -188,76 +236,6 @@ def _kafka() -> tuple[Options, Topics]:
 def _filters(
     reasons: list[DeadLetterReason] | None, since: str | None, ids: list[str] | None, conversations: list[str] | None
 ) -> Filters:
-    return filters_of(
+    return parse_filters(
         [reason.value for reason in reasons or ()], since, ids or (), conversations or (), datetime.now(UTC)
     )
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with told_as_fatal():
-        done: T = run(work)
-    return done
-
-
-async def _survey(options: Options, topics: Topics, filters: Filters, newest: Newest, *, with_replayed: bool) -> Survey:
-    bounds, selection = await letter_bounds(options, topics), Selection(filters, await read_ledger(options, topics))
-    async with aclosing(letters(options, bounds)) as found:
-        return await survey_of(found, selection, newest, with_replayed=with_replayed)
-
-
-async def _find(options: Options, topics: Topics, letter_id: LetterId) -> tuple[Letter, Mark | None]:
-    found = await find_letter(options, topics, letter_id)
-    if found is None:
-        hint = "`grok-insights dlq list` shows those that are there; older ones were removed by the topic's retention"
-        raise Fatal(f"there is no letter {letter_id}", "", hint)
-    return found, (await read_ledger(options, topics)).mark_of(found)
-
-
-async def _plan(options: Options, topics: Topics, filters: Filters, *, again: bool) -> tuple[Bounds, Selection, Survey]:
-    bounds = await letter_bounds(options, topics)
-    selection = Selection(filters, await read_ledger(options, topics), again)
-    async with aclosing(letters(options, bounds)) as found:
-        return bounds, selection, await survey_of(found, selection)
-
-
-async def _replay(
-    options: Options, topics: Topics, bounds: Bounds, selection: Selection, orders: Orders, done: Replayed
-) -> None:
-    """Until the first SIGINT or SIGTERM; what is under way then is finished, unless another one comes."""
-    stop = asyncio.Event()
-    set_at_first_stop_signal(stop)
-    await replay_letters(options, topics, bounds, selection, orders, done, stop)
-
-
-def _ask(plan: list[str]) -> None:
-    """A person at a terminal is asked; a program meant what it said."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return
-    for line in plan:
-        say(line)
-    if not typer.confirm("Replay them?", err=True):
-        raise Fatal("nothing was replayed", "the answer was no")
-
-
-def _print_report(as_json: bool, document: dict[str, Any], lines: list[str]) -> None:
-    if as_json:
-        print_json(document)
-        return
-    typer.echo("\n".join(lines))
-
-
-def _print_entries(entries: list[Entry], topics: Topics) -> None:
-    if entries and sys.stdout.isatty():
-        Console().print(views.table(entries, topics.conversations))
-        return
-    for entry in entries:
-        typer.echo("\t".join(views.row(entry)))
-
-
-def _print_value(value: bytes) -> None:
-    """As it is, byte for byte; on a terminal without what could steer it."""
-    if sys.stdout.isatty():
-        typer.echo("\n".join(printable(line) for line in value.split(b"\n")))
-        return
-    sys.stdout.buffer.write(value)
-    sys.stdout.flush()

@@ -1,20 +1,19 @@
 """`grok-insights gateway`."""
 
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
+from schemas.settings import Settings, load_settings
 from streams.commands.output import run
-from streams.gateway.run import run_gateway
+from streams.gateway.main import run_gateway
 from streams.kafka.clients import client_options
-from streams.kafka.lag import ConnectingLag
-from streams.telemetry.lag_metrics import LagMetrics
+from streams.kafka.lag import ConnectingLagReader
 from streams.telemetry.log import configure_logging
+from streams.telemetry.observers import LagMetrics
 
 
 def gateway() -> None:
-    """Run the HTTP gateway: answers 202 once the brokers have a conversation, and serves insights.
+    """Run the HTTP gateway, which accepts conversations and serves insights.
 
-    Stops in order on SIGTERM and Ctrl-C. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP,
-    DATABASE_URL, GATEWAY_HOST, GATEWAY_PORT, RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS.
+    SIGTERM and Ctrl-C stop it gracefully. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL,
+    GATEWAY_HOST, GATEWAY_PORT, RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS, LAG_SOFT_SECONDS.
     """
     settings = load_settings("kafka_bootstrap_servers", "database_url")
     configure_logging(settings.log_level)
@@ -22,7 +21,7 @@ def gateway() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    lag = ConnectingLag(client_options(settings), settings.topics)
+    lag = ConnectingLagReader(client_options(settings), settings.topics)
     lag_metrics = LagMetrics(lag)
     await lag_metrics.start()
     try:

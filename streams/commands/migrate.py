@@ -4,20 +4,20 @@ from typing import Annotated
 
 import typer
 
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 from streams.commands.output import print_json
 from streams.postgres.migrations import migrate_database
 
 
 def migrate(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Bring the database's tables up to date; running it again changes nothing.
+    """Migrate the database; does nothing when it is up to date.
 
     Settings: DATABASE_URL.
     """
     settings = load_settings("database_url")
-    assert settings.database_url is not None, "load_settings saw to it"
+    assert settings.database_url is not None, "load_settings requires it"
     lines = migrate_database(settings.database_url.get_secret_value())
     if as_json:
         print_json({"applied": [line.removeprefix("Applied: ").split()[0] for line in lines if "Applied" in line]})

@@ -1,29 +1,31 @@
-"""How commands speak: data on stdout, talk on stderr, errors as what, why and hint."""
+"""Output of the commands: data on stdout, messages and errors on stderr."""
 
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import uvloop
 
 from schemas.errors import Fatal
 
+T = TypeVar("T")
+
 
 def print_json(value: object) -> None:
-    """One JSON document on one line of stdout."""
+    """Prints one JSON document as one line on stdout."""
     sys.stdout.write(orjson.dumps(value).decode() + "\n")
 
 
 def say(text: str) -> None:
-    """One line for a person, on stderr."""
+    """Prints a message on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def show_error(error: Fatal) -> None:
-    """Three short lines: what, why, hint; those that are empty are left out."""
+    """Prints what failed, why, and a hint, leaving out what is empty."""
     say(f"error: {error.what}")
     if error.why:
         say(f"  why: {error.why}")
@@ -31,7 +33,7 @@ def show_error(error: Fatal) -> None:
         say(f" hint: {error.hint}")
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
+def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine on uvloop and returns its value."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

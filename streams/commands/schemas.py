@@ -1,4 +1,4 @@
-"""`grok-insights schemas`: the JSON Schemas of all messages, and the list of settings, written from the code."""
+"""`grok-insights schemas`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,18 +6,18 @@ from typing import Annotated
 import typer
 
 from schemas.errors import Fatal
-from schemas.generated import generated_files
+from schemas.export import generated_files
 
 
 def schemas(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when a file is not current.")] = False,
-    root: Annotated[Path, typer.Option(help="The checkout whose files are meant.")] = Path(),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if a file differs.")] = False,
+    root: Annotated[Path, typer.Option(help="Root of the repository.")] = Path(),
 ) -> None:
-    """Write schemas/json/*.json and .env.example anew from the code, in a checkout."""
+    """Generate schemas/json/*.json and .env.example from the code."""
     files = generated_files()
     stale = [path for path, content in files.items() if not _is_current(root / path, content)]
     if check and stale:
-        raise Fatal("generated files are not current", ", ".join(stale), "run: grok-insights schemas")
+        raise Fatal("generated files are out of date", ", ".join(stale), "run: grok-insights schemas")
     for path in stale:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(files[path])

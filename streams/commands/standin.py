@@ -10,33 +10,35 @@ import typer
 
 from schemas.errors import Fatal
 from streams.commands.output import run
-from streams.standin.faults import FaultKind, FaultPlan
-from streams.standin.server import StandinConfig, run_standin
+from streams.dev.standin.faults import FaultKind, FaultPlan
+from streams.dev.standin.server import StandinConfig, run_standin
 
 
 def standin(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    latency_min_s: Annotated[float, typer.Option(help="Least seconds until an answer.")] = 0.3,
-    latency_max_s: Annotated[float, typer.Option(help="Most seconds until an answer.")] = 0.9,
-    api_key: Annotated[str | None, typer.Option(help="The only key to accept; any when unset.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model that exists (repeatable); all when unset.")] = None,
+    latency_min_s: Annotated[float, typer.Option(help="Minimum latency in seconds.")] = 0.3,
+    latency_max_s: Annotated[float, typer.Option(help="Maximum latency in seconds.")] = 0.9,
+    api_key: Annotated[str | None, typer.Option(help="The only key to accept; any key when unset.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model that exists; repeatable; all exist when unset.")
+    ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help=f"KIND=RATE, a share of calls that go wrong (repeatable): {', '.join(FaultKind)}."),
+        typer.Option(help=f"KIND=RATE, the share of calls that fail; repeatable. Kinds: {', '.join(FaultKind)}."),
     ] = None,
     hang_s: Annotated[
-        float, typer.Option(help="Seconds by which a hanging call is late, unless new faults are put.")
+        float, typer.Option(help="Seconds for which a call hangs, unless the faults are replaced meanwhile.")
     ] = 120,
     retry_after_s: Annotated[int, typer.Option(help="Retry-After of http_429, in seconds.")] = 1,
     journal: Annotated[
         Path | None,
-        typer.Option(help="File that gets a line of JSON for each call that is over."),
+        typer.Option(help="File to append one JSON line to for each finished call."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of latency and faults; a new one when unset.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Tell address and seed as one line of JSON.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of latency and faults; random when unset.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print address and seed as one line of JSON.")] = False,
 ) -> None:
-    """Answer like the Grok API, without Grok: with latency, faults on request and an account of every call."""
+    """Mock the Grok API: realistic latency, faults on request, and a record of every call."""
     chosen_seed = secrets.randbits(32) if seed is None else seed
     plan = {"rates": _rates(fault or []), "hang_s": hang_s, "retry_after_s": retry_after_s}
     try:

@@ -10,13 +10,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from schemas.settings import Settings
-from schemas.settings_file import load_settings
-from streams.local.log_sink import LogSink
-from streams.local.ports import free_port
-from streams.local.up import Broker, LocalStack, build_stack
+from schemas.settings import Settings, load_settings
+from streams.dev.local.ports import free_port
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.wiring import Broker, LocalStack, build_stack
 
 _MAX_FIELD_CHARS = 200
+#: If one of them fails, the error shows its last lines.
+_ROUTINE_PROCESSES = frozenset({"initdb", "create-database"})
+_ROUTINE_OF_POSTGRES = (" LOG:  ", "FATAL:  the database system is starting up")
 _STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
@@ -30,12 +32,12 @@ def up(
     data: Annotated[Path | None, typer.Option(help="Folder for data and logs (DATA_DIR, .grok-insights).")] = None,
     grok_standin: Annotated[bool, typer.Option("--grok-standin", help="Start a stand-in for Grok and ask it.")] = False,
 ) -> None:
-    """Run the whole service here, in the foreground: broker, Postgres, gateway and workers. Ctrl-C stops it in order.
+    """Run the whole service in the foreground: broker, Postgres, gateway and workers. Ctrl-C stops it gracefully.
 
     With KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL set it uses those instead of
-    starting its own. All other settings reach the processes as they are.
+    starting its own. All other settings are passed on to the processes.
 
-    Logs come on stderr, condensed on a terminal; the data folder keeps all.
+    Logs go to stderr, shortened on a terminal, and in full to the data folder.
     """
     settings = load_settings()
     data_dir = (data or settings.data_dir).absolute()
@@ -45,21 +47,23 @@ def up(
         workers,
         chosen_port or free_port(),
         data_dir,
-        _given(settings),
-        LogSink(data_dir / "logs" / "stack.log", echo=_echo()),
+        _settings_env(settings),
+        ProcessLog(data_dir / "logs" / "stack.log", echo=_echo()),
         standin=grok_standin,
     )
     stack.run_until_signal(lambda: typer.echo(_ready_block(stack, data_dir)))
 
 
-def _given(settings: Settings) -> dict[str, str]:
-    """Services that are used instead of our own, wherever their addresses were set."""
-    given = {}
+def _settings_env(settings: Settings) -> dict[str, str]:
+    """Returns the settings that the stack must see wherever they were set, in the environment or a file."""
+    env = {}
     if settings.kafka_bootstrap_servers is not None:
-        given["KAFKA_BOOTSTRAP_SERVERS"] = settings.kafka_bootstrap_servers
+        env["KAFKA_BOOTSTRAP_SERVERS"] = settings.kafka_bootstrap_servers
     if settings.database_url is not None:
-        given["DATABASE_URL"] = settings.database_url.get_secret_value()
-    return given
+        env["DATABASE_URL"] = settings.database_url.get_secret_value()
+    if "kafka_session_timeout_s" in settings.model_fields_set:
+        env["KAFKA_SESSION_TIMEOUT_S"] = str(settings.kafka_session_timeout_s)
+    return env
 
 
 def _ready_block(stack: LocalStack, data_dir: Path) -> str:
@@ -77,18 +81,18 @@ def _ready_block(stack: LocalStack, data_dir: Path) -> str:
         ("data", str(data_dir)),
     ]
     shown = "\n".join(f"  {label:<10}{value}" for label, value in lines)
-    return f"\ngrok-insights is ready\n{shown}\n  Ctrl-C stops all in order.\n"
+    return f"\ngrok-insights is ready\n{shown}\n  Ctrl-C stops everything.\n"
 
 
 def _echo() -> TextIO:
-    """Where the log of all processes is shown: as it is in a pipe, condensed on a terminal."""
+    """Returns where the log of all processes is shown: shortened on a terminal, unchanged elsewhere."""
     console = Console(stderr=True)
-    # LogSink only writes and flushes.
+    # ProcessLog only writes and flushes.
     return cast(TextIO, _TerminalLog(console)) if console.is_terminal else sys.stderr
 
 
 class _TerminalLog(io.TextIOBase):
-    """Takes whole lines of the stack's log and prints those that are for people."""
+    """Takes complete lines of the stack's log and prints those that are for people."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -101,12 +105,12 @@ class _TerminalLog(io.TextIOBase):
 
 
 def terminal_line(line: str) -> Text | None:
-    """One line of the stack's log as a person reads it, or None for what is only worth a place in the file.
+    """Returns one line of the stack's log as shown to a person, or None for a line that only the file keeps.
 
-    Left out are the libraries' own sentences below warning, which number hundreds at each start, and Postgres's.
+    Only the file keeps the routine messages of Postgres and of libraries, which log hundreds at each start.
     """
     name, _, text = line.rstrip("\n").partition(" | ")
-    if " LOG:  " in text:
+    if name in _ROUTINE_PROCESSES or any(routine in text for routine in _ROUTINE_OF_POSTGRES):
         return None
     event = _event(text)
     if event is None:
@@ -114,11 +118,11 @@ def terminal_line(line: str) -> Text | None:
     level = str(event.pop("level", "info"))
     if level not in _STYLES and not str(event["event"]).isidentifier():
         return None
-    return Text(f"{name:<9} | {_condensed(event)}", style=_STYLES.get(level, ""))
+    return Text(f"{name:<9} | {_shortened(event)}", style=_STYLES.get(level, ""))
 
 
 def _event(text: str) -> dict[str, Any] | None:
-    """The fields of one of our log lines; None for the output of other programs."""
+    """Returns the fields of one of our log lines, or None for the output of other programs."""
     try:
         event = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -126,7 +130,7 @@ def _event(text: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and "event" in event else None
 
 
-def _condensed(event: dict[str, Any]) -> str:
+def _shortened(event: dict[str, Any]) -> str:
     time = str(event.pop("timestamp", ""))[11:19]
     words = [time, str(event.pop("event"))]
     event.pop("logger", None)

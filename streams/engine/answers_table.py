@@ -152,7 +152,7 @@ class AnswersTable(faust.Table[bytes, bytes]):
         """Discards shards that cannot be right before Faust opens and restores them.
 
         Those end beyond the changelog: the broker lost its log, or the data folder is another cluster's. Faust's own
-        check would end the worker instead, or its recovery wait for ever for records that never come.
+        check would end the worker instead, or its recovery wait indefinitely for records that never come.
         """
         self.store.reset_runs()
         try:

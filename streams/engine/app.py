@@ -26,7 +26,7 @@ class Lifecycle(Protocol):
         """Before the group is joined."""
 
     async def drain(self) -> None:
-        """When the app is told to stop, while it is still a member of the group."""
+        """When the app begins to stop, while it is still a member of the group."""
 
     async def stop(self) -> None:
         """After the group was left."""
@@ -36,6 +36,14 @@ class _NoWeb(BootStrategy):
     """`faust worker` would switch the web server on whatever the app says: an open port with table data, for anyone."""
 
     enable_web = False
+
+
+class _Tables(TableManager):
+    """Starts at once: Faust sleeps for a second first, for tables that are defined late. Ours is defined by then."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class WorkerApp(faust.App):
@@ -57,6 +65,7 @@ class WorkerApp(faust.App):
             topic_disable_leader=True,
             recovery_consistency_check=False,
             table_standby_replicas=0,
+            TableManager=_Tables,
             topic_allow_declare=False,  # `grok-insights topics` creates them, so workers need no right to
             stream_recovery_delay=0.1,
             broker_request_timeout=30.0,
@@ -72,7 +81,7 @@ class WorkerApp(faust.App):
         self.topics.add(self.topic(*topics.inputs, key_type=bytes, value_type=bytes))
 
     async def on_start(self) -> None:
-        """Raises Fatal for what waiting cannot mend."""
+        """Raises Fatal for what waiting cannot fix."""
         await self._life.start()
         await super().on_start()
 

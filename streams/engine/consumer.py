@@ -18,9 +18,9 @@ from streams.kafka.clients import stop_consumer
 FETCH_MAX_WAIT_MS = 200
 #: A commit that is not answered by then is due again.
 COMMIT_TIMEOUT_S = 3.0
-#: aiokafka's, while the group does not know this worker: brokers take a commit as nobody while a group is empty.
+#: aiokafka's generation of a consumer that is no member. Brokers accept its commits while the group is empty.
 NO_GENERATION = -1
-#: A broker that does not answer is not told: the group notices by itself, after the session timeout.
+#: With a broker that does not answer, the group notices by itself, after the session timeout.
 LEAVE_TIMEOUT_S = 0.5
 
 log = structlog.get_logger()
@@ -140,7 +140,7 @@ class MemberConsumer(Consumer):
         """Nothing: it would log an error for each input every 7 s, since nothing is fetched from it."""
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """The end offsets of the changelogs; see streams.kafka.log_reader.LogReader.ends for why Faust's are not."""
+        """The end offsets of the changelogs; see OffsetReader.end_offsets for why Faust's are not."""
         return await cast(MemberApp, self.app).log_ends(partitions)
 
     async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:

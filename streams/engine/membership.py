@@ -15,7 +15,7 @@ class GroupLease:
     was sent. A worker that was frozen or cut off for longer may have been replaced: rows and events survive that, but a
     second call to the provider is money spent.
 
-    CLOCK_MONOTONIC stands still while the whole machine is suspended: that is not noticed before the next heartbeat.
+    CLOCK_MONOTONIC stops while the whole machine is suspended, which is noticed only at the next heartbeat.
     """
 
     def __init__(self, session_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -88,7 +88,7 @@ def watch_membership(coordinator: Any, lease: GroupLease) -> None:
 async def _has_loaded(coordinator: Any) -> bool:
     """Whether the coordinator answers a question for an offset.
 
-    aiokafka's own method takes a refusal for "nothing committed" (tests/contracts/test_log_reader.py shows it).
+    aiokafka's own method takes a refusal for "nothing committed" (tests/contracts/test_offset_reader.py shows it).
     """
     question = OffsetFetchRequest(coordinator.group_id, [(min(coordinator._subscription.topics), [0])])
     try:

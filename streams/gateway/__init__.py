@@ -1,1 +1,1 @@
-"""The HTTP gateway: thin, answers 202 only after the broker has the conversation."""
+"""The HTTP gateway: accepts conversations once the brokers have them, and serves insights."""

@@ -1,4 +1,4 @@
-"""What the gateway answers: JSON, and errors as application/problem+json (RFC 9457) with a stable `code`."""
+"""HTTP responses: JSON, and application/problem+json (RFC 9457) with a stable `code`."""
 
 import math
 from collections.abc import Mapping
@@ -9,71 +9,76 @@ import msgspec
 from aiohttp import web
 
 from schemas.errors import Rejected
-from streams.gateway.parts import BrokerUnavailable, DatabaseUnavailable
+from streams.gateway.insight_reader import DatabaseUnavailable
+from streams.gateway.publisher import BrokerUnavailable
 from streams.telemetry.server import HEADERS
 
 JSON_HEADERS = {**HEADERS, "Content-Type": "application/json"}
 PROBLEM_HEADERS = {**HEADERS, "Content-Type": "application/problem+json"}
-#: Codes for what aiohttp itself refuses; other statuses get their standard phrase as the code.
+#: Codes for errors that aiohttp raises itself; other statuses use their reason phrase as the code.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 417: "expectation_failed"}
 
 _encoder = msgspec.json.Encoder()
 
 
 def json_response(body: Any, status: int = 200) -> web.Response:
-    """`body` is anything that msgspec encodes."""
+    """Returns a response with anything that msgspec can encode."""
     return web.Response(body=_encoder.encode(body), status=status, headers=JSON_HEADERS)
 
 
 def problem(
     status: int, code: str, detail: str, *, field: str = "", headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """One problem. `title` is the status' standard phrase, as RFC 9457 asks for with type about:blank."""
+    """Returns a problem response.
+
+    Its title is the status' reason phrase, as RFC 9457 requires for about:blank.
+    """
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
     if field:
         body["field"] = field
     return web.Response(body=_encoder.encode(body), status=status, headers={**PROBLEM_HEADERS, **(headers or {})})
 
 
-def problem_of(error: Exception) -> web.Response | None:
-    """The answer to an error that has one; None means a defect of ours."""
+def problem_for(error: Exception) -> web.Response | None:
+    """Returns the response to an expected error, None for a defect."""
     match error:
         case Rejected():
             return problem(error.status, error.code, error.detail, field=error.field)
         case BrokerUnavailable():
-            return unavailable("broker_unavailable", error)
+            return _unavailable("broker_unavailable", error)
         case DatabaseUnavailable():
-            return unavailable("database_unavailable", error)
+            return _unavailable("database_unavailable", error)
         case web.RequestPayloadError():
-            return problem(400, "malformed_body", "the body does not follow its own framing")
+            return problem(400, "malformed_body", "the body does not match its framing headers")
         case ConnectionError():
-            # Nobody reads this answer; it keeps a client that went away from being logged as a defect.
-            return problem(400, "incomplete_body", "the connection ended before the body did")
+            # The client has gone and does not read this; it keeps the disconnect from being logged as a defect.
+            return problem(400, "incomplete_body", "the connection was closed before the body was complete")
         case web.HTTPException() if error.status >= 400:
-            return _refused_by_aiohttp(error)
+            return _aiohttp_problem(error)
     return None
 
 
 def too_many_requests(wait_s: float, limit_per_minute: int) -> web.Response:
-    detail = f"more than {limit_per_minute} requests a minute came from this address"
+    """Returns the 429 response to a client over its rate limit."""
+    detail = f"more than {limit_per_minute} requests per minute from this address"
     return problem(429, "rate_limited", detail, headers=_retry_after(wait_s))
 
 
-def unavailable(code: str, error: BrokerUnavailable | DatabaseUnavailable) -> web.Response:
+def internal_error() -> web.Response:
+    """Returns the 500 response, which discloses nothing; the log has the error."""
+    return problem(500, "internal_error", "an unexpected error occurred and was logged")
+
+
+def _unavailable(code: str, error: BrokerUnavailable | DatabaseUnavailable) -> web.Response:
     return problem(503, code, error.detail, headers=_retry_after(error.retry_after_s or 1.0))
 
 
-def internal_error() -> web.Response:
-    """Says nothing about the inside; the log has it."""
-    return problem(500, "internal_error", "the request could not be handled; it has been logged")
-
-
 def _retry_after(wait_s: float) -> dict[str, str]:
-    """Whole seconds, rounded up: whoever obeys is never too early."""
+    """Rounds up to whole seconds, so that a client that honours it never retries early."""
     return {"Retry-After": str(max(1, math.ceil(wait_s)))}
 
 
-def _refused_by_aiohttp(error: web.HTTPException) -> web.Response:
+def _aiohttp_problem(error: web.HTTPException) -> web.Response:
     phrase = HTTPStatus(error.status).phrase
     code = _CODES.get(error.status, phrase.lower().replace(" ", "_").replace("-", "_"))
     allow = error.headers.get("Allow")

@@ -1,72 +1,189 @@
-"""One handler a route, a few lines each: read the request, call a part, answer."""
+"""The handlers of the HTTP API, and the dependencies that they call."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Protocol
 from uuid import uuid4
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from schemas.conversation import MAX_ID_CHARS, decode_conversation
+from schemas.conversation import MAX_ID_CHARS, MAX_VALUE_BYTES, decode_conversation
 from schemas.errors import Rejected
+from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Header
-from streams.gateway.body import read_json_body
-from streams.gateway.cursor import cursor_after, decode_cursor
-from streams.gateway.filters import CONDITIONS, read_filter, storable_text
-from streams.gateway.insight_record import ConversationState
-from streams.gateway.parts import PARTS
-from streams.gateway.record import conversation_record
+from schemas.outcome import OutcomeName
+from streams.gateway.insight_query import CONDITIONS, Cursor, InsightFilter, decode_cursor, parse_filter, storable_text
+from streams.gateway.insight_reader import InsightRecord
+from streams.gateway.publisher import conversation_record
+from streams.gateway.rate_limit import RateLimiter
 from streams.gateway.responses import json_response, problem
+from streams.kafka.lag import Lag, LagCheck
+from streams.kafka.producer import Outgoing
+from streams.telemetry.health import OK, Health, HealthReport
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
+TOO_LARGE = f"the body is larger than {MAX_VALUE_BYTES} bytes"
 LIST_PARAMETERS = frozenset(CONDITIONS) | {"limit", "cursor"}
 
 
+class Publisher(Protocol):
+    """Publishes accepted conversations; see streams.gateway.publisher."""
+
+    async def publish(self, record: Outgoing) -> None:
+        """Returns once all in-sync replicas have the record.
+
+        Raises BrokerUnavailable when they do not confirm in time, although the record may have been stored, and
+        Rejected when the broker refuses a record of that size.
+        """
+
+
+class InsightReader(Protocol):
+    """Reads insights; see streams.gateway.insight_reader.
+
+    Both methods raise DatabaseUnavailable.
+    """
+
+    async def conversation(self, tenant: str, conversation_id: str) -> InsightRecord | None:
+        """Returns the record of one conversation, None if it is unknown or pending."""
+
+    async def insights(
+        self, tenant: str, wanted: InsightFilter, after: Cursor | None, limit: int
+    ) -> list[InsightRecord]:
+        """Returns at most `limit` records that follow the cursor, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What the handlers need.
+
+    The caller starts and closes everything; `clock` returns monotonic seconds.
+    """
+
+    publisher: Publisher
+    reader: InsightReader
+    limiter: RateLimiter
+    health: Health
+    lag: LagCheck
+    lag_soft_s: float
+    clock: Callable[[], float]
+
+
+DEPENDENCIES = web.AppKey("DEPENDENCIES", Dependencies)
+
+
+class ConversationState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The response to a request for one conversation."""
+
+    id: str
+    outcome: OutcomeName
+    insight: Insight | None = None
+    reason: str | None = None
+
+
 async def accept_conversation(request: web.Request) -> web.Response:
-    """202 only when the broker has confirmed the record."""
-    conversation = decode_conversation(await read_json_body(request), require_id=False)
+    """Responds with 202 once the brokers have confirmed the record."""
+    conversation = decode_conversation(await _read_json_body(request), require_id=False)
     if conversation.id is None:
         conversation = msgspec.structs.replace(conversation, id=uuid4().hex)
     traceparent = request.headers.get(Header.TRACEPARENT)
     record = conversation_record(conversation, DEFAULT_TENANT, datetime.now(UTC), traceparent)
-    await request.app[PARTS].publisher.publish(record)
+    await request.app[DEPENDENCIES].publisher.publish(record)
     return json_response({"id": conversation.id, "status": "accepted"}, 202)
 
 
 async def show_conversation(request: web.Request) -> web.Response:
-    """An id that was accepted and one that never was look the same until the analysis is done."""
+    """Responds with the outcome. A pending conversation cannot be told from an unknown one."""
     conversation_id = storable_text("id", request.match_info["id"], MAX_ID_CHARS)
-    found = await request.app[PARTS].reader.conversation(DEFAULT_TENANT, conversation_id)
+    found = await request.app[DEPENDENCIES].reader.conversation(DEFAULT_TENANT, conversation_id)
     if found is None:
-        return problem(404, "unknown_or_pending", "there is no result for this id, or not yet")
+        return problem(404, "unknown_or_pending", "the ID is unknown, or the conversation has not been processed yet")
     return json_response(ConversationState(found.id, found.outcome, found.insight, found.reason))
 
 
 async def list_insights(request: web.Request) -> web.Response:
-    """A page, newest first; `next_cursor` is null on the last one."""
+    """Responds with a page of insights, newest first; `next_cursor` is null on the last page."""
     query = _single_values(request)
-    limit = _limit(query.get("limit", str(DEFAULT_PAGE)))
+    limit = _page_limit(query.get("limit", str(DEFAULT_PAGE)))
     after = decode_cursor(query["cursor"]) if "cursor" in query else None
-    # One more than asked for tells whether another page follows.
-    found = await request.app[PARTS].reader.insights(DEFAULT_TENANT, read_filter(query), after, limit + 1)
-    page, more = found[:limit], len(found) > limit
-    next_cursor = cursor_after(page[-1].occurred_at, page[-1].id) if more else None
+    # One more than requested shows whether another page follows.
+    found = await request.app[DEPENDENCIES].reader.insights(DEFAULT_TENANT, parse_filter(query), after, limit + 1)
+    page, has_more = found[:limit], len(found) > limit
+    next_cursor = Cursor(page[-1].occurred_at, page[-1].id).encode() if has_more else None
     return json_response({"items": page, "next_cursor": next_cursor})
 
 
+async def show_health(request: web.Request) -> web.Response:
+    """Responds with 200 even when degraded; the body names the checks that fail."""
+    dependencies = request.app[DEPENDENCIES]
+    report = await dependencies.health.report()
+    return json_response(_health_summary(report, dependencies.lag.latest, dependencies.lag_soft_s))
+
+
+def _health_summary(report: HealthReport, lag: Lag | None, lag_soft_s: float) -> dict[str, Any]:
+    checks = {**report.checks}
+    if lag is not None:
+        checks["worker"] = OK if lag.worker_running else "no worker is in the consumer group"
+        if lag.seconds > lag_soft_s:
+            checks["lag"] = f"the oldest unfinished record is {lag.seconds:.0f} s old, the limit is {lag_soft_s:g} s"
+    return {
+        "status": OK if all(state == OK for state in checks.values()) else "degraded",
+        "lag_records": lag.records if lag else None,
+        "lag_seconds": round(lag.seconds, 3) if lag else None,
+        "worker_running": lag.worker_running if lag else False,
+        "checks": checks,
+    }
+
+
+async def _read_json_body(request: web.Request) -> bytes:
+    """Returns the raw body. Raises Rejected with 415 (not JSON, not UTF-8, compressed) or 413.
+
+    Stops reading at the limit. aiohttp then discards the rest for a while, so that the client gets the response instead
+    of a connection reset.
+    """
+    _check_content_type(request)
+    if request.content_length is not None and request.content_length > MAX_VALUE_BYTES:
+        raise Rejected("too_large", TOO_LARGE, status=413)
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Rejected("too_large", TOO_LARGE, status=413) from error
+
+
+def _check_content_type(request: web.BaseRequest) -> None:
+    """Raises Rejected (415) unless the headers announce uncompressed JSON in UTF-8."""
+    if request.headers.get(hdrs.CONTENT_TYPE) != "application/json" and not _is_json(request):
+        detail = "the content type must be application/json in UTF-8"
+        raise Rejected("unsupported_media_type", detail, field="content-type", status=415)
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        detail = "compressed bodies are not supported"
+        raise Rejected("unsupported_encoding", detail, field="content-encoding", status=415)
+
+
+def _is_json(request: web.BaseRequest) -> bool:
+    media_type = request.content_type
+    is_json = media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+    return is_json and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
+
+
 def _single_values(request: web.Request) -> dict[str, str]:
+    """Returns the query parameters. Raises Rejected (400) for an unknown or repeated one."""
     values: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in LIST_PARAMETERS:
             shown = name if name.isidentifier() and len(name) <= 64 else "?"
-            raise Rejected("unknown_parameter", "there is no such parameter", field=shown, status=400)
+            raise Rejected("unknown_parameter", "this parameter does not exist", field=shown, status=400)
         if name in values:
-            raise Rejected("invalid_parameter", "this parameter can be given once", field=name, status=400)
+            raise Rejected("invalid_parameter", "this parameter may be given only once", field=name, status=400)
         values[name] = value
     return values
 
 
-def _limit(value: str) -> int:
+def _page_limit(value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) <= 3 and 1 <= int(value) <= MAX_PAGE:
         return int(value)
-    raise Rejected("invalid_parameter", f"1 to {MAX_PAGE} is possible", field="limit", status=400)
+    raise Rejected("invalid_parameter", f"limit must be between 1 and {MAX_PAGE}", field="limit", status=400)

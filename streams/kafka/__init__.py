@@ -1,1 +1,1 @@
-"""Kafka, as everyone here uses it: clients, offsets, lag, topics. Imports no other part of the service."""
+"""Kafka clients, topics, offsets and lag. Imports no other part of the service."""

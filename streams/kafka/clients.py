@@ -1,4 +1,4 @@
-"""Clients: one translation of the settings for every producer, consumer and admin client, and how to stop one."""
+"""Builds the options of all Kafka clients from the settings, and stops consumers reliably."""
 
 import asyncio
 import ssl
@@ -13,19 +13,19 @@ _CANCEL_AGAIN_S = 0.2
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments of aiokafka's clients: addresses, security protocol, SASL login, SSL context.
+    """Returns the keyword arguments for aiokafka's clients: servers, protocol, SASL, TLS.
 
-    Raises Fatal when no brokers are set or a certificate file cannot be read.
+    Raises Fatal when no broker is configured or a certificate file cannot be read.
     """
     if settings.kafka_bootstrap_servers is None:
-        raise Fatal("no broker is set", "KAFKA_BOOTSTRAP_SERVERS is empty", "set it to host:port", exit_code=2)
+        raise Fatal("no broker is configured", "KAFKA_BOOTSTRAP_SERVERS is empty", "set it to host:port", exit_code=2)
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
         "security_protocol": protocol,
     }
     if protocol.startswith("SASL"):
-        assert settings.kafka_sasl_password is not None, "Settings lets no SASL protocol pass without a login"
+        assert settings.kafka_sasl_password is not None, "Settings requires a login for SASL"
         options["sasl_mechanism"] = settings.kafka_sasl_mechanism
         options["sasl_plain_username"] = settings.kafka_sasl_username
         options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
@@ -41,25 +41,24 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
             context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile)
     except (OSError, ssl.SSLError) as error:
         hint = "check KAFKA_SSL_CAFILE, KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE"
-        raise Fatal(
-            "the certificates for the brokers cannot be used", error.strerror or type(error).__name__, hint
-        ) from error
+        why = error.strerror or type(error).__name__
+        raise Fatal("the TLS certificates for Kafka cannot be used", why, hint) from error
     return context
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Returns when the consumer is closed; by itself aiokafka's may never stop.
+    """Closes the consumer; aiokafka's own `stop` may hang.
 
-    aiokafka 0.14 cancels its fetching once and waits for it. When the assignment has just changed, the fetching takes
-    the cancellation for that of its own pending request, and continues (tests/contracts/test_stop_consumer.py shows
-    it). So it is cancelled until it ends.
+    aiokafka 0.14 cancels its fetch task once and waits for it. If the assignment has just changed, the task mistakes
+    the cancellation for that of its pending request and continues (tests/contracts/test_stop_consumer.py shows it).
+    This cancels the task until it ends.
     """
     stopping = asyncio.ensure_future(consumer.stop())
     try:
         while not (await asyncio.wait({stopping}, timeout=_CANCEL_AGAIN_S))[0]:
-            fetching = getattr(consumer._fetcher, "_fetch_task", None)
-            if fetching is not None:
-                fetching.cancel()
+            fetch_task = getattr(consumer._fetcher, "_fetch_task", None)
+            if fetch_task is not None:
+                fetch_task.cancel()
         await stopping
     finally:
-        stopping.cancel()  # a caller that gave up waiting leaves nothing running
+        stopping.cancel()  # nothing keeps running when the caller was cancelled

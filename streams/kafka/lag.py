@@ -1,74 +1,116 @@
-"""How far the group is behind, from the broker's own offsets: records, and the age of the oldest unfinished one."""
+"""Consumer lag of the worker group, read from the broker's own offsets."""
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 
 from schemas.kafka import Topics
-from streams.kafka.log_reader import LogReader
-from streams.telemetry.lag_view import Lag
+from streams.kafka.offset_reader import OffsetReader
 
 
-class LogLag:
-    """A streams.telemetry.lag_view.LagSource that asks the log itself."""
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Unfinished records, the age of the oldest one in seconds, and the member count.
 
-    def __init__(
-        self, log_reader: LogReader, inputs: Collection[str], wall_clock: Callable[[], float] = time.time
-    ) -> None:
-        self._log_reader = log_reader
+    A partition number counts once for all input topics: partition 3 of each is assigned to the same worker.
+    """
+
+    records_by_partition: Mapping[int, int]
+    seconds: float
+    members: int
+
+    @property
+    def records(self) -> int:
+        """All unfinished records."""
+        return sum(self.records_by_partition.values())
+
+    @property
+    def worker_running(self) -> bool:
+        """Whether the group has a member."""
+        return self.members > 0
+
+
+class LagSource(Protocol):
+    """Reads the lag; every call asks the broker again."""
+
+    async def read(self) -> Lag:
+        """Returns the current lag. Raises when the broker does not answer."""
+
+
+class LagReader:
+    """A LagSource on an OffsetReader that the caller starts and stops."""
+
+    def __init__(self, offset_reader: OffsetReader, inputs: Collection[str]) -> None:
+        self._offset_reader = offset_reader
         self._inputs = inputs
-        self._wall_clock = wall_clock
 
     async def read(self) -> Lag:
         """Raises aiokafka.errors.KafkaError when the broker does not answer."""
-        counts = await self._log_reader.partitions(self._inputs)
-        partitions = [TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)]
-        positions = await self._log_reader.positions(partitions) if partitions else {}
-        behind = {partition: at.start for partition, at in positions.items() if at.end > at.start}
-        oldest = await self._log_reader.first_records(behind)
-        # Offsets without a record, such as a transaction's marker at the end of the log, are nobody's work.
-        done = {partition for partition, record in oldest.items() if record is None}
+        counts = await self._offset_reader.partition_counts(self._inputs)
+        partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+        positions = await self._offset_reader.positions(partitions) if partitions else {}
+        behind = {tp: position.start for tp, position in positions.items() if position.end > position.start}
+        oldest = await self._offset_reader.first_records(behind)
+        # Offsets without a record, such as a transaction marker at the end of the log, are not lag.
+        caught_up = {tp for tp, record in oldest.items() if record is None}
         records: dict[int, int] = defaultdict(int)
-        for partition, at in positions.items():
-            records[partition.partition] += 0 if partition in done else max(0, at.end - at.start)
-        stamps_s = [record.timestamp / 1000 for record in oldest.values() if record is not None]
-        age_s = max(0.0, self._wall_clock() - min(stamps_s)) if stamps_s else 0.0
-        return Lag(dict(records), age_s, await self._log_reader.members())
+        for tp, position in positions.items():
+            records[tp.partition] += 0 if tp in caught_up else max(0, position.end - position.start)
+        timestamps_s = [record.timestamp / 1000 for record in oldest.values() if record is not None]
+        age_s = max(0.0, time.time() - min(timestamps_s)) if timestamps_s else 0.0
+        return Lag(dict(records), age_s, await self._offset_reader.member_count())
 
 
-class ConnectingLag:
-    """A LagSource for a process that has no LogReader of its own: connects when asked, anew after an error."""
+class ConnectingLagReader:
+    """A LagSource with its own OffsetReader: connects on the first read and after an error."""
 
     def __init__(self, client_options: Mapping[str, Any], topics: Topics) -> None:
         self._client_options = client_options
         self._topics = topics
-        self._log_reader: LogReader | None = None
-        # Health checks and the metrics loop ask at the same time; one connection serves both.
+        self._offset_reader: OffsetReader | None = None
+        #: Health checks and the metrics loop read at the same time and share one connection.
         self._lock = asyncio.Lock()
 
     async def read(self) -> Lag:
         """Raises aiokafka.errors.KafkaError when the broker does not answer."""
         async with self._lock:
-            if self._log_reader is None:
-                log_reader = LogReader(self._client_options, self._topics)
-                await log_reader.start()
-                self._log_reader = log_reader
+            if self._offset_reader is None:
+                offset_reader = OffsetReader(self._client_options, self._topics)
+                await offset_reader.start()
+                self._offset_reader = offset_reader
             try:
-                return await LogLag(self._log_reader, self._topics.inputs).read()
+                return await LagReader(self._offset_reader, self._topics.inputs).read()
             except BaseException:
                 await self._disconnect()
                 raise
 
     async def stop(self) -> None:
-        """Disconnects; a reading under way is waited for."""
+        """Waits for a read in progress, then disconnects."""
         async with self._lock:
             await self._disconnect()
 
     async def _disconnect(self) -> None:
-        if self._log_reader is not None:
-            log_reader, self._log_reader = self._log_reader, None
-            await log_reader.stop()
+        if self._offset_reader is not None:
+            offset_reader, self._offset_reader = self._offset_reader, None
+            await offset_reader.stop()
+
+
+class LagCheck:
+    """A health check that keeps the lag it read, so that /health need not read it again."""
+
+    def __init__(self, source: LagSource) -> None:
+        self._source = source
+        self.latest: Lag | None = None
+
+    async def check(self) -> None:
+        """Reads the lag again.
+
+        Raises what the source raises; `latest` is None until a read succeeds.
+        """
+        self.latest = None
+        self.latest = await self._source.read()

@@ -1,6 +1,6 @@
 """Producers: one that keeps itself connected, and one on top of it whose sends are confirmed batches.
 
-aiokafka's idempotent producer has two habits that are dealt with here and by its callers. It retries for ever, so a
+aiokafka's idempotent producer has two habits that are dealt with here and by its callers. It retries indefinitely, so a
 wait that must end needs its own deadline. And after an error that is not worth a retry its sequence numbers have a gap:
 the broker then refuses all that follows, so such a producer is replaced by a new one.
 
@@ -25,7 +25,7 @@ from schemas.errors import Retryable, Unprocessable
 
 START_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 1.0
-#: A broker that comes back is found within a second; asking more often than that would help nobody.
+#: A broker that comes back is found within a second; asking more often would not find it sooner.
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 1.0
 #: One produce batch; well below the default max.message.bytes of a topic (1 MiB).
@@ -55,7 +55,7 @@ Delivery = int | Retryable | Unprocessable
 class ReconnectingProducer:
     """Starts without a broker, and finds it again by itself.
 
-    `new_producer` is told whether the producer is to be idempotent; metadata of `topics` is fetched before it is used.
+    `new_producer` receives whether the producer is to be idempotent; metadata of `topics` is fetched before it is used.
     """
 
     def __init__(self, new_producer: Callable[[bool], AIOKafkaProducer], topics: Sequence[str] = ()) -> None:
@@ -293,7 +293,7 @@ def _batches(producer: AIOKafkaProducer, records: Sequence[Outgoing], places: Se
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    """Gives up after FLUSH_TIMEOUT_S: with a dead broker an idempotent producer would flush for ever."""
+    """Gives up after FLUSH_TIMEOUT_S: with a dead broker an idempotent producer would flush indefinitely."""
     with contextlib.suppress(TimeoutError, KafkaError, OSError):
         async with asyncio.timeout(FLUSH_TIMEOUT_S):
             await producer.stop()

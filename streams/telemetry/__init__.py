@@ -1,1 +1,1 @@
-"""Metrics, logs and health: everything by which the service is watched."""
+"""Metrics, logs, health checks and the HTTP server that exposes them."""

@@ -1,6 +1,6 @@
-"""Event logs, set up once a process: JSON lines where a program reads them, coloured lines on a terminal.
+"""Configures logging: JSON lines, or coloured lines on a terminal.
 
-The last line of defence for contents: what may hold a conversation's text or a secret is dropped here, whoever logs it.
+Drops every field that may hold a conversation's text or a secret, whichever library logs it.
 """
 
 import logging
@@ -15,28 +15,31 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import InsightsError
 
-#: Fields that hold contents or secrets wherever they occur; text_key is a hash and stays.
-DROPPED_NAMES = frozenset(
+#: Fields that hold conversation text or secrets. text_key is a hash and is kept.
+_CONTENT_NAMES = frozenset(
     {"text", "texts", "message", "messages", "value", "body", "content", "metadata", "key", "headers"}
 )
 _SECRET_NAME = re.compile(
     r"(?<!^text)_key$|^(api)?key$|password|passwd|secret|(^|_)token$|authorization|cookie|(^|_)dsn$|database_url"
 )
-#: At debug these log what they carry: aiokafka's producer each key and value, Faust each event.
-_TALKATIVE = ("aiokafka", "faust", "mode", "asyncpg", "aiohttp")
-#: Exceptions whose words come from us, the system or the broker; others may quote what they choked on.
-_SAFE_TO_QUOTE = (InsightsError, OSError, KafkaError, ImportError, AttributeError, TypeError)
+#: At debug level these log contents: aiokafka's producer each key and value, Faust each event.
+_CONTENT_LOGGERS = ("aiokafka", "faust", "mode", "asyncpg", "aiohttp")
+#: Exceptions whose messages come from us, the system or the broker. Other messages may quote the input.
+_SAFE_MESSAGES = (InsightsError, OSError, KafkaError, ImportError, AttributeError, TypeError)
 
 Event = MutableMapping[str, Any]
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
-    """Route structlog and the standard library's logging to `stream` (stderr), from `level` on. Safe to call again."""
+    """Routes structlog and the standard logging to `stream`, by default stderr.
+
+    Safe to call again.
+    """
     stream = stream or sys.stderr
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_shared(),
+            *_processors(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -48,24 +51,19 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    keep_contents_out(root.level)
-    logging.getLogger("aiokafka.producer.sender").addFilter(_is_news)
+    for name in _CONTENT_LOGGERS:
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
+    logging.getLogger("aiokafka.producer.sender").addFilter(_is_unexpected)
     logging.captureWarnings(True)
 
 
-def keep_contents_out(level: int = logging.INFO) -> None:
-    """Holds libraries that log what they carry at `level`, and never below info, whoever sets up the logging."""
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(level, logging.INFO))
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """A broker without producer ids is dealt with, and told, by streams.kafka.producer."""
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Drops the error about missing producer IDs, which streams.kafka.producer handles."""
     return "InitProducerIdRequest" not in record.getMessage()
 
 
-def _shared() -> list[structlog.types.Processor]:
-    """For our events and for those of the standard library alike."""
+def _processors() -> list[structlog.types.Processor]:
+    """Returns the processors for our own events and for those of the standard library."""
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -83,16 +81,16 @@ def _formatter(stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
     else:
         renderer = structlog.processors.JSONRenderer(default=_type_name)
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_shared(), processors=[remove_meta, renderer])
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_processors(), processors=[remove_meta, renderer])
 
 
 def _type_name(value: object) -> str:
-    """An object that is no JSON shows its type: its repr may hold anything."""
+    """Replaces a value that is not JSON by its type: its repr may hold conversation text."""
     return f"<{type(value).__name__}>"
 
 
 def drop_contents(_: object, __: str, event: Event) -> Event:
-    """Without the fields, at any depth of dictionaries, whose names stand for contents or secrets."""
+    """Drops fields whose names stand for contents or secrets, in nested dictionaries as well."""
     return _without_contents(event)
 
 
@@ -106,28 +104,28 @@ def _without_contents(fields: MutableMapping[str, Any]) -> dict[str, Any]:
 
 def _is_dropped(name: object) -> bool:
     lowered = str(name).lower()
-    return lowered in DROPPED_NAMES or _SECRET_NAME.search(lowered) is not None
+    return lowered in _CONTENT_NAMES or _SECRET_NAME.search(lowered) is not None
 
 
 def describe_exception(_: object, __: str, event: Event) -> Event:
-    """`exc_info` becomes `exception` (types, and the words of those that quote nothing) and `traceback` (places)."""
+    """Replaces `exc_info` by the error's types, safe messages and places in the code."""
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()
     error = info[1] if isinstance(info, tuple) else info
     if isinstance(error, BaseException):
-        event["exception"] = " <- ".join(map(_described, _chain(error)))
+        event["exception"] = " <- ".join(map(_describe, _chain(error)))
         event["traceback"] = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
     return event
 
 
-def _described(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, _SAFE_TO_QUOTE) and str(error) else name
+    return f"{name}: {error}" if isinstance(error, _SAFE_MESSAGES) and str(error) else name
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and its causes, outermost first."""
+    """Returns the error and its causes, outermost first."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

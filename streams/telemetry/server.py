@@ -1,4 +1,7 @@
-"""The small HTTP server of a worker: metrics and probes, nothing else; its handlers serve the gateway too."""
+"""Serves metrics and probes over HTTP.
+
+The worker runs MetricsServer; the gateway reuses the routes.
+"""
 
 import errno
 import os
@@ -7,16 +10,19 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from schemas.errors import Fatal
-from streams.telemetry.health import OK, Health, Report
+from streams.telemetry.health import OK, Health, HealthReport
 from streams.telemetry.metrics import exposition
 
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: aiohttp would name itself, Python and both versions; whoever asks needs none of that.
+#: aiohttp's default Server header discloses its version and Python's.
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "grok-insights"}
 
 
 def probe_routes(health: Health, ready_checks: Sequence[str] | None = None) -> list[web.RouteDef]:
-    """/livez, /readyz and /metrics. Ready means that `ready_checks` pass; None stands for all checks."""
+    """Returns the routes /livez, /readyz and /metrics.
+
+    Readiness requires `ready_checks`, or all checks if None.
+    """
 
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": OK}, headers=HEADERS)
@@ -30,15 +36,15 @@ def probe_routes(health: Health, ready_checks: Sequence[str] | None = None) -> l
     return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
 
 
-def _ready_response(report: Report) -> web.Response:
+def _ready_response(report: HealthReport) -> web.Response:
     body = {"status": OK if report.is_ok else "unavailable", "failing": report.failing, "checks": dict(report.checks)}
     return web.json_response(body, status=200 if report.is_ok else 503, headers=HEADERS)
 
 
 async def listen(runner: web.AppRunner, host: str, port: int, setting: str) -> int:
-    """Serve a set-up runner on host:port (0 takes any free one) and return the port.
+    """Listens on host:port and returns the port; port 0 takes any free one.
 
-    Raises Fatal naming `setting`, the one to change, when nobody can listen there.
+    Raises Fatal when that is not possible; the hint names `setting`, the setting of the port.
     """
     try:
         await web.TCPSite(runner, host, port).start()
@@ -54,7 +60,10 @@ async def listen(runner: web.AppRunner, host: str, port: int, setting: str) -> i
 
 
 class MetricsServer:
-    """A worker's /metrics, /livez and /readyz. `port` 0 takes any free one; after start() it is the real one."""
+    """Serves a worker's /metrics, /livez and /readyz.
+
+    With port 0, `port` is the actual one after `start`.
+    """
 
     def __init__(self, host: str, port: int, health: Health) -> None:
         self.host = host
@@ -64,7 +73,7 @@ class MetricsServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:
-        """Raises Fatal naming WORKER_METRICS_PORT when the port is taken; nothing is left running then."""
+        """Raises Fatal that names WORKER_METRICS_PORT when the port is in use."""
         await self._runner.setup()
         try:
             self.port = await listen(self._runner, self.host, self.port, "WORKER_METRICS_PORT")
@@ -73,5 +82,5 @@ class MetricsServer:
             raise
 
     async def stop(self) -> None:
-        """Give requests under way a second, then close. Safe to call again and before start()."""
+        """Gives open requests one second, then closes. Safe to call twice and before `start`."""
         await self._runner.cleanup()

@@ -14,7 +14,7 @@ from schemas.errors import Fatal
 from schemas.kafka import Topics
 from streams.engine.app import InputChannel
 from streams.kafka.clients import stop_consumer
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.worker.lifecycle import Lifecycle
 from streams.worker.offsets import Tracker
 
@@ -34,14 +34,14 @@ log = structlog.get_logger()
 class Assignment:
     """The input partitions of one generation, from the end of their recovery to their revocation.
 
-    A fetch carries its assignment, so that one of an earlier assignment is told from one of the next.
+    A fetch carries its assignment, so that one of an earlier assignment can be recognised and dropped.
     """
 
     def __init__(self, partitions: Iterable[TopicPartition], generation: int) -> None:
         self.partitions = frozenset(partitions)
         self.generation = generation
         self.is_open = True
-        #: Known once the log has told where to begin.
+        #: Known once the positions have been read.
         self.trackers: dict[TopicPartition, Tracker] = {}
         self.reader: asyncio.Task[None] | None = None
 
@@ -70,7 +70,7 @@ class Intake:
         self,
         channel: InputChannel,
         analyst: Analyst,
-        log_reader: LogReader,
+        offset_reader: OffsetReader,
         client_options: Mapping[str, Any],
         topics: Topics,
         commit: Commit,
@@ -78,7 +78,7 @@ class Intake:
     ) -> None:
         self._channel = channel
         self._analyst = analyst
-        self._log_reader = log_reader
+        self._offset_reader = offset_reader
         self._client_options = client_options
         self._rehomed_topic = topics.rehomed
         self._commit = commit
@@ -127,7 +127,7 @@ class Intake:
                 await self.commit(self.current)
 
     def _take(self, tracker: Tracker, records: list[ConsumerRecord]) -> None:
-        if records[0].offset < tracker.next:  # a reader that began anew delivers again what lay in the channel
+        if records[0].offset < tracker.next:  # a restarted reader delivers again what was in the channel
             records = [record for record in records if record.offset >= tracker.next]
         self._analyst.take(tracker, records, rehomed=tracker.tp.topic == self._rehomed_topic)
 
@@ -136,7 +136,7 @@ class Intake:
         while assignment.is_open:
             try:
                 if not assignment.trackers:
-                    positions = await self._log_reader.positions(assignment.partitions)
+                    positions = await self._offset_reader.positions(assignment.partitions)
                     assignment.trackers = {tp: Tracker(tp, at.start) for tp, at in positions.items()}
                 await self._feed(assignment)
             except OffsetOutOfRangeError:
@@ -178,8 +178,8 @@ class Intake:
         Raises Fatal where the log ends before what was read, as after an unclean election: the offsets are given to
         other records now, and only a new start can tell which.
         """
-        begins = await self._log_reader.begins(assignment.partitions)
-        ends = await self._log_reader.ends(assignment.partitions)
+        begins = await self._offset_reader.beginning_offsets(assignment.partitions)
+        ends = await self._offset_reader.end_offsets(assignment.partitions)
         for tp, tracker in assignment.trackers.items():
             if tracker.next > ends[tp]:
                 why = f"{tp.topic} partition {tp.partition} ends at {ends[tp]}, read up to {tracker.next}"

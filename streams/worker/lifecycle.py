@@ -1,4 +1,4 @@
-"""Lifecycle: parts are started in order and stopped at once; a failure or a halt is told to whoever runs the worker."""
+"""Lifecycle: starts the parts in order, stops them together, and records why the worker failed or halted."""
 
 import asyncio
 import random
@@ -43,7 +43,7 @@ class Lifecycle:
         self.halted: Fatal | None = None
 
     async def start(self) -> None:
-        """Starts every part, waiting for servers that are not there yet. Raises Fatal for what waiting cannot mend."""
+        """Starts every part, waiting for servers that are not there yet. Raises Fatal for what waiting cannot fix."""
         for part in self.parts:
             await when_possible(part.start, type(part).__name__)
             self._started.append(part)

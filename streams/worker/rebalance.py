@@ -12,7 +12,7 @@ from schemas.errors import Fatal
 from schemas.kafka import Topics
 from streams.engine.app import WorkerApp
 from streams.engine.recovery_watch import watch_recovery
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.worker.fencing import Fence
 from streams.worker.intake import Intake
 from streams.worker.lifecycle import Lifecycle
@@ -33,7 +33,7 @@ class Rebalance:
         intake: Intake,
         analyst: Analyst,
         fence: Fence,
-        log_reader: LogReader,
+        offset_reader: OffsetReader,
         topics: Topics,
         life: Lifecycle,
         timings: Timings,
@@ -42,7 +42,7 @@ class Rebalance:
         self._intake = intake
         self._analyst = analyst
         self._fence = fence
-        self._log_reader = log_reader
+        self._offset_reader = offset_reader
         self._topics = topics
         self._life = life
         self._timings = timings
@@ -61,10 +61,10 @@ class Rebalance:
 
     async def start(self) -> None:
         """Checks the topics, then commits from time to time. Raises Fatal for topics that cannot be used."""
-        self._analyst.partitions = await count_partitions(self._log_reader, self._topics)
+        self._analyst.partitions = await count_partitions(self._offset_reader, self._topics)
         self._life.keep_running(self._intake.keep_committing(self._timings.commit_interval_s))
         self._life.keep_running(
-            watch_recovery(self._app, self._log_reader.check, stall_s=self._timings.recovery_stall_s)
+            watch_recovery(self._app, self._offset_reader.check, stall_s=self._timings.recovery_stall_s)
         )
 
     async def stop(self) -> None:
@@ -99,7 +99,7 @@ class Rebalance:
         inputs = [TopicPartition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._app.inputs]
         self._assigned = inputs, self._app.consumer_generation_id
         try:
-            self._analyst.partitions = await count_partitions(self._log_reader, self._topics)
+            self._analyst.partitions = await count_partitions(self._offset_reader, self._topics)
         except KafkaError as error:
             log.warning("partitions_not_counted", error=type(error).__name__)
         except Fatal as error:
@@ -115,12 +115,12 @@ class Rebalance:
             self._intake.begin(inputs, generation)
 
     async def _on_revoked(self, app: Any, revoked: set[TopicPartition], **_: Any) -> None:
-        """Awaited before the group hears that we are ready to be assigned anew: until then the partitions are ours."""
+        """Faust awaits this before it rejoins the group: until then the partitions are ours."""
         self._assigned = None
         await self._end()
 
 
-async def count_partitions(log_reader: LogReader, topics: Topics) -> int:
+async def count_partitions(offset_reader: OffsetReader, topics: Topics) -> int:
     """The number of partitions of each input topic.
 
     Raises Fatal where topics are missing, or differ in what must be equal: Faust assigns partition i of the inputs and
@@ -128,7 +128,7 @@ async def count_partitions(log_reader: LogReader, topics: Topics) -> int:
     """
     equal = (*topics.inputs, topics.answers_changelog)
     needed = (*equal, topics.insights, topics.dead_letters)
-    counts = await log_reader.partitions(needed)
+    counts = await offset_reader.partition_counts(needed)
     missing = [topic for topic in needed if not counts.get(topic)]
     if missing:
         raise Fatal("topics are missing", ", ".join(missing), "create them with: grok-insights topics")

@@ -1,6 +1,6 @@
-"""Hurts the whole service at random and judges what became of every conversation.
+"""Injects random faults into the whole service and checks what became of every conversation.
 
-Ends with one line of figures; exits with 1 when anything is wrong or when the faults did not really happen.
+Ends with one line of figures. Exits with 1 when anything is wrong, or when the faults did not really happen.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.planted_bugs import BUGS
-from tests.chaos.proof import CONTROLS, prove_all
-from tests.chaos.rounds import Plan, run_rounds
+from tests.chaos.proof import prove_all
+from tests.chaos.record import RECORD, record_proof, record_run
+from tests.chaos.rounds import ROUNDS_FOR_ALL_FAULTS, Plan, run_rounds
 
 say = functools.partial(print, flush=True)
 
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--ids", type=int, default=7_500, help="conversations in each round, at least")
     parser.add_argument("--worlds", type=int, default=2, help="worlds side by side; one serves three rounds")
     parser.add_argument("--folder", type=Path, default=None, help="for logs and data; a temporary one when unset")
+    parser.add_argument("--record", type=Path, default=RECORD, help="file for long green runs and for the proof")
     parser.add_argument(
         "--prove", nargs="*", choices=BUGS, metavar="BUG", help=f"plant bugs instead, all or these: {', '.join(BUGS)}"
     )
@@ -35,15 +37,26 @@ def main() -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="grok-insights-chaos-"))
     say(f"seed {seed}, logs in {folder}")
     if arguments.prove is not None:
-        proofs = prove_all(folder, seed, arguments.prove or (*CONTROLS, *BUGS), arguments.worlds, say)
-        return 0 if all(proof.is_right for proof in proofs) else 1
+        return _prove(folder, seed, arguments)
     plan = Plan(seed, arguments.rounds, arguments.ids, worlds_at_once=arguments.worlds)
     total = run_rounds(folder, plan, say)
     for absent in total.did_not_happen:
         say(f"did not happen: {absent}")
     say(f"also: {', '.join(f'{name}={count}' for name, count in sorted(total.figures.items()))}")
     say(total.summary)
-    return 1 if total.violations or total.did_not_happen else 0
+    is_green = not (total.violations or total.did_not_happen)
+    if is_green and total.rounds >= ROUNDS_FOR_ALL_FAULTS:
+        record_run(arguments.record, seed, total.summary)
+    return 0 if is_green else 1
+
+
+def _prove(folder: Path, seed: int, arguments: argparse.Namespace) -> int:
+    are_right = True
+    for proof in prove_all(folder, seed, arguments.prove or (None, *BUGS), arguments.worlds):
+        say(proof.as_row)
+        record_proof(arguments.record, seed, proof)
+        are_right = are_right and proof.is_right
+    return 0 if are_right else 1
 
 
 if __name__ == "__main__":

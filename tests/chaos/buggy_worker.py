@@ -1,20 +1,18 @@
-"""`python -m tests.chaos.buggy_worker BUG`: what `grok-insights worker` runs, with one bug planted into it."""
+"""`python -m tests.chaos.buggy_worker BUG` runs `grok-insights worker` with one bug planted into it."""
 
 import sys
 
 from streams import cli
-from tests.chaos.planted_bugs import BUGS, HARMLESS
-
-PATCHES = {**{bug.name: bug.patch for bug in BUGS.values()}, **HARMLESS}
+from tests.chaos.planted_bugs import BUGS
 
 
 def main(arguments: list[str]) -> None:
     """Exit codes are those of `grok-insights worker`; 2, with the list of bugs, for a name that is not one of them."""
-    if len(arguments) != 1 or arguments[0] not in PATCHES:
+    if len(arguments) != 1 or arguments[0] not in BUGS:
         sys.stderr.write("usage: python -m tests.chaos.buggy_worker BUG, where BUG is one of\n")
-        sys.stderr.writelines(f"  {name}: {patch.__doc__}\n" for name, patch in PATCHES.items())
+        sys.stderr.writelines(f"  {bug.name}: {bug.story}\n" for bug in BUGS.values())
         sys.exit(2)
-    PATCHES[arguments[0]]()
+    BUGS[arguments[0]].patch()
     sys.argv = ["grok-insights", "worker"]
     cli.main()
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from streams.local.kafka import Kafka, Node, new_cluster_id
-from streams.local.log_sink import LogSink
-from streams.local.ports import free_port
+from streams.dev.local.kafka import Kafka, Node, new_cluster_id
+from streams.dev.local.ports import free_port
+from streams.dev.local.process_log import ProcessLog as ProcessLog
 from tests.chaos.cluster_view import ClusterView, ask
 from tests.support.process_tree import continue_tree, kill_tree, stop_tree
 
@@ -25,7 +25,7 @@ class Cluster:
     All calls block. Use as a context manager, which starts the cluster and leaves nothing running.
     """
 
-    def __init__(self, folder: Path, log: LogSink) -> None:
+    def __init__(self, folder: Path, log: ProcessLog) -> None:
         ports = {node: free_port() for node in NODES}
         cluster_id = new_cluster_id()
         self._nodes = {
@@ -61,7 +61,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """Ends all nodes at once; in order it would take long, since the last ones find no controller."""
+        """Kills all nodes at once: a graceful stop takes long, since the last ones find no controller."""
         for number in self._alive():
             self.kill(number)
         for node in self._nodes.values():
@@ -91,11 +91,11 @@ class Cluster:
         for number in numbers:
             self._nodes[number].await_ready()
         for number in numbers:
-            # By its own account: the others may still tell what was so before it died.
+            # Asks the node itself: the others may still answer with its state before it died.
             self._until(partial(ClusterView.is_caught_up, broker=number), number, "in sync again")
 
     def freeze(self) -> None:
-        """SIGSTOP for all nodes that live; returns when they stand still."""
+        """SIGSTOP for all nodes that live; returns when they are stopped."""
         for pid in self._pids():
             stop_tree(pid)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiokafka.protocol.metadata import MetadataResponse_v1
 
-from streams.local.ports import LOOPBACK
+from streams.dev.local.ports import LOOPBACK
 
 _TIMEOUT_S = 2.0
 # Metadata, version 1, correlation id 1, no client id, all topics.

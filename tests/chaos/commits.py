@@ -1,4 +1,4 @@
-"""Whether a commit passed a record that had not come to its end, or moved back. Pure."""
+"""Checks that no commit passed an unfinished record or moved back. Pure."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -12,10 +12,10 @@ from tests.support.topics import TOPICS
 
 
 def judge_commits(evidence: Evidence, rows_ms: Mapping[Place, float], verdict: Verdict) -> None:
-    """By times that the brokers and Postgres wrote down, which are of one machine.
+    """Compares times that the brokers and Postgres recorded, by the clock of one machine.
 
-    A record has come to its end when its event or letter stands in the log and, where it has to have a row, that was
-    written: `rows_ms` tells when, by first place. A record that was sent home has, when its copy stands in the log.
+    A record is finished when its event or dead letter is in the log and its row, if it must have one, is committed:
+    `rows_ms` has the time by first place. A rehomed record is finished when its copy is in the log.
     """
     furthest: dict[tuple[str, int], int] = defaultdict(int)
     offsets = {at: [entry.offset for entry in entries] for at, entries in evidence.inputs.items()}
@@ -35,12 +35,12 @@ def judge_commits(evidence: Evidence, rows_ms: Mapping[Place, float], verdict: V
 
 
 def judge_offsets_at_end(evidence: Evidence, verdict: Verdict) -> None:
-    """When all is done, the group's offsets stand at the end of every partition."""
+    """Checks that the group's offsets have reached the end of every partition."""
     last: dict[tuple[str, int], int] = {(commit.topic, commit.partition): commit.offset for commit in evidence.commits}
     for at, entries in evidence.inputs.items():
-        stands_at, end = last.get(at, 0), entries[-1].offset + 1
-        if stands_at != end:
-            verdict.violation("unbalanced", f"{at[0]}/{at[1]} is committed to {stands_at} of {end}")
+        committed, end = last.get(at, 0), entries[-1].offset + 1
+        if committed != end:
+            verdict.violation("unbalanced", f"{at[0]}/{at[1]} is committed to {committed} of {end}")
 
 
 def _end_ms(topic: str, entry: Input, evidence: Evidence, rows_ms: Mapping[Place, float]) -> float:

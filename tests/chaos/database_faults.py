@@ -1,11 +1,11 @@
-"""What goes wrong with a database: it dies, stands still, drops its connections, or takes its time to commit."""
+"""Faults of a database server: killed, frozen, connections cut, slow commits."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from streams.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres
 from tests.support.process_tree import continue_tree, is_stopped, kill_tree, stop_tree
 from tests.support.waiting import became_true
 
@@ -14,7 +14,7 @@ _CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
-# For each statement, in its own transaction: whoever writes waits before it can commit.
+# For each statement, in its own transaction: a writer waits before it can commit.
 _SLOWNESS = """
 CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
     AS $$ BEGIN PERFORM nextval('slow_statements'), pg_sleep({seconds:f}); RETURN NULL; END $$
@@ -25,7 +25,7 @@ _WRITERS = """
 SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ILIKE '%INSERT INTO insights%'
     AND pid <> pg_backend_pid() AND datname = current_database()
 """
-# The trigger stays: taking it away would have to wait for writers, and the slow ones are what is to end.
+# The trigger stays: dropping it would wait for the slow writers that are to be ended.
 _TRIGGER = """
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'take_time') THEN
@@ -34,7 +34,7 @@ DO $$ BEGIN
     END IF;
 END $$
 """
-#: The server is away, frozen, just starting or just ending.
+#: Errors while the server is down, frozen, starting or stopping.
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -80,29 +80,29 @@ class DatabaseFaults:
             continue_tree(self._postgres.pid)
 
     async def until_written_to(self, within_s: float) -> bool:
-        """Returns at a moment at which rows are being written, and whether there was one."""
+        """Returns as soon as rows are being written; False when none were in time."""
         with suppress(*_AWAY):
             async with self._connection() as connection:
                 return await became_true(lambda: connection.fetchval(_WRITERS), within_s, 0.005)
         return False
 
     async def cut_connections(self) -> int:
-        """Ends all connections to the database but the one that says so; how many."""
+        """Ends all other connections to the database; returns how many."""
         with suppress(*_AWAY):
             async with self._connection() as connection:
                 return len(await connection.fetch(_CUT, timeout=_TIMEOUT_S))
         return 0
 
     async def slow_commits(self, seconds: float) -> bool:
-        """From now on each statement that writes insights takes so much longer. Whether the server did it."""
+        """Delays each statement that writes insights. Returns whether the server did it."""
         return await self._did(_COUNTER, _SLOWNESS.format(seconds=seconds), _TRIGGER)
 
     async def normal_commits(self) -> bool:
-        """Ends slow_commits, but for statements that wait already. Whether the server did it."""
+        """Ends slow_commits, except for statements that wait already. Returns whether the server did it."""
         return await self._did(_SLOWNESS.format(seconds=0))
 
     async def slowed(self) -> int:
-        """How many statements have met the trigger so far, slow or not; 0 while the server is away."""
+        """The number of statements that met the trigger so far, slow or not; 0 while the server is down."""
         with suppress(*_AWAY):
             async with self._connection() as connection:
                 return int(await connection.fetchval(_SLOWED, timeout=_TIMEOUT_S))
@@ -123,5 +123,5 @@ class DatabaseFaults:
         try:
             yield connection
         finally:
-            # A frozen server does not say goodbye.
+            # A frozen server would not answer a goodbye.
             connection.terminate()

@@ -1,6 +1,6 @@
-"""Everything the service left behind, as seen from outside: topics, the group's commits, rows, and Grok's own journal.
+"""What a run left behind, seen from outside: topics, the group's commits, rows, and the stand-in's journal of calls.
 
-Pure: `tests.chaos.witness` reads, this file remembers.
+Pure: `tests.chaos.witness` reads, this module keeps.
 """
 
 import json
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
-from streams.pipeline.record import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC
 
+from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC
 from schemas.kafka import Header
 from tests.chaos.group_log import Commit, read_commit, read_generation
 from tests.support.topics import TOPICS
@@ -19,7 +19,7 @@ GROUP_TOPIC = "__consumer_offsets"
 
 
 class Place(NamedTuple):
-    """Where a record stands in the log."""
+    """The position of a record in the log."""
 
     topic: str
     partition: int
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A record that has to come to an end; `first` is its place in `conversations`, also for its rehomed copy."""
+    """A record that must reach an outcome; `first` is its place in `conversations`, also for its rehomed copy."""
 
     offset: int
     first: Place
@@ -35,15 +35,15 @@ class Input(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A result that was announced; `event_id` is its ce_id."""
+    """An event in `insights`; `event_id` is its ce_id."""
 
     first: Place
     event_id: str
     result: dict[str, Any]
 
 
-class Letter(NamedTuple):
-    """A dead letter."""
+class DeadLetterRecord(NamedTuple):
+    """A record of the dead-letter topic."""
 
     reason: str
     value: bytes | None
@@ -62,30 +62,30 @@ class Call(NamedTuple):
 
 @dataclass
 class Evidence:
-    """Grows with what is absorbed; every list is in the order of its log."""
+    """Grows with each record that is absorbed; every list is in the order of its log."""
 
     inputs: dict[tuple[str, int], list[Input]] = field(default_factory=lambda: defaultdict(list))
     commits: list[Commit] = field(default_factory=list)
-    #: Generation of the group -> when it was first written down.
+    #: Generation of the group -> when the group first recorded it.
     generations: dict[int, int] = field(default_factory=dict)
-    #: Records that cannot be what the service writes.
+    #: Records that the service cannot have written.
     strange: list[Place] = field(default_factory=list)
     events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    letters: dict[Place, list[Letter]] = field(default_factory=lambda: defaultdict(list))
-    #: First place -> times at which its copies were sent home.
+    dead_letters: dict[Place, list[DeadLetterRecord]] = field(default_factory=lambda: defaultdict(list))
+    #: First place -> times at which its rehomed copies were written.
     copies: dict[Place, list[int]] = field(default_factory=lambda: defaultdict(list))
     #: Text key -> times at which its answer was written to the changelog.
     kept: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    #: First place -> the time of its first end, an event or a letter.
+    #: First place -> the time of its first event or dead letter.
     ended: dict[Place, int] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def absorb(self, record: ConsumerRecord) -> None:
-        """One record of any of the topics."""
+        """Adds a record of any of the topics."""
         try:
             self._sort(record)
-        except (AttributeError, KeyError, ValueError, TypeError):  # a header or a key is missing or is no such thing
+        except (AttributeError, KeyError, ValueError, TypeError):  # a header or key is missing or malformed
             self.strange.append(Place(record.topic, record.partition, record.offset))
 
     def _sort(self, record: ConsumerRecord) -> None:
@@ -99,14 +99,14 @@ class Evidence:
             case TOPICS.insights:
                 self._event(record)
             case TOPICS.dead_letters:
-                self._letter(record)
+                self._dead_letter(record)
             case _ if record.topic == TOPICS.answers_changelog:
                 self.kept[record.key.decode().partition(":")[0]].append(record.timestamp)
             case _:
                 self._group_record(record)
 
     def absorb_journal(self, line: bytes) -> None:
-        """One line of the stand-in's journal."""
+        """Adds a line of the stand-in's journal."""
         self.calls.append(Call(**json.loads(line)))
 
     def _input(self, record: ConsumerRecord, first: Place) -> None:
@@ -120,10 +120,10 @@ class Evidence:
         self.events[record.key.decode()].append(event)
         self._ends(first, record.timestamp)
 
-    def _letter(self, record: ConsumerRecord) -> None:
+    def _dead_letter(self, record: ConsumerRecord) -> None:
         headers = dict(record.headers)
         first = Place(headers["dlq.topic"].decode(), int(headers["dlq.partition"]), int(headers["dlq.offset"]))
-        self.letters[first].append(Letter(headers["dlq.reason"].decode(), record.value))
+        self.dead_letters[first].append(DeadLetterRecord(headers["dlq.reason"].decode(), record.value))
         self._ends(first, record.timestamp)
 
     def _ends(self, first: Place, at_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""Posts the oracle's cases, by a foreign producer keyed by id or through the gateway; notes what was confirmed."""
+"""Posts the oracle's cases, by a foreign producer keyed by ID or through the gateway, and notes confirmations."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from tests.chaos.judge import Posted
 from tests.chaos.oracle import Kind, Oracle
 from tests.support.topics import TOPICS
 
-#: Every so many-th case takes the gateway's way, which only valid ones can.
+#: Every fifth case goes through the gateway, if it is valid.
 _GATEWAY_EVERY = 5
 _TICK_S = 0.1
 _POST_TIMEOUT_S = 50.0
@@ -50,7 +50,7 @@ class Feeder:
         await self._producer.stop()
 
     async def feed(self, per_s: float, until: asyncio.Event, at_least: int) -> None:
-        """Evenly, till the event is set and so many were posted; what a broken broker held up is not made up for."""
+        """Posts evenly until the event is set and `at_least` were posted; delays are not caught up."""
         first, tokens, last_s = self.next_number, 0.0, time.monotonic()
         while not until.is_set() or self.next_number - first < at_least:
             await asyncio.sleep(_TICK_S)
@@ -62,7 +62,7 @@ class Feeder:
                 self.post_next()
 
     def post_next(self) -> int:
-        """Sets the next case on its way, at once, whatever holds up the ones before; its number."""
+        """Posts the next case without waiting for earlier ones; returns its number."""
         number = self.next_number
         self.next_number += 1
         if number % _GATEWAY_EVERY == 0 and self._oracle.case(number).kind is not Kind.BROKEN:

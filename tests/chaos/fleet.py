@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen and stopped on purpose, and started again; what happened is noted for the judge."""
+"""The workers: killed, frozen, stopped and restarted on purpose, with a log of it for the judge."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from tests.chaos.payments import Death, Freeze
+from tests.chaos.repeated_calls import Death, Freeze
 from tests.chaos.verdict import Verdict
 from tests.support.processes import Process, Service, get
 from tests.support.waiting import became_true
@@ -22,8 +22,11 @@ from tests.support.waiting import became_true
 WORKERS_MIN, WORKERS_MAX = 2, 4
 #: The promise is 10 s; the machine may be busy.
 _STOP_WITHIN_S = 12.0
-#: What a worker's log says of a defect of its own; libraries forget exceptions too.
-_DEFECTS = ('"step_failed"', '"postgres_writer_ended"', "exception was never retrieved.*/(streams|agents)/")
+#: Log lines of a worker's own defects; libraries may also forget exceptions.
+_DEFECTS = (
+    *('"decode_failed"', '"fetch_not_taken"', '"attempt_failed"', '"stage_failed"', '"input_fetched_by_faust"'),
+    "exception was never retrieved.*/(streams|agents)/",
+)
 #: The files of RocksDB that a broken disk would be noticed by.
 _TORN = ("*.sst", "MANIFEST*", "*.log")
 
@@ -40,7 +43,7 @@ class Member:
         self.port = 0
         self.log = folder / f"{name}.log"
         self.is_frozen = False
-        #: Whether it is to be running: nobody killed or stopped it on purpose.
+        #: Whether it should run: it was not killed or stopped on purpose.
         self.is_wanted = False
 
     @property
@@ -66,7 +69,7 @@ class Member:
 
 
 class Fleet:
-    """`bug` is planted into every worker; `in_flight` tells the calls that each caller has under way."""
+    """`bug` is planted into every worker; `in_flight` returns the calls in flight by caller."""
 
     def __init__(self, service: Service, in_flight: Callable[[], dict[str, int]], bug: str | None = None) -> None:
         self._service = service
@@ -76,9 +79,9 @@ class Fleet:
         self.deaths: list[Death] = []
         self.freezes: list[Freeze] = []
         self.happened: Counter[str] = Counter()
-        #: What a worker must not do.
+        #: Things that a worker must not do.
         self.violations: list[tuple[str, str]] = []
-        #: Calls that a worker had under way when it was killed, one figure a kill.
+        #: Calls in flight of each killed worker.
         self.in_flight_at_kills: list[int] = []
 
     @property
@@ -87,7 +90,7 @@ class Fleet:
         return [member for member in self.members if member.is_alive and not member.is_frozen]
 
     def start(self, member: Member) -> None:
-        """Does not wait until it is ready: that may well be never, under faults."""
+        """Does not wait until it is ready: under faults that may never happen."""
         if member.is_alive:
             return
         member.port = self._service.free_port()
@@ -101,14 +104,14 @@ class Fleet:
         )
 
     async def pick(self, source: random.Random) -> Member:
-        """One of the living, rather one that works: killing those that have just been started proves little."""
+        """Picks a living worker, preferably a busy one: killing an idle one proves little."""
         self.fill_up(1)
         in_flight = await asyncio.to_thread(self._in_flight)
         busy = [member for member in self.living if in_flight.get(member.caller)]
         return source.choice(busy or self.living)
 
     async def kill(self, member: Member) -> None:
-        """SIGKILL; it stays dead until somebody starts it."""
+        """SIGKILL; it stays dead until it is started again."""
         in_flight = await asyncio.to_thread(self._in_flight)
         member.is_wanted = False
         process = self._process_of(member)
@@ -141,13 +144,13 @@ class Fleet:
         took_s = time.monotonic() - began_s
         self.deaths.append(Death(member.caller, told_s, "stopped", took_s))
         self.happened["workers_stopped"] += 1
-        # Another code is that of the last resort, or of a signal that came before the process listens to any.
+        # Other codes: the last resort, or a signal before the process handles signals.
         self.happened["stopped_in_order" if code == 0 else f"stopped_with_{code}"] += 1
         if took_s > _STOP_WITHIN_S:
             self.violations.append(("stops_too_slow", f"{member.name} after {took_s:.1f} s"))
 
     def given_up(self) -> None:
-        """Brokers that were frozen for longer than the session go on, and give every worker up."""
+        """Brokers that were frozen for longer than the session resume, and replace every worker."""
         now_s = time.time()
         self.deaths += [Death(member.caller, now_s, "given_up") for member in self.members if member.is_alive]
 
@@ -169,7 +172,7 @@ class Fleet:
         return bool(shards)
 
     async def supervise(self) -> NoReturn:
-        """Starts again who ended by itself, as any supervisor would; until cancelled."""
+        """Restarts workers that ended by themselves, as any supervisor would; until cancelled."""
         while True:
             await asyncio.sleep(0.5)
             for member in self.members:
@@ -196,7 +199,7 @@ class Fleet:
         return sum(member.told("_rebuilding_from_changelog") for member in self.members)
 
     def tell(self, verdict: Verdict) -> None:
-        """Adds what workers did wrong, also what they got over and only their logs tell of."""
+        """Adds violations of workers, also defects that only their logs show."""
         for violation, example in self.violations:
             verdict.violation(violation, example)
         for member in self.members:

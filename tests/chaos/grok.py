@@ -1,4 +1,4 @@
-"""The stand-in for Grok, told over HTTP what to do wrong."""
+"""Controls the faults of the stand-in for Grok over HTTP."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from tests.support.waiting import became_true
 
 _TIMEOUT_S = 30
 _TROUBLE_S = (5.0, 10.0)
-#: A trouble goes on until so many calls have met it: all workers may be down, or waiting for a broker, all the while.
+#: A fault lasts until that many calls have met it: meanwhile all workers may be down, or wait for a broker.
 _SPOILED = 20
 _SPOILED_WITHIN_S = 40.0
 _REFUSED = {"text": REFUSED_MARKER, "kind": "violation_403"}
@@ -27,7 +27,7 @@ TROUBLES: Mapping[str, Mapping[str, float]] = {
 
 
 class Grok:
-    """Marked texts hang, whatever else is wrong, until `release`."""
+    """Marked texts hang until `release`, besides any other fault."""
 
     def __init__(self, address: str, trouble_s: tuple[float, float] = _TROUBLE_S) -> None:
         self._address = address
@@ -35,17 +35,17 @@ class Grok:
         self._holds = True
 
     def hold(self) -> None:
-        """From now on marked texts hang; all else goes well."""
+        """From now on marked texts hang; there are no other faults."""
         self._holds = True
         self._put({})
 
     def release(self) -> None:
-        """Whatever hangs is answered, and all goes well."""
+        """Hanging calls are answered; there are no faults."""
         self._holds = False
         self._put({})
 
     async def trouble(self, name: str, source: random.Random) -> int:
-        """For some seconds, and until enough calls have met it; how many have."""
+        """Lasts some seconds, and until enough calls have met it; returns how many."""
         rates = TROUBLES[name]
         before = await asyncio.to_thread(self._spoiled, rates)
 
@@ -71,7 +71,7 @@ class Grok:
             return dict(json.load(response))
 
     def in_flight_by_caller(self) -> dict[str, int]:
-        """The calls that each worker has under way."""
+        """Calls in flight by worker."""
         return dict(self.stats()["in_flight_by_caller"])
 
     def _put(self, rates: Mapping[str, float]) -> None:

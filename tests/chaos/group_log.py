@@ -1,4 +1,4 @@
-"""What the brokers wrote down about the group: commits and generations, out of __consumer_offsets. Pure.
+"""Reads the group's commits and generations from __consumer_offsets. Pure.
 
 The format is Kafka's own (GroupMetadataManager: keys of version 0 and 1 are commits, 2 is the group): big-endian,
 strings with a 16-bit length. Only the fields that come first in every version are read.
@@ -16,7 +16,7 @@ _FLEXIBLE_VERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """An offset that the brokers took, and when."""
+    """A committed offset and its time."""
 
     topic: str
     partition: int
@@ -38,7 +38,7 @@ def read_commit(key: bytes | None, value: bytes | None, at_ms: int) -> Commit | 
 
 
 def read_generation(key: bytes | None, value: bytes | None) -> int | None:
-    """The group's generation as the record tells it; each rebalance ends with a higher one. None for other records."""
+    """The group's generation; each rebalance ends with a higher one. None for other records."""
     if key is None or value is None or _version(key) != _GROUP_KEY or _string(key[2:])[0] != TOPICS.consumer_group:
         return None
     assert _version(value) < _FLEXIBLE_VERSION, "this Kafka writes the group in another format"

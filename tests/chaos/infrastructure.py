@@ -1,4 +1,4 @@
-"""Faults of what the workers depend on: Grok, Postgres and the brokers. Each ends with everything as it was."""
+"""Faults of what workers depend on: Grok, Postgres and the brokers. Each is undone at its end."""
 
 import asyncio
 import random
@@ -12,21 +12,21 @@ from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.database_faults import DatabaseFaults
 from tests.chaos.grok import TROUBLES, Grok
-from tests.chaos.payments import Outage
+from tests.chaos.repeated_calls import Outage
 from tests.chaos.schedule import Fault
 from tests.support.topics import TOPICS
 from tests.support.waiting import became_true
 
 _KAFKA_FROZEN_S = 30.0
-#: Leaders are elected anew and clients find them, after a broker died or all of them went on.
+#: New leaders are elected and found by clients, after a broker died or all were thawed.
 _ELECTIONS_S = 20.0
 _NORMAL_AGAIN_WITHIN_S = 60.0
-#: All workers may be down, or waiting for a broker; what hits nobody does not count.
+#: All workers may be down, or wait for a broker; a fault that hits nothing does not count.
 _WRITTEN_TO_WITHIN_S = 20.0
 
 
 class Infrastructure:
-    """Counts what happened and hit somebody, by its name. `given_up` is told when frozen brokers are about to go on."""
+    """Counts faults that hit something, by name. `given_up` is called just before frozen brokers resume."""
 
     def __init__(self, cluster: Cluster, database: DatabaseFaults, grok: Grok, given_up: Callable[[], None]) -> None:
         self._cluster, self._database, self._grok, self._given_up = cluster, database, grok, given_up
@@ -108,7 +108,7 @@ class Infrastructure:
 
     @asynccontextmanager
     async def without_coordinator(self) -> AsyncIterator[None]:
-        """The broker that coordinates the workers' group is dead, and back at the end."""
+        """Kills the broker that coordinates the workers' group, and restarts it at the end."""
         async with admin_of(self._cluster.bootstrap_servers) as admin:
             node = await admin.find_coordinator(TOPICS.consumer_group)
         async with self._without(node):

@@ -1,4 +1,4 @@
-"""The verdict on a world: what was accepted against what became of it. Pure; runs when the faults are over."""
+"""The judge: compares what was accepted with what became of it. Pure; runs when the faults are over."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from schemas.dead_letter import DeadLetterReason
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
 from tests.chaos.commits import judge_commits, judge_offsets_at_end
-from tests.chaos.evidence import Evidence, Letter, Place
+from tests.chaos.evidence import DeadLetterRecord, Evidence, Place
 from tests.chaos.oracle import Case, Kind, Oracle
-from tests.chaos.payments import Cashier, Fates
+from tests.chaos.repeated_calls import CallJudge, FaultHistory
 from tests.chaos.verdict import Verdict
 from tests.support.topics import TOPICS
 
@@ -24,27 +24,30 @@ _DEAD_REASON = {Kind.REFUSED: DeadLetterReason.REFUSED, Kind.BROKEN: DeadLetterR
 
 @dataclass
 class Posted:
-    """Numbers of the cases: confirmed ones are owed an outcome, unconfirmed ones only if they stand in the topic."""
+    """Numbers of the cases. Confirmed ones must reach an outcome, unconfirmed ones only if they are in the topic."""
 
     confirmed: set[int] = field(default_factory=set)
     unconfirmed: set[int] = field(default_factory=set)
 
 
-def judge(oracle: Oracle, posted: Posted, evidence: Evidence, fates: Fates, *, everything_is_due: bool) -> Verdict:
-    """Everything that is known of the world so far; while texts hang at Grok, they and the last offsets are not due."""
+def judge(
+    oracle: Oracle, posted: Posted, evidence: Evidence, faults: FaultHistory, *, everything_is_due: bool
+) -> Verdict:
+    """Judges all evidence so far. While texts hang at Grok, they and the last offsets are not due."""
     verdict = Verdict()
-    books = _Books(oracle, posted, evidence, verdict)
-    books.judge_stored()
-    for case in books.due(everything_is_due):
-        books.judge_case(case)
-    books.judge_strangers()
-    rows_ms = books.rows_ms()
-    books.judge_keeping(rows_ms)
+    cases = _Cases(oracle, posted, evidence, verdict)
+    cases.judge_stored()
+    for case in cases.due(everything_is_due):
+        cases.judge_case(case)
+    cases.judge_unknown()
+    rows_ms = cases.rows_ms()
+    cases.judge_keeping(rows_ms)
     judge_commits(evidence, rows_ms, verdict)
     if everything_is_due:
         judge_offsets_at_end(evidence, verdict)
-    kept_s = {case.digest: [at / 1000 for at in evidence.kept.get(case.text_key, ())] for case in books.cases.values()}
-    Cashier(kept_s, books.digests_with_an_answer(), fates, verdict).judge(evidence.calls)
+    texts = cases.by_number.values()
+    kept_s = {case.digest: [at / 1000 for at in evidence.kept.get(case.text_key, ())] for case in texts}
+    CallJudge(kept_s, cases.digests_with_an_answer(), faults, verdict).judge(evidence.calls)
     verdict.figures["ids"] = len(posted.confirmed)
     verdict.figures["unconfirmed"] = len(posted.unconfirmed)
     verdict.figures["redelivered"] = _redelivered(evidence)
@@ -53,16 +56,16 @@ def judge(oracle: Oracle, posted: Posted, evidence: Evidence, fates: Fates, *, e
     return verdict
 
 
-class _Books:
+class _Cases:
     """The evidence by case."""
 
     def __init__(self, oracle: Oracle, posted: Posted, evidence: Evidence, verdict: Verdict) -> None:
         self._oracle, self._posted, self._evidence, self._verdict = oracle, posted, evidence, verdict
-        #: First place -> the case that stands there, and its value: the gateway writes it in its own way.
+        #: First place -> the case written there, and its value: the gateway encodes it in its own way.
         self._case_at: dict[Place, Case] = {}
         self._value_at: dict[Place, bytes | None] = {}
-        self.cases: dict[int, Case] = {}
-        self._letters: dict[int, list[Letter]] = {}
+        self.by_number: dict[int, Case] = {}
+        self._dead_letters: dict[int, list[DeadLetterRecord]] = {}
         self._rows: dict[str, dict[str, Any]] = {}
         self._read_inputs()
         self._bad_answers = Counter(
@@ -70,15 +73,15 @@ class _Books:
         )
 
     def judge_stored(self) -> None:
-        """A confirmation means that the record stands in the topic."""
-        for number in self._posted.confirmed - self.cases.keys():
+        """A confirmed record must be in the topic."""
+        for number in self._posted.confirmed - self.by_number.keys():
             self._verdict.violation("missing", f"{self._oracle.case(number).id} was confirmed and is not in the topic")
 
     def due(self, hanging_are_due: bool) -> list[Case]:
-        return [case for case in self.cases.values() if hanging_are_due or case.kind is not Kind.HANGS]
+        return [case for case in self.by_number.values() if hanging_are_due or case.kind is not Kind.HANGS]
 
     def rows_ms(self) -> dict[Place, float]:
-        """When the row of each record was written that has to have one."""
+        """Commit time of the row of each record that must have one; infinite where there is none."""
         rows_ms = {}
         for first, case in self._case_at.items():
             if case.kind is not Kind.BROKEN:
@@ -88,8 +91,8 @@ class _Books:
         return rows_ms
 
     def digests_with_an_answer(self) -> set[str]:
-        """Texts that somebody must have asked about."""
-        answered = (case for case in self.cases.values() if self._outcome(case) in _ANALYSED)
+        """Digests of texts that have an answer."""
+        answered = (case for case in self.by_number.values() if self._outcome(case) in _ANALYSED)
         return {case.digest for case in answered}
 
     def _outcome(self, case: Case) -> str | None:
@@ -97,7 +100,7 @@ class _Books:
         return None if row is None else str(row["outcome"])
 
     def judge_case(self, case: Case) -> None:
-        """Its one end: a row with its event, or a letter with its row where an id could be read."""
+        """A case ends with a row and an event, or with a dead letter and, where it has an ID, a row."""
         row = self._rows.get(case.id)
         if case.kind is Kind.BROKEN:
             self._judge_broken(case)
@@ -109,8 +112,8 @@ class _Books:
         else:
             self._judge_living(case, row)
 
-    def judge_strangers(self) -> None:
-        """Rows, events and letters that nothing was posted for, and rows that are there twice."""
+    def judge_unknown(self) -> None:
+        """Rows, events and dead letters without a posted record, and duplicate rows."""
         for row in self._evidence.rows:
             at = Place(row["origin_topic"], row["origin_partition"], row["origin_offset"])
             case = self._case_at.get(at)
@@ -123,36 +126,36 @@ class _Books:
                     self._verdict.violation("invented", f"event {conversation_id} from {event.first}")
         for place in self._evidence.strange:
             self._verdict.violation("invented", f"a record at {place} that the service does not write")
-        for first, letters in self._evidence.letters.items():
-            if first not in self._value_at or any(letter.value != self._value_at[first] for letter in letters):
-                self._verdict.violation("invented", f"letter from {first}")
+        for first, dead_letters in self._evidence.dead_letters.items():
+            if first not in self._value_at or any(dead.value != self._value_at[first] for dead in dead_letters):
+                self._verdict.violation("invented", f"dead letter from {first}")
         for conversation_id, rows in Counter(row["conversation_id"] for row in self._evidence.rows).items():
             if rows > 1:
                 self._verdict.violation("duplicate_rows", f"{conversation_id} has {rows} rows")
 
     def judge_keeping(self, rows_ms: Mapping[Place, float]) -> None:
-        """An answer stands in the changelog before anybody is told of it: who dies in between pays twice.
+        """An answer must be in the changelog before it is delivered: a crash in between would pay for it twice.
 
-        Texts that may have died of bad answers first are left out: it was their death that was told.
+        Texts that may have died of bad answers first are left out: what was delivered was their death.
         """
         for first, case in self._case_at.items():
             if self._outcome(case) in _ANALYSED and not self._is_unlucky(case):
                 kept_ms = min(self._evidence.kept.get(case.text_key, ()), default=inf)
-                told_ms = min(rows_ms[first], self._evidence.ended.get(first, inf))
-                if kept_ms > told_ms:
-                    self._verdict.violation("delivered_before_kept", f"{case.id} by {kept_ms - told_ms:g} ms")
+                delivered_ms = min(rows_ms[first], self._evidence.ended.get(first, inf))
+                if kept_ms > delivered_ms:
+                    self._verdict.violation("delivered_before_kept", f"{case.id} by {kept_ms - delivered_ms:g} ms")
 
     def _judge_broken(self, case: Case) -> None:
         if case.id in self._rows or case.id in self._evidence.events:
             self._verdict.violation("unbalanced", f"{case.id} (broken) has a row or an event")
-        self._judge_letter(case, DeadLetterReason.UNDECODABLE)
+        self._judge_dead_letter(case, DeadLetterReason.UNDECODABLE)
 
-    def _judge_letter(self, case: Case, reason: str) -> None:
-        letters = self._letters.get(case.number, [])
-        if not letters:
-            self._verdict.violation("missing", f"{case.id} ({case.kind}) has no letter")
-        if any(letter.reason != reason for letter in letters):
-            self._verdict.violation("corrupted", f"{case.id} died of {letters[0].reason} instead of {reason}")
+    def _judge_dead_letter(self, case: Case, reason: str) -> None:
+        dead_letters = self._dead_letters.get(case.number, [])
+        if not dead_letters:
+            self._verdict.violation("missing", f"{case.id} ({case.kind}) has no dead letter")
+        if any(dead.reason != reason for dead in dead_letters):
+            self._verdict.violation("corrupted", f"{case.id} died of {dead_letters[0].reason} instead of {reason}")
 
     def _judge_dead(self, case: Case, row: Mapping[str, Any]) -> None:
         if case.id in self._evidence.events:
@@ -162,10 +165,10 @@ class _Books:
         if expected is None or row["reason"] != expected:
             self._verdict.violation("unbalanced", f"{case.id} ({case.kind}) died of {row['reason']}")
         else:
-            self._judge_letter(case, expected)
+            self._judge_dead_letter(case, expected)
 
     def _is_unlucky(self, case: Case) -> bool:
-        """Its text had two bad answers, which is what a text may die of."""
+        """Whether its text had two bad answers, the number that a text may die of."""
         return self._bad_answers[case.digest] >= 2
 
     def _judge_living(self, case: Case, row: Mapping[str, Any]) -> None:
@@ -173,13 +176,13 @@ class _Books:
         if not events:
             self._verdict.violation("unbalanced", f"{case.id} has a row and no event")
         if len({event.event_id for event in events}) > len({event.first for event in events}):
-            self._verdict.violation("corrupted", f"the events of {case.id} cannot be told apart by their ids")
-        # A bad answer may be followed by a good one when the worker died in between.
+            self._verdict.violation("corrupted", f"the events of {case.id} cannot be distinguished by their ids")
+        # After a crash, a text that died of bad answers may get a good one.
         unlucky = self._is_unlucky(case)
-        letters = self._letters.get(case.number, [])
-        if any(not unlucky or letter.reason != DeadLetterReason.BAD_ANSWER for letter in letters):
-            self._verdict.violation("unbalanced", f"{case.id} has a row and a letter")
-        self._verdict.figures["two_ends_after_a_crash"] += bool(letters)
+        dead_letters = self._dead_letters.get(case.number, [])
+        if any(not unlucky or dead.reason != DeadLetterReason.BAD_ANSWER for dead in dead_letters):
+            self._verdict.violation("unbalanced", f"{case.id} has a row and a dead letter")
+        self._verdict.figures["two_outcomes_after_a_crash"] += bool(dead_letters)
         allowed = ("filtered",) if case.kind is Kind.FILTERED else _ANALYSED
         found = [(row["outcome"], row["text_key"], _insight_of_row(row))]
         found += [(e.result["outcome"], e.result["text_key"], _insight_of(e.result.get("insight"))) for e in events]
@@ -196,13 +199,13 @@ class _Books:
             for entry in entries:
                 number = self._oracle.number_of(_id_of(entry.value))
                 if number is None:
-                    self._verdict.violation("invented", f"a record at {entry.first} that nobody posted")
+                    self._verdict.violation("invented", f"a record at {entry.first} that was not posted")
                     continue
                 self._value_at[entry.first] = entry.value
-                self.cases[number] = self._case_at[entry.first] = self._oracle.case(number)
-        for first, letters in self._evidence.letters.items():
+                self.by_number[number] = self._case_at[entry.first] = self._oracle.case(number)
+        for first, dead_letters in self._evidence.dead_letters.items():
             if first in self._case_at:
-                self._letters.setdefault(self._case_at[first].number, []).extend(letters)
+                self._dead_letters.setdefault(self._case_at[first].number, []).extend(dead_letters)
         self._rows = {row["conversation_id"]: row for row in self._evidence.rows}
 
 
@@ -224,7 +227,7 @@ def _insight_of(fields: Mapping[str, Any] | None) -> Insight | None:
 
 
 def _redelivered(evidence: Evidence) -> int:
-    """Records that were seen to be worked on again: whatever they leave behind stands there more than once."""
+    """Records that were worked on again: they left several events, copies or dead letters."""
     events = sum(len(events) - len({event.first for event in events}) for events in evidence.events.values())
     copies = sum(len(times) - 1 for times in evidence.copies.values())
-    return events + copies + sum(len(letters) - 1 for letters in evidence.letters.values())
+    return events + copies + sum(len(found) - 1 for found in evidence.dead_letters.values())

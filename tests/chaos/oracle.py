@@ -1,4 +1,4 @@
-"""What is posted: each id is the oracle's, and the content is a function of the id. Pure."""
+"""The oracle makes every conversation that is posted: its content is a function of its ID. Pure."""
 
 import hashlib
 import json
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from streams.pipeline.home import home_partition
-
 from agents.canonical_text import text_key
+from agents.partitioner import owner_partition
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
-from streams.standin.answers import Answerer
+from streams.dev.standin.completions import Answerer
 
 _WORDS = (
     *("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken"),
@@ -32,7 +31,7 @@ class Kind(StrEnum):
     FRESH = "fresh"  # analysed, or cached where a repeat of it came first
     REPEAT = "repeat"  # an earlier one's text again
     FILTERED = "filtered"
-    HANGS = "hangs"  # as fresh, once the stand-in lets go of it
+    HANGS = "hangs"  # as fresh, once the stand-in releases it
     REFUSED = "refused"  # dead, with a row
     BROKEN = "broken"  # dead, without one: its value is not JSON
 
@@ -58,12 +57,12 @@ class Case:
 
     @property
     def text_key(self) -> str:
-        """The key that the service must know the text by."""
+        """The text key that the service must find."""
         return text_key(DEFAULT_TENANT, self.text)
 
     @property
     def digest(self) -> str:
-        """The name that the stand-in's journal has for the text."""
+        """The text's name in the stand-in's journal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -74,7 +73,7 @@ class Oracle:
         self.seed = seed
         self._prefix = f"c{seed:08x}-"
         self._answerer = Answerer()
-        # A world is judged many times over.
+        # A world is judged many times.
         self.case = lru_cache(maxsize=None)(self._case)
         self._insight_of = lru_cache(maxsize=None)(self._read_answer)
 
@@ -84,7 +83,7 @@ class Oracle:
         return int(number) if prefix == self._prefix and number.isdecimal() else None
 
     def insight(self, case: Case) -> Insight:
-        """What the stand-in says of the text, each time the same."""
+        """The stand-in's answer for the text, always the same."""
         return self._insight_of(case.text)
 
     def _read_answer(self, text: str) -> Insight:
@@ -112,9 +111,9 @@ class Oracle:
             return source.choice(_SMALL_TALK)
         words = source.sample(_WORDS, 6)
         if kind is Kind.HANGS:
-            # All at home in one partition: in the others offsets move on, or no commit could be wrong.
+            # All owned by one partition, so that offsets advance in the others.
             texts = (" ".join([*words, HANG_MARKER, f"case {self.seed:08x} {number} {n}"]) for n in range(1_000))
-            return next(text for text in texts if home_partition(text_key(DEFAULT_TENANT, text), PARTITIONS) == 0)
+            return next(text for text in texts if _owner_of(text) == 0)
         marker = [REFUSED_MARKER] if kind is Kind.REFUSED else []
         return " ".join([*words, *marker, f"case {self.seed:08x} {number}"])
 
@@ -128,6 +127,10 @@ def _kind(drawn: float) -> Kind:
         if drawn < 0:
             return kind
     return Kind.FRESH
+
+
+def _owner_of(text: str) -> int:
+    return owner_partition(text_key(DEFAULT_TENANT, text).encode(), PARTITIONS)
 
 
 def _read_insight(completion: bytes) -> Insight:

@@ -1,29 +1,31 @@
-"""Mistakes between a text and its answer: calls, their sharing, and the cache."""
+"""Mistakes between a text and its answer: calls, their sharing, and the table `answers`."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from datetime import UTC, datetime
 
 import msgspec
-import streams.pipeline.home
-from agents.cache import AnswerCache
-from agents.guards.single_flight import SingleFlight
-from streams.pipeline.lease import GroupLease
-from streams.pipeline.table_cache import ShardCache
 
+import agents.analyst
 import agents.grok.client
-from agents.analyse import Recipe
+from agents.analyse import Analysis, Flight
+from agents.decode import Job
 from agents.grok.client import GrokAnalyser
 from agents.grok.reply import BadAnswer, Reply, read_reply
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 from schemas.insight import Answer, Insight, Usage
-from schemas.outcome import Analysed, Cached
+from schemas.outcome import Cached
+from streams.engine.answers_table import TableAnswers
+from streams.engine.membership import GroupLease
 from tests.chaos.planting import in_background, replace
 
-#: Of a text's hash: few enough that some texts of a few thousand share them.
+#: Of a text key: so few that some texts of a few thousand share them.
 KEY_CHARS = 3
 #: What a lenient parser makes of an answer that says nothing.
 DEFAULTS = Insight("neutral", 0.0, (), "", "low", "", False, 0.0, "und")
+
+
+def _empty_answer() -> Answer:
+    return Answer(DEFAULTS, Usage(), "", datetime.now(UTC))
 
 
 def errors_set_aside() -> None:
@@ -52,88 +54,85 @@ def answer_kept_unchecked() -> None:
 
 
 def answer_kept_in_background() -> None:
-    """Whoever asked is told at once, and the answer is kept when there is time."""
-    keep = Recipe._keep
+    """Records are delivered at once, and their answer is kept when there is time."""
 
-    async def keep_in_background(recipe: Recipe, cache: AnswerCache, key: str, answer: Answer) -> None:
-        in_background(lambda: keep(recipe, cache, key, answer))
+    async def deliver_and_keep(analysis: Analysis, flights: list[Flight]) -> None:
+        analysis._kept(flights)
+        in_background(lambda: analysis._answers.put(flights))
 
-    replace(Recipe, "_keep", keep_in_background)
+    replace(Analysis, "_keep", deliver_and_keep)
 
 
 def cache_entry_reserved() -> None:
-    """The cache's entry is reserved with an empty answer before the call, and served as if it were one."""
-    ask = Recipe._ask
+    """The text's entry is reserved with an empty answer before the call, and served as if it were one."""
+    ask = Analysis.ask
 
-    async def reserve_and_ask(recipe: Recipe, text: str, key: str, cache: AnswerCache) -> Answer:
-        await cache.put(key, Answer(DEFAULTS, Usage(), "", recipe._now()))
-        return await ask(recipe, text, key, cache)
+    def reserve_and_ask(analysis: Analysis, flights: list[Flight]) -> None:
+        reserved = [Flight(flight.key, flight.jobs[0]) for flight in flights]
+        for flight in reserved:
+            flight.value = msgspec.json.encode(_empty_answer())
+        in_background(lambda: analysis._answers.put(reserved))
+        ask(analysis, flights)
 
-    replace(Recipe, "_ask", reserve_and_ask)
+    replace(Analysis, "ask", reserve_and_ask)
 
 
 def cache_key_cut() -> None:
-    """The cache's key has only the first characters of the text's hash."""
-    analyse = Recipe.analyse
+    """The table's key has only the first characters of the text key."""
 
-    async def analyse_by_short_key(recipe: Recipe, text: str, text_key: str, cache: AnswerCache) -> Analysed | Cached:
-        return await analyse(recipe, text, text_key[:KEY_CHARS], cache)
+    def short_key(analysis: Analysis, job: Job) -> bytes:
+        return (job.text_key[:KEY_CHARS] + analysis._key_suffix).encode()
 
-    replace(Recipe, "analyse", analyse_by_short_key)
+    replace(Analysis, "_key", short_key)
 
 
 def no_single_flight() -> None:
-    """Equal texts under way do not share a call."""
+    """Equal texts in flight do not share a call."""
 
-    async def run(
-        flights: SingleFlight[str, Answer], key: str, make: Callable[[], Awaitable[Answer]]
-    ) -> tuple[Answer, bool]:
-        return await make(), True
+    def share(analysis: Analysis, jobs: list[Job]) -> list[Flight]:
+        return [Flight(analysis._key(job), job) for job in jobs]
 
-    replace(SingleFlight, "run", run)
+    replace(Analysis, "share", share)
 
 
 def flight_drops_error() -> None:
-    """Those who share a call get nothing, instead of its error, when it fails."""
-    run = SingleFlight.run
+    """When a call fails, those who share it get an empty answer instead of waiting for the next attempt."""
+    call = Analysis._call
 
-    async def run_or_nothing(
-        flights: SingleFlight[str, Answer | None], key: str, make: Callable[[], Awaitable[Answer | None]]
-    ) -> tuple[Answer | None, bool]:
-        began = key not in flights._flights
+    async def call_for_the_first(analysis: Analysis, flight: Flight) -> Answer:
         try:
-            return await run(flights, key, make)
+            return await call(analysis, flight)
         except Retryable:
-            if began:
-                raise
-            return None, False  # the leader tells the error
+            flight.jobs, others = flight.jobs[:1], flight.jobs[1:]
+            for job in others:
+                job.outcome = Cached(_empty_answer())
+            analysis._deliver(others)
+            raise
 
-    replace(SingleFlight, "run", run_or_nothing)
+    replace(Analysis, "_call", call_for_the_first)
 
 
 def lease_not_asked() -> None:
-    """Calls are made without asking whether the group may have given this worker up."""
+    """Calls are made without asking whether the group may have replaced this worker."""
 
-    async def held(lease: GroupLease) -> None:
-        pass
-
-    replace(GroupLease, "held", held)
+    replace(GroupLease, "is_held", property(lambda lease: True))
 
 
 def changelog_not_written() -> None:
     """Answers are kept in the local table only, not in the changelog."""
 
-    async def put(cache: ShardCache, key: str, answer: Answer) -> None:
-        with suppress(LookupError):
-            cache._store.write(cache._partition, key.encode(), msgspec.json.encode(answer), -1)
+    async def put(answers: TableAnswers, flights: list[Flight]) -> list[Flight]:
+        for flight in flights:
+            answers._write(flight.partition, [(flight.key, flight.value, -1)])
+        return []
 
-    replace(ShardCache, "put", put)
+    replace(TableAnswers, "put", put)
 
 
-def home_by_salted_hash() -> None:
-    """A text's home is found by Python's hash(), which differs from process to process."""
+def owner_by_salted_hash() -> None:
+    """A text's owner partition is found by Python's hash(), which differs from process to process."""
 
-    def home_partition(text_key: str, partitions: int) -> int:
+    def owner_partition(text_key: bytes, partitions: int) -> int:
         return hash(text_key) % partitions
 
-    replace(streams.pipeline.home, "home_partition", home_partition)
+    replace(agents.analyst, "owner_partition", owner_partition)

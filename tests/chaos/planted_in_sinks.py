@@ -1,130 +1,144 @@
-"""Mistakes on the way to rows, events, dead letters and the home partition."""
+"""Mistakes on the way to rows, events, dead letters and the owner partition."""
 
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 
 import asyncpg
-import streams.pipeline.record
-import streams.sinks.postgres
 import structlog
-from streams.pipeline.attempts import IsAlive
-from streams.pipeline.delivery import Delivery
-from streams.pipeline.envelope import Envelope
-from streams.pipeline.home import Rehoming
-from streams.pipeline.record import Headers, Record
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.results import ResultsSink
 
-from schemas.dead_letter import DeadLetter
+import agents.decode
+import streams.sinks.rows
+from agents.analyst import Analyst, Written
+from agents.decode import Job, Tracker
+from schemas.errors import Retryable, Unprocessable
 from schemas.kafka import Origin
-from schemas.outcome import Outcome
-from schemas.result import ConversationResult
 from streams.sinks.dead_letters import DeadLetterSink
+from streams.sinks.events import EventSink
+from streams.sinks.rehomed import RehomedSink
+from streams.sinks.rows import RowSink
 from tests.chaos.planting import in_background, replace
+
+Deliveries = list[Retryable | Unprocessable | None]
 
 log = structlog.get_logger()
 
 
+class _FinishedTracker:
+    """A tracker for a record whose offset was finished too early: finishing it again does nothing."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self.partition = tracker.partition
+
+    @property
+    def is_revoked(self) -> bool:
+        return self._tracker.is_revoked
+
+    def finish(self, offset: int) -> None:
+        pass
+
+
 def commit_before_sink() -> None:
-    """Delivery runs in the background, so the record counts as finished before any sink has it."""
-    deliver = Delivery.deliver
+    """A record counts as finished when it is handed to the sinks, before any of them has it."""
+    deliver = Analyst._deliver
 
-    async def deliver_in_background(
-        delivery: Delivery, record: Record, envelope: Envelope | None, outcome: Outcome, is_alive: IsAlive
-    ) -> Outcome:
-        in_background(lambda: deliver(delivery, record, envelope, outcome, is_alive))
-        return outcome
+    def deliver_and_finish(analyst: Analyst, jobs: list[Job]) -> None:
+        deliver(analyst, jobs)
+        for job in jobs:
+            job.tracker.finish(job.source.offset)
+            job.tracker = _FinishedTracker(job.tracker)  # type: ignore[assignment]
 
-    replace(Delivery, "deliver", deliver_in_background)
+    replace(Analyst, "_deliver", deliver_and_finish)
 
 
 def event_not_awaited() -> None:
-    """Events are left to a background flush that nobody waits for."""
-    send = ResultsSink.send
+    """Events are sent in the background, and nothing waits for their confirmation."""
+    send = EventSink.send
 
-    async def send_in_background(sink: ResultsSink, result: ConversationResult, traceparent: str | None) -> None:
-        in_background(lambda: send(sink, result, traceparent))
+    async def send_in_background(sink: EventSink, jobs: Sequence[Job]) -> Deliveries:
+        in_background(lambda: send(sink, jobs))
+        return [None] * len(jobs)
 
-    replace(ResultsSink, "send", send_in_background)
+    replace(EventSink, "send", send_in_background)
 
 
 def row_not_awaited() -> None:
-    """Rows are written in the background, and a failed batch is nobody's business."""
-    write = PostgresSink.write
+    """Rows are written in the background, and nothing waits for their commit."""
+    write = RowSink.write
 
-    async def write_in_background(sink: PostgresSink, result: ConversationResult) -> None:
-        in_background(lambda: write(sink, result))
+    async def write_in_background(sink: RowSink, jobs: Sequence[Job]) -> Written:
+        in_background(lambda: write(sink, jobs))
+        return Written(list(jobs), [], [])
 
-    replace(PostgresSink, "write", write_in_background)
+    replace(RowSink, "write", write_in_background)
 
 
 def plain_insert() -> None:
     """Rows are inserted without ON CONFLICT, so a redelivered record is refused by the primary key."""
-    statement = streams.sinks.postgres._UPSERT.partition("ON CONFLICT")[0]
-    replace(streams.sinks.postgres, "_UPSERT", statement)
+    statement = streams.sinks.rows._UPSERT.partition("ON CONFLICT")[0]
+    replace(streams.sinks.rows, "_UPSERT", statement)
 
 
 def table_without_key() -> None:
     """The table has lost its primary key, and a redelivered record is inserted once more."""
-    start = PostgresSink.start
+    start = RowSink.start
 
-    async def start_and_drop_the_key(sink: PostgresSink) -> None:
+    async def start_and_drop_the_key(sink: RowSink) -> None:
         await start(sink)
         connection = await asyncpg.connect(sink._database_url)
         await connection.execute("ALTER TABLE insights DROP CONSTRAINT IF EXISTS insights_pkey")
         await connection.close()
 
-    replace(PostgresSink, "start", start_and_drop_the_key)
+    replace(RowSink, "start", start_and_drop_the_key)
     plain_insert()
 
 
 def origin_of_the_copy() -> None:
-    """Rows and events of records that were sent home name the copy's place instead of the record's."""
+    """Rows and events of rehomed records name the copy's place instead of the record's."""
 
-    def place_of_the_copy(headers: Headers, origin: Origin, key: bytes | None) -> tuple[Origin, bytes | None]:
-        return origin, key
+    def first_origin(headers: Mapping[str, bytes]) -> Origin | None:
+        return None
 
-    replace(streams.pipeline.record, "_first_reading", place_of_the_copy)
+    replace(agents.decode, "_first_origin", first_origin)
 
 
 def row_means_done() -> None:
-    """A record whose row stands there is taken for delivered, though its event may be missing."""
-    deliver = Delivery.deliver
+    """A record whose row exists counts as delivered, though its event may be missing."""
+    store = Analyst._store
 
-    async def has_row(delivery: Delivery, envelope: Envelope) -> bool:
-        known = "SELECT true FROM insights WHERE tenant = $1 AND conversation_id = $2"
-        with suppress(Exception):
-            return bool(await delivery._rows._pool.fetchval(known, envelope.tenant, envelope.id))  # type: ignore[attr-defined]
-        return False
+    async def store_new_ones(analyst: Analyst, jobs: list[Job]) -> None:
+        query = "SELECT conversation_id FROM insights WHERE conversation_id = ANY($1)"
+        try:
+            rows = await analyst._sinks.rows._pool.fetch(query, [job.id for job in jobs])  # type: ignore[attr-defined]
+        except Exception:  # the database is away: the careless developer stores them
+            rows = []
+        known = {row["conversation_id"] for row in rows}
+        analyst._finish_ended([job for job in jobs if job.id in known])
+        await store(analyst, [job for job in jobs if job.id not in known])
 
-    async def deliver_once(
-        delivery: Delivery, record: Record, envelope: Envelope | None, outcome: Outcome, is_alive: IsAlive
-    ) -> Outcome:
-        if envelope is not None and await has_row(delivery, envelope):
-            return outcome
-        return await deliver(delivery, record, envelope, outcome, is_alive)
-
-    replace(Delivery, "deliver", deliver_once)
+    replace(Analyst, "_store", store_new_ones)
 
 
 def rehomed_not_awaited() -> None:
-    """A record sent home is finished before the brokers have its copy."""
-    send_home = Rehoming.send_home
+    """A rehomed record is finished before the brokers have its copy."""
+    send = RehomedSink.send
 
-    async def send_in_background(rehoming: Rehoming, record: Record, text_key: str) -> None:
-        in_background(lambda: send_home(rehoming, record, text_key))
+    async def send_in_background(sink: RehomedSink, jobs: Sequence[Job]) -> Deliveries:
+        in_background(lambda: send(sink, jobs))
+        return [None] * len(jobs)
 
-    replace(Rehoming, "send_home", send_in_background)
+    replace(RehomedSink, "send", send_in_background)
 
 
-def letter_dropped_on_error() -> None:
-    """An error on the way to the dead letters, such as of a record without an id, is logged and forgotten."""
+def dead_letter_dropped_on_error() -> None:
+    """An error on the way to the dead letters, such as a record without an ID, is logged and forgotten."""
     send = DeadLetterSink.send
 
-    async def send_or_log(sink: DeadLetterSink, letter: DeadLetter, conversation_id: str | None) -> None:
+    async def send_or_log(sink: DeadLetterSink, jobs: Sequence[Job]) -> Deliveries:
         try:
-            log.info("dead_letter", id_bytes=len(conversation_id.encode()))  # type: ignore[union-attr]
-            await send(sink, letter, conversation_id)
+            log.info("dead_letters", id_chars=[len(job.id) for job in jobs])
+            return await send(sink, jobs)
         except Exception as error:
-            log.error("dead_letter_failed", error=type(error).__name__)
+            log.error("dead_letters_failed", error=type(error).__name__)
+            return [None] * len(jobs)
 
     replace(DeadLetterSink, "send", send_or_log)

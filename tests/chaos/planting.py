@@ -1,4 +1,4 @@
-"""How a bug is planted: a part of the worker is replaced by a mistaken one, and it is loud when that part is gone."""
+"""Plants a bug: replaces a part of the worker by a mistaken one, and fails when that part has gone."""
 
 import asyncio
 import inspect
@@ -10,7 +10,7 @@ _under_way: set[asyncio.Task[None]] = set()
 
 
 def replace(owner: Any, name: str, replacement: Any) -> None:
-    """Puts the mistake in place of what must stand there, and must be called the same way.
+    """Replaces `owner`.`name`, which must exist and be called the same way.
 
     Raises LookupError, TypeError or ValueError when the project has moved on: a patch that changes nothing proves
     nothing.
@@ -26,7 +26,7 @@ def replace(owner: Any, name: str, replacement: Any) -> None:
 
 
 def in_background(work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Nobody waits for the work, and nobody hears of its error."""
+    """Runs the work without waiting for it, and ignores its errors."""
 
     async def later() -> None:
         with suppress(Exception):

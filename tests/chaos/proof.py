@@ -1,30 +1,25 @@
-"""The harness proven: with each planted bug the judge must turn red, and the table tells after how many rounds."""
+"""The proof of the harness: with each planted bug the judge must turn red, without one it must stay green."""
 
 import asyncio
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.planted_bugs import BUGS, HARMLESS
+from tests.chaos.planted_bugs import BUGS
 from tests.chaos.rounds import Plan, run_world, side_by_side
 
 MAX_ROUNDS = 8
 CONTROL_ROUNDS = 3
 _IDS = 2_500
 _CALM_IDS = 400
-#: What is missing then will rather not come: with a bug, most rounds end so.
+#: What is missing by then will not come: with a bug, most rounds end so.
 _SETTLE_WITHIN_S = 120.0
-
-
-#: Correct workers, and such that lose records as Faust does: with both the judge must stay green.
-CONTROLS: tuple[str | None, ...] = (None, *HARMLESS)
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What became of one bug, or of a control; `findings` are the violations with their counts."""
+    """The result for one bug, or for the control without one; `findings` are the violations with their counts."""
 
     bug: str | None
     rounds: int
@@ -32,45 +27,36 @@ class Proof:
 
     @property
     def is_right(self) -> bool:
-        """A bug was found for the reason that it was planted for, and a control was not found."""
-        if self.bug in CONTROLS:
-            return not self.findings
-        return BUGS[str(self.bug)].shows_as in self.findings
+        """The bug shows as what it was planted to show as; the control shows nothing."""
+        return BUGS[self.bug].shows_as in self.findings if self.bug else not self.findings
+
+    @property
+    def story(self) -> str:
+        """What the developer did."""
+        return BUGS[self.bug].story.splitlines()[0] if self.bug else "No bug: the judge must stay green."
 
     @property
     def as_row(self) -> str:
-        """A line of the table."""
+        """A line of a table."""
         found = ", ".join(f"{name} {count}" for name, count in self.findings.items()) or "nothing"
         judged = "" if self.is_right else " (WRONG)"
-        return f"| {self.bug or 'none'} | {_story(self.bug)} | {self.rounds} | {found}{judged} |"
-
-
-def _story(bug: str | None) -> str:
-    if bug is None:
-        return "No bug: the judge must stay green."
-    told = BUGS[bug].story if bug in BUGS else inspect.getdoc(HARMLESS[bug]) or ""
-    return told.splitlines()[0]
+        return f"| {self.bug or 'none'} | {self.story} | {self.rounds} | {found}{judged} |"
 
 
 async def prove(folder: Path, seed: int, bug: str | None, say: Callable[[str], None]) -> Proof:
     """A calm start, round 0, then rounds with this bug in every worker, until the judge is red or they are over."""
-    rounds = CONTROL_ROUNDS if bug in CONTROLS else MAX_ROUNDS
-    faults = BUGS[str(bug)].faults if bug in BUGS else None
+    rounds = MAX_ROUNDS if bug else CONTROL_ROUNDS
+    faults = BUGS[bug].faults if bug else None
     plan = Plan(seed, rounds, _IDS, bug, _SETTLE_WITHIN_S, calm_ids=_CALM_IDS, faults=faults)
     total = await run_world(folder / (bug or "none"), plan, range(1, rounds + 1), say)
     return Proof(bug, total.rounds, dict(total.violations))
 
 
-def prove_all(
-    folder: Path, seed: int, bugs: Iterable[str | None], worlds_at_once: int, say: Callable[[str], None]
-) -> list[Proof]:
-    """Each told as a line of the table, as soon as it is there."""
-    proofs = []
+def prove_all(folder: Path, seed: int, bugs: Iterable[str | None], worlds_at_once: int) -> Iterator[Proof]:
+    """Yields each proof as soon as it is there; `worlds_at_once` worlds side by side."""
     with side_by_side(worlds_at_once) as worlds:
         for proven in as_completed([worlds.submit(_prove_alone, folder, seed, bug) for bug in bugs]):
-            proofs.append(proven.result())
-            say(proofs[-1].as_row)
-    return proofs
+            yield proven.result()
 
 
 def _prove_alone(folder: Path, seed: int, bug: str | None) -> Proof:

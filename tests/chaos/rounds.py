@@ -1,4 +1,4 @@
-"""Rounds of faults under load, each with its verdict; a world serves some rounds, then a new one is made."""
+"""Rounds of faults under load, each with its verdict. A world serves some rounds, then a new one is built."""
 
 import asyncio
 import logging
@@ -17,26 +17,26 @@ from tests.chaos.schedule import FAULTS, RoundFaults, deal, run_lane
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, build
 
-#: Texts that hang do so for up to as many rounds, some minutes; what is behind them in their partition is read again
-#: at each rebalance.
+#: Texts hang for up to that many rounds, some minutes; records behind them in their partition are read again at each
+#: rebalance.
 ROUNDS_PER_WORLD = 3
 PER_S = 250.0
 _PAUSE_S = (0.3, 1.5)
 #: Enough for each partition to get some; when all is well they go through in seconds, after a last rebalance in more.
 _FRESH, _FRESH_WITHIN_S = 40, 60.0
-#: What has to have happened in a run, or it proves nothing.
+#: Figures that must not be 0, or the run proves nothing.
 _MUST_HAPPEN = (
     *("workers_killed", "workers_frozen", "frozen_out", "rebalances", "redelivered", "accepted_by_gateway"),
     *("cut_off", "rounds_under_load"),
 )
-#: And what must have happened more than now and then in a long run: its name, of what, and the least share.
+#: Least shares in a long run: the figure, the figure it is a part of, and the share.
 _NOT_RARE = (
     ("rounds_under_load", "rounds", 0.8),
     ("frozen_out", "workers_frozen", 0.5),
     ("stopped_in_order", "workers_stopped", 0.5),
 )
-#: From so many rounds on every kind of fault must have happened, a torn table have been noticed, and shares are looked
-#: at: of one stop or two, none in order may be chance.
+#: From that many rounds on every kind of fault must have happened, a torn table must have been noticed, and shares are
+#: checked: of one or two stops, none may have been graceful by chance.
 ROUNDS_FOR_ALL_FAULTS = 20
 _IN_A_LONG_RUN = {*FAULTS, "shards_rebuilt"}
 IN_FLIGHT_AT_A_KILL = 200
@@ -51,7 +51,7 @@ class Total:
     rounds: int = 0
     figures: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
-    #: Calls that the worker had under way, for each kill of one.
+    #: Calls in flight of each killed worker.
     in_flight_at_kills: list[int] = field(default_factory=list)
 
     @classmethod
@@ -85,7 +85,7 @@ class Total:
 
     @property
     def did_not_happen(self) -> list[str]:
-        """What a run needs to have seen and has not."""
+        """Names of what must have happened in the run and did not."""
         figures, is_long = self.figures, self.rounds >= ROUNDS_FOR_ALL_FAULTS
         wanted = {*_MUST_HAPPEN, *(_IN_A_LONG_RUN if is_long else ())}
         absent = sorted(name for name in wanted if not figures[name])
@@ -100,7 +100,7 @@ class Total:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does; `ids` are conversations a round, at least."""
+    """The parameters of a run; `ids` is the least number of conversations a round."""
 
     seed: int
     rounds: int
@@ -129,7 +129,7 @@ def run_rounds(folder: Path, plan: Plan, say: Callable[[str], None]) -> Total:
     waiting = iter(plan.rounds_by_world())
     with side_by_side(plan.worlds_at_once) as worlds:
         while True:
-            # One by one: what an executor has been given it may begin however red the verdict is by then.
+            # One by one: an executor may begin what it was given even after a red verdict.
             while len(running) < plan.worlds_at_once and not total.violations and (rounds := next(waiting, None)):
                 running.add(worlds.submit(_run_alone, folder, plan, rounds, say))
             if not running:
@@ -154,7 +154,7 @@ def _run_alone(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[s
 
 
 def _end_with_the_parent() -> None:
-    """However it ends; everything that this process has started ends with it (streams.local.guard)."""
+    """However it ends; everything that this process has started ends with it (streams.dev.local.child)."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a process of its own"
     parent.join()
@@ -186,7 +186,7 @@ async def _calm(world: World, plan: Plan) -> Verdict:
 
 
 async def _hurt(world: World, faults: RoundFaults, source: random.Random, ids: int) -> None:
-    """One round of faults under load. When one of the lanes breaks off, nothing of it goes on."""
+    """One round of faults under load. When one lane fails, feeding ends too."""
     faults_over = asyncio.Event()
     feeding = asyncio.create_task(world.feeder.feed(PER_S, faults_over, ids))
     try:

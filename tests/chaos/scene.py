@@ -1,4 +1,4 @@
-"""Evidence of a calm run, made by hand: what a judge's test then spoils in one place."""
+"""Evidence of a calm run, made by hand; a test of the judge then spoils it in one place."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ SEED = 7
 
 
 class Scene:
-    """The first `count` cases of an oracle, each taken through all steps at home by one worker, one after the other."""
+    """The first `count` cases of an oracle, each taken through all steps by one worker, one after the other."""
 
     def __init__(self, count: int = 40) -> None:
         self.oracle = Oracle(SEED)
@@ -37,7 +37,7 @@ class Scene:
         return next(case for number in sorted(self.posted.confirmed) if (case := self.oracle.case(number)).kind is kind)
 
     def row(self, case: Case) -> dict[str, Any]:
-        """The case's row, to be spoiled."""
+        """The row of a case."""
         return next(row for row in self.evidence.rows if row["conversation_id"] == case.id)
 
     def tick(self) -> int:
@@ -48,7 +48,7 @@ class Scene:
     def absorb(
         self, topic: str, key: bytes | None, value: bytes | None, headers: dict[str, str] | None = None
     ) -> ConsumerRecord:
-        """One record more, at the next moment; its offset follows."""
+        """Adds a record at the next moment and the next offset."""
         offset = self._offsets[topic] = self._offsets.get(topic, -1) + 1
         pairs = [(name, text.encode()) for name, text in (headers or {}).items()]
         record = ConsumerRecord(topic, 0, offset, self.tick(), 0, key, value, None, 0, 0, tuple(pairs))
@@ -100,7 +100,7 @@ class Scene:
         """A case of any kind is posted and dies, with a row."""
         offset = self.absorb(TOPICS.conversations, case.id.encode(), case.value).offset
         self._add_row(case, offset, "dead", None, reason)
-        self.letter(case, offset, reason)
+        self.dead_letter(case, offset, reason)
         self.commit(offset + 1)
 
     def _take_to_death(self, case: Case, offset: int) -> None:
@@ -108,9 +108,9 @@ class Scene:
         if case.kind is Kind.REFUSED:
             self.call(case, end="failed", fault="violation_403")
             self._add_row(case, offset, "dead", None, reason)
-        self.letter(case, offset, reason)
+        self.dead_letter(case, offset, reason)
 
-    def letter(self, case: Case, offset: int, reason: str) -> None:
+    def dead_letter(self, case: Case, offset: int, reason: str) -> None:
         """The case's dead letter."""
         place = {"dlq.topic": TOPICS.conversations, "dlq.partition": "0", "dlq.offset": str(offset)}
         self.absorb(TOPICS.dead_letters, case.id.encode(), case.value, {**place, "dlq.reason": reason})

@@ -1,4 +1,4 @@
-"""The short version of `make chaos`, and of the proof that its judge is not blind."""
+"""The short form of `make chaos` and of the proof that its judge is not blind."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_nothing_is_lost_doubled_or_paid_again_in_three_rounds_of_faults(tmp_pat
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bug", ["commit_before_sink", "changelog_not_written"])
 async def test_a_planted_bug_turns_the_judge_red(tmp_path: Path, bug: str) -> None:
-    """Two of them here; `make chaos ARGS=--prove` does all, and infra/adr/0006 has the table."""
+    """Two of them here; `make chaos ARGS=--prove` does all, and record.json has what was found."""
     skip_unless_kafka()
     proof = await prove(tmp_path, SEED, bug, print)
     assert proof.is_right, proof

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from streams.local.log_sink import LogSink
+from streams.dev.local.process_log import ProcessLog as ProcessLog
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.cluster_view import ClusterView
@@ -25,7 +25,7 @@ PARTITIONS = 4
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     skip_unless_kafka()
     folder = tmp_path_factory.mktemp("cluster")
-    with closing(LogSink(folder / "log")) as log, Cluster(folder, log) as cluster:
+    with closing(ProcessLog(folder / "log")) as log, Cluster(folder, log) as cluster:
         yield cluster
 
 

@@ -1,4 +1,4 @@
-"""The database's faults really happen, to the worker's own sink, and are over when they are said to be."""
+"""The database's faults really happen, to the worker's own sink, and end when they are said to end."""
 
 import asyncio
 import tempfile
@@ -6,20 +6,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import pytest
-from streams.sinks.postgres import PostgresSink
 
-from schemas.errors import Retryable
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
 from streams.postgres.migrations import migrate_database
+from streams.sinks.rows import RowSink
 from tests.chaos.database_faults import DatabaseFaults
 from tests.fakes.analysis import a_result
 from tests.support.process_tree import tree_of
 
 DEADLINE_S = 30
+JOB: Any = SimpleNamespace(result=a_result(), is_wanted=True)
 #: What asyncpg raises for a connection that is gone, depending on when it notices.
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -29,7 +31,7 @@ def server() -> Iterator[Postgres]:
     """One of its own: the other tests' must not die."""
     with (
         tempfile.TemporaryDirectory(prefix="grok-insights-test-") as folder,
-        closing(LogSink(Path(folder) / "log")) as log,
+        closing(ProcessLog(Path(folder) / "log")) as log,
     ):
         server = Postgres(Path(folder), log)
         server.start()
@@ -47,26 +49,22 @@ def faults(server: Postgres) -> Iterator[DatabaseFaults]:
 
 
 @pytest.fixture
-async def sink(faults: DatabaseFaults, server: Postgres) -> AsyncIterator[PostgresSink]:
-    sink = PostgresSink(server.url)
+async def sink(faults: DatabaseFaults, server: Postgres) -> AsyncIterator[RowSink]:
+    sink = RowSink(server.url)
     await sink.start()
-    await sink.write(a_result())
+    await sink.write([JOB])
     yield sink
     await sink.stop()
 
 
-async def written(sink: PostgresSink) -> None:
-    """Tries as the worker does, until the row is committed."""
+async def written(sink: RowSink) -> None:
+    """The sink itself tries until the row is committed."""
     async with asyncio.timeout(DEADLINE_S):
-        while True:
-            try:
-                return await sink.write(a_result())
-            except Retryable:
-                await asyncio.sleep(0.05)
+        assert (await sink.write([JOB])).stored == [JOB]
 
 
 async def test_a_killed_server_refuses_and_comes_back_with_its_rows(
-    faults: DatabaseFaults, server: Postgres, sink: PostgresSink
+    faults: DatabaseFaults, server: Postgres, sink: RowSink
 ) -> None:
     """None of its processes is left, and a second kill or restart changes nothing."""
     assert server.pid is not None
@@ -89,7 +87,7 @@ async def test_a_killed_server_refuses_and_comes_back_with_its_rows(
 
 
 async def test_a_frozen_server_answers_nobody_and_goes_on_where_it_was(
-    faults: DatabaseFaults, server: Postgres, sink: PostgresSink
+    faults: DatabaseFaults, server: Postgres, sink: RowSink
 ) -> None:
     """Also its backends stand still, each of which leads a session of its own; no connection is lost."""
     faults.freeze()
@@ -97,7 +95,7 @@ async def test_a_frozen_server_answers_nobody_and_goes_on_where_it_was(
     assert faults.is_frozen
     assert faults.is_alive
     assert not server.is_ready()
-    write = asyncio.create_task(sink.write(a_result()))
+    write = asyncio.create_task(sink.write([JOB]))
     assert await asyncio.to_thread(server.is_ready) is False
     assert not write.done()
     faults.thaw()
@@ -106,7 +104,7 @@ async def test_a_frozen_server_answers_nobody_and_goes_on_where_it_was(
     assert not faults.is_frozen
 
 
-async def test_cut_connections_are_really_gone(faults: DatabaseFaults, server: Postgres, sink: PostgresSink) -> None:
+async def test_cut_connections_are_really_gone(faults: DatabaseFaults, server: Postgres, sink: RowSink) -> None:
     """Those that were there; new ones are taken."""
     held = await asyncpg.connect(server.url)
     assert await faults.cut_connections()
@@ -116,47 +114,45 @@ async def test_cut_connections_are_really_gone(faults: DatabaseFaults, server: P
 
 
 async def test_slow_commits_take_as_long_as_was_said_until_they_are_normal_again(
-    faults: DatabaseFaults, sink: PostgresSink
+    faults: DatabaseFaults, sink: RowSink
 ) -> None:
     """The server itself takes the time."""
     assert await faults.slow_commits(3600)
     assert await faults.slow_commits(1)
     began = time.monotonic()
-    await sink.write(a_result())
+    await sink.write([JOB])
     assert time.monotonic() - began >= 1
     assert await faults.slow_commits(3600)
     assert await faults.normal_commits()
-    async with asyncio.timeout(DEADLINE_S):
-        await sink.write(a_result())
-
-
-async def test_slow_commits_end_also_while_writers_wait(faults: DatabaseFaults, sink: PostgresSink) -> None:
-    """Who waits already goes on waiting, until its connection is cut; who comes next does not."""
-    assert await faults.slow_commits(3600)
-    waiting = asyncio.create_task(sink.write(a_result()))
-    await asyncio.sleep(0)
-    assert await faults.normal_commits()
-    assert await faults.cut_connections()
-    await asyncio.wait({waiting}, timeout=DEADLINE_S)
-    assert waiting.done()
-    waiting.exception()
     await written(sink)
 
 
-async def test_a_moment_is_found_at_which_rows_are_written(faults: DatabaseFaults, sink: PostgresSink) -> None:
+async def test_slow_commits_end_also_while_writers_wait(faults: DatabaseFaults, sink: RowSink) -> None:
+    """Who waits already goes on waiting, until its connection is cut; who comes next does not."""
+    assert await faults.slow_commits(3600)
+    waiting = asyncio.create_task(sink.write([JOB]))
+    await asyncio.sleep(0)
+    assert await faults.normal_commits()
+    assert await faults.cut_connections()
+    async with asyncio.timeout(DEADLINE_S):
+        await waiting
+    await written(sink)
+
+
+async def test_a_moment_is_found_at_which_rows_are_written(faults: DatabaseFaults, sink: RowSink) -> None:
     """A fault that meets nobody proves nothing; and so it is told whether a slow one has met anybody."""
     assert not await faults.until_written_to(0.2)
     assert await faults.slow_commits(3600)
     before = await faults.slowed()
-    waiting = asyncio.create_task(sink.write(a_result()))
+    waiting = asyncio.create_task(sink.write([JOB]))
     assert await faults.until_written_to(DEADLINE_S)
     async with asyncio.timeout(DEADLINE_S):
         while await faults.slowed() == before:
             pass
     assert await faults.normal_commits()
     assert await faults.cut_connections() > 0
-    await asyncio.wait({waiting})
-    waiting.exception()
+    async with asyncio.timeout(DEADLINE_S):
+        await waiting
 
 
 @pytest.mark.parametrize("away", [DatabaseFaults.kill, DatabaseFaults.freeze])

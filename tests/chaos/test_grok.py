@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from agents.grok.prompt import RequestTemplate
-from streams.standin.server import StandinConfig, serving
+from streams.dev.standin.server import StandinConfig, serving
 from tests.chaos.grok import TROUBLES, Grok
 
 

@@ -1,6 +1,6 @@
-"""The judge sees each way in which books can be wrong, and nothing wrong in a calm run."""
+"""The judge sees each thing that can be wrong, and nothing wrong in a calm run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.evidence import Call
 from tests.chaos.judge import judge
 from tests.chaos.oracle import Kind
-from tests.chaos.payments import Death, Fates, Freeze, Outage
+from tests.chaos.repeated_calls import Death, FaultHistory, Freeze, Outage
 from tests.chaos.scene import CALLER, Scene
 from tests.chaos.verdict import Verdict
 from tests.support.topics import TOPICS
@@ -23,120 +23,92 @@ def verdict_on(
     moves_s: tuple[float, ...] = (),
     freezes: tuple[Freeze, ...] = (),
 ) -> Verdict:
-    fates = Fates(deaths, outages, moves_s, freezes)
-    return judge(scene.oracle, scene.posted, scene.evidence, fates, everything_is_due=True)
+    faults = FaultHistory(deaths, outages, moves_s, freezes)
+    return judge(scene.oracle, scene.posted, scene.evidence, faults, everything_is_due=True)
 
 
-def row_lost(scene: Scene) -> None:
-    scene.evidence.rows.remove(scene.row(scene.case(Kind.FRESH)))
+def delete_dead_letter(scene: Scene) -> None:
+    value = scene.case(Kind.BROKEN).value
+    found = scene.evidence.dead_letters
+    scene.evidence.dead_letters = {at: dead for at, dead in found.items() if dead[0].value != value}
 
 
-def letter_lost(scene: Scene) -> None:
-    broken = scene.case(Kind.BROKEN)
-    scene.evidence.letters = {
-        first: letters for first, letters in scene.evidence.letters.items() if letters[0].value != broken.value
-    }
+def add_event_of(scene: Scene, kind: Kind) -> None:
+    case = scene.case(kind)
+    scene.event(case, case.number, "analysed", scene.oracle.insight(scene.case(Kind.REPEAT)))
 
 
-def confirmed_but_not_in_the_topic(scene: Scene) -> None:
-    scene.posted.confirmed.add(COUNT + 5)
-
-
-def answer_of_another(scene: Scene) -> None:
-    scene.row(scene.case(Kind.FRESH))["summary"] = "of another"
-
-
-def event_that_differs(scene: Scene) -> None:
-    fresh = scene.case(Kind.FRESH)
-    scene.event(fresh, fresh.number, "analysed", scene.oracle.insight(scene.case(Kind.REPEAT)))
-
-
-def row_of_nobody(scene: Scene) -> None:
-    scene.evidence.rows.append({**scene.evidence.rows[0], "conversation_id": "nobody"})
-
-
-def row_twice(scene: Scene) -> None:
-    scene.evidence.rows.append(dict(scene.evidence.rows[0]))
-
-
-def row_without_event(scene: Scene) -> None:
-    del scene.evidence.events[scene.case(Kind.FRESH).id]
-
-
-def good_text_died(scene: Scene) -> None:
-    scene.row(scene.case(Kind.FRESH)).update(outcome="dead", reason="internal_error")
-
-
-def offset_left_behind(scene: Scene) -> None:
-    scene.evidence.commits.pop()
-
-
-def committed_too_soon(scene: Scene) -> None:
+def commit_too_early(scene: Scene) -> None:
     record = scene.absorb(TOPICS.conversations, b"k", scene.oracle.case(COUNT).value)
     scene.commit(record.offset + 1)
 
 
-def commit_moved_back(scene: Scene) -> None:
+def commit_backwards(scene: Scene) -> None:
     scene.commit(3)
     scene.commit(COUNT)
 
 
-def committed_between_event_and_row(scene: Scene) -> None:
-    fresh = scene.case(Kind.FRESH)
-    scene.row(fresh)["written_at"] = datetime.fromtimestamp(scene.tick() / 1000, UTC)
+def delay_row(scene: Scene) -> None:
+    scene.row(scene.case(Kind.FRESH))["written_at"] = datetime.fromtimestamp(scene.tick() / 1000, UTC)
 
 
-def committed_past_the_end(scene: Scene) -> None:
-    scene.commit(COUNT + 1)
+def forget_calls(scene: Scene) -> None:
+    text = scene.case(Kind.FRESH).digest
+    scene.evidence.calls = [call for call in scene.evidence.calls if call.text != text]
 
 
-def asked_again(scene: Scene) -> None:
-    scene.call(scene.case(Kind.FRESH), caller="bbbbbbbb")
-
-
-def answered_and_never_kept(scene: Scene) -> None:
-    scene.evidence.kept[scene.case(Kind.FRESH).text_key] = []
-
-
-def told_before_it_was_kept(scene: Scene) -> None:
-    scene.evidence.kept[scene.case(Kind.FRESH).text_key] = [scene.tick()]
-
-
-def answer_from_nowhere(scene: Scene) -> None:
-    fresh = scene.case(Kind.FRESH)
-    scene.evidence.calls = [call for call in scene.evidence.calls if call.text != fresh.digest]
-
-
-def given_up_without_a_reason(scene: Scene) -> None:
-    scene.call(scene.case(Kind.FRESH), end="cut_off", fault="hang")
-
-
-def asked_on_and_on_for_a_good_answer(scene: Scene) -> None:
+def ask_five_times(scene: Scene) -> None:
     for _ in range(5):
         scene.call(scene.case(Kind.FRESH), fault="bad_schema")
 
 
-def broken_with_an_event(scene: Scene) -> None:
-    broken, fresh = scene.case(Kind.BROKEN), scene.case(Kind.FRESH)
-    scene.event(broken, broken.number, "analysed", scene.oracle.insight(fresh))
+def keep_at(scene: Scene, times_ms: list[int]) -> None:
+    scene.evidence.kept[scene.case(Kind.FRESH).text_key] = times_ms
 
 
-def dead_with_an_event(scene: Scene) -> None:
-    refused = scene.case(Kind.REFUSED)
-    scene.event(refused, refused.number, "analysed", scene.oracle.insight(refused))
-
-
-def alive_with_a_letter(scene: Scene) -> None:
-    fresh = scene.case(Kind.FRESH)
-    scene.letter(fresh, fresh.number, "bad_answer")
-
-
-def record_of_nobody(scene: Scene) -> None:
-    scene.absorb(TOPICS.conversations, b"k", b'{"id": "nobody"}')
-
-
-def event_without_its_headers(scene: Scene) -> None:
-    scene.absorb(TOPICS.insights, b"k", b"{}")
+#: What is spoiled in a calm run, how, and the violation that must be reported.
+SPOILED: Mapping[str, tuple[Callable[[Scene], object], str]] = {
+    "row lost": (lambda scene: scene.evidence.rows.remove(scene.row(scene.case(Kind.FRESH))), "missing"),
+    "dead letter lost": (delete_dead_letter, "missing"),
+    "confirmed and not in the topic": (lambda scene: scene.posted.confirmed.add(COUNT + 5), "missing"),
+    "answer of another text": (lambda scene: scene.row(scene.case(Kind.FRESH)).update(summary="other"), "corrupted"),
+    "event that differs": (lambda scene: add_event_of(scene, Kind.FRESH), "corrupted"),
+    "row of no conversation": (
+        lambda scene: scene.evidence.rows.append({**scene.evidence.rows[0], "conversation_id": "unknown"}),
+        "invented",
+    ),
+    "row twice": (lambda scene: scene.evidence.rows.append(dict(scene.evidence.rows[0])), "duplicate_rows"),
+    "row without event": (lambda scene: scene.evidence.events.pop(scene.case(Kind.FRESH).id), "unbalanced"),
+    "good text died": (
+        lambda scene: scene.row(scene.case(Kind.FRESH)).update(outcome="dead", reason="internal_error"),
+        "unbalanced",
+    ),
+    "offset left behind": (lambda scene: scene.evidence.commits.pop(), "unbalanced"),
+    "committed too early": (commit_too_early, "commits_past_unfinished"),
+    "commit moved back": (commit_backwards, "commits_moved_back"),
+    "committed between event and row": (delay_row, "commits_past_unfinished"),
+    "committed past the end": (lambda scene: scene.commit(COUNT + 1), "unbalanced"),
+    "asked again": (lambda scene: scene.call(scene.case(Kind.FRESH), caller="bbbbbbbb"), "paid_again"),
+    "answered and never kept": (lambda scene: keep_at(scene, []), "paid_again"),
+    "delivered before it was kept": (lambda scene: keep_at(scene, [scene.tick()]), "delivered_before_kept"),
+    "answer without a call": (forget_calls, "unbalanced"),
+    "given up without a reason": (
+        lambda scene: scene.call(scene.case(Kind.FRESH), end="cut_off", fault="hang"),
+        "paid_again",
+    ),
+    "asked five times for a good answer": (ask_five_times, "paid_again"),
+    "broken with an event": (lambda scene: add_event_of(scene, Kind.BROKEN), "unbalanced"),
+    "dead with an event": (lambda scene: add_event_of(scene, Kind.REFUSED), "unbalanced"),
+    "alive with a dead letter": (
+        lambda scene: scene.dead_letter(scene.case(Kind.FRESH), scene.case(Kind.FRESH).number, "bad_answer"),
+        "unbalanced",
+    ),
+    "record of no conversation": (
+        lambda scene: scene.absorb(TOPICS.conversations, b"k", b'{"id": "unknown"}'),
+        "invented",
+    ),
+    "event without headers": (lambda scene: scene.absorb(TOPICS.insights, b"k", b"{}"), "invented"),
+}
 
 
 def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
@@ -150,39 +122,11 @@ def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
     assert (verdict.figures["ids"], verdict.figures["redelivered"], verdict.figures["cut_off"]) == (count, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "violation"),
-    [
-        (row_lost, "missing"),
-        (letter_lost, "missing"),
-        (confirmed_but_not_in_the_topic, "missing"),
-        (answer_of_another, "corrupted"),
-        (event_that_differs, "corrupted"),
-        (row_of_nobody, "invented"),
-        (row_twice, "duplicate_rows"),
-        (row_without_event, "unbalanced"),
-        (good_text_died, "unbalanced"),
-        (offset_left_behind, "unbalanced"),
-        (committed_too_soon, "commits_past_unfinished"),
-        (commit_moved_back, "commits_moved_back"),
-        (committed_between_event_and_row, "commits_past_unfinished"),
-        (committed_past_the_end, "unbalanced"),
-        (asked_again, "paid_again"),
-        (answered_and_never_kept, "paid_again"),
-        (told_before_it_was_kept, "delivered_before_kept"),
-        (answer_from_nowhere, "unbalanced"),
-        (given_up_without_a_reason, "paid_again"),
-        (asked_on_and_on_for_a_good_answer, "paid_again"),
-        (broken_with_an_event, "unbalanced"),
-        (dead_with_an_event, "unbalanced"),
-        (alive_with_a_letter, "unbalanced"),
-        (record_of_nobody, "invented"),
-        (event_without_its_headers, "invented"),
-    ],
-)
-def test_each_wrong_is_seen(spoil: Callable[[Scene], None], violation: str) -> None:
+@pytest.mark.parametrize("what", SPOILED)
+def test_each_wrong_is_seen(what: str) -> None:
     """One place of the evidence is spoiled, and the judge names what is wrong."""
     scene = Scene(COUNT)
+    spoil, violation = SPOILED[what]
     spoil(scene)
     verdict = verdict_on(scene)
     assert violation in verdict.counts, verdict.lines()
@@ -197,6 +141,11 @@ def cut_off_scene() -> tuple[Scene, float]:
     return scene, first.ended_s
 
 
+def assert_one_cut_off(verdict: Verdict) -> None:
+    assert verdict.is_green, verdict.lines()
+    assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
+
+
 def first_call(scene: Scene) -> Call:
     return next(call for call in scene.evidence.calls if call.text == scene.case(Kind.FRESH).digest)
 
@@ -205,8 +154,7 @@ def test_a_call_whose_worker_died_before_its_answer_was_kept_may_be_made_again()
     """It is counted as cut off; without the death it is paid for again."""
     scene, ended_s = cut_off_scene()
     verdict = verdict_on(scene, Death(CALLER, ended_s, "killed"))
-    assert verdict.is_green, verdict.lines()
-    assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
+    assert_one_cut_off(verdict)
     assert verdict_on(scene).counts["paid_again"] == 1
 
 
@@ -224,8 +172,7 @@ def test_a_thawed_worker_may_send_the_one_request_that_it_was_sending() -> None:
     again = scene.evidence.calls[-1]
     freeze = Freeze(again.caller, again.began_s - 15, again.began_s - 0.001)
     verdict = verdict_on(scene, freezes=(freeze,))
-    assert verdict.is_green, verdict.lines()
-    assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
+    assert_one_cut_off(verdict)
     assert verdict_on(scene, freezes=(freeze._replace(to_s=again.began_s - 1),)).counts["paid_again"] == 1
     assert verdict_on(scene, freezes=(freeze._replace(caller=CALLER),)).counts["paid_again"] == 1
     scene.evidence.calls.append(again._replace(began_s=again.began_s + 0.001))
@@ -265,7 +212,7 @@ def test_a_text_may_be_answered_after_it_died_of_bad_answers() -> None:
     fresh = scene.case(Kind.FRESH)
     for _ in range(2):
         scene.call(fresh, fault="bad_schema")
-    scene.letter(fresh, fresh.number, "bad_answer")
+    scene.dead_letter(fresh, fresh.number, "bad_answer")
     scene.evidence.kept[fresh.text_key] = [scene.tick()]
     assert verdict_on(scene, Death(CALLER, first_call(scene).ended_s, "killed")).is_green
 
@@ -300,8 +247,7 @@ def test_a_stop_is_over_when_the_process_has_ended() -> None:
     outages, told = (Outage(ended_s - 0.1, ended_s + 30),), Death(CALLER, ended_s - 0.3, "stopped")
     stop = told._replace(took_s=8.0)
     verdict = verdict_on(scene, stop, outages=outages)
-    assert verdict.is_green, verdict.lines()
-    assert verdict.figures["calls"] - verdict.figures["distinct_texts"] == verdict.figures["cut_off"] == 1
+    assert_one_cut_off(verdict)
     assert verdict_on(scene, stop).counts["paid_again"] == 1
     assert verdict_on(scene, told, outages=outages).counts["paid_again"] == 1
     scene.evidence.kept[scene.case(Kind.FRESH).text_key].insert(0, round((ended_s + 4) * 1000))
@@ -328,9 +274,7 @@ def test_a_worker_that_was_given_up_and_died_at_once_may_ask_again_in_its_next_l
         deaths = (given_up, Death(CALLER, killed_s, "killed"))
         return verdict_on(scene, *deaths, outages=outages, moves_s=moves_s)
 
-    green = verdict(ended_s + 33, ended_s + 31)
-    assert green.is_green, green.lines()
-    assert green.figures["calls"] - green.figures["distinct_texts"] == green.figures["cut_off"] == 1
+    assert_one_cut_off(verdict(ended_s + 33, ended_s + 31))
     assert verdict(ended_s + 50).is_green
     assert verdict(ended_s + 46, ended_s + 31).is_green
     assert verdict(ended_s + 52, ended_s + 31).counts["paid_again"] == 1
@@ -388,7 +332,7 @@ def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
     record = scene.absorb(TOPICS.conversations, b"k", scene.oracle.case(number).value)
 
     def verdict() -> Verdict:
-        return judge(scene.oracle, scene.posted, scene.evidence, Fates((), (), ()), everything_is_due=False)
+        return judge(scene.oracle, scene.posted, scene.evidence, FaultHistory((), (), ()), everything_is_due=False)
 
     assert verdict().is_green
     scene.commit(record.offset + 1)

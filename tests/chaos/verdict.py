@@ -1,9 +1,9 @@
-"""What the judge found: violations with a few examples of each, and the figures that show that something happened."""
+"""The verdict: violations with a few examples each, and figures that show what happened."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-#: What must be 0. The first five stand in the summary line; the rest is told when it is not 0.
+#: Counts that must be 0. The first five are in the summary line, the others are printed when they are not 0.
 VIOLATIONS = (
     "missing",
     "invented",
@@ -31,7 +31,7 @@ class Verdict:
     figures: Counter[str] = field(default_factory=Counter)
 
     def violation(self, name: str, example: str) -> None:
-        """One more of what must not be."""
+        """Adds a violation."""
         assert name in VIOLATIONS, name
         self.counts[name] += 1
         if len(self.examples[name]) < _EXAMPLES:

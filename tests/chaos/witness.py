@@ -1,4 +1,4 @@
-"""Reads the evidence: whatever is new in the topics, the group's log and the journal; the rows as they stand."""
+"""Reads the evidence: new records of the topics, of the group's log and of the journal, and all rows."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Witness:
             await connection.close()
 
     async def _read_topics(self) -> None:
-        # The group's end first: every commit that is seen then has its records' ends among what is read.
+        # The group's end first: for each commit that is read, the outcomes before it are read too.
         edges = await bounds(self._options, TOPICS, [GROUP_TOPIC])
         edges |= await bounds(self._options, TOPICS, _TOPICS)
         wanted = {at: (self._read_up_to.get(at, begin), end) for at, (begin, end) in edges.items()}

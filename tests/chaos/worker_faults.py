@@ -1,4 +1,4 @@
-"""What is done to workers; each fault ends with all that it hurt running again."""
+"""Faults of workers; at the end of each, all workers that it hit run again."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from tests.support.waiting import became_true
 
 #: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
 _FREEZE_S = (13.0, 19.0)
-#: What logs say when partitions are assigned, and when their table is restored, which takes about so long.
+#: Log lines of an assignment and of its restored table, and about the time between them.
 _ASSIGNED, _RESTORED = "Setting newly assigned partitions [{]", "Recovery complete"
 _RECOVERY_S = 0.7
 _ASSIGNED_WITHIN_S = 40.0
@@ -20,7 +20,7 @@ _TAKEN_OVER_S = 8.0
 
 
 class WorkerFaults:
-    """Counts those that really happened under their names."""
+    """Counts faults that really happened, by name."""
 
     def __init__(self, fleet: Fleet, without_coordinator: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         self._fleet, self._without_coordinator = fleet, without_coordinator
@@ -85,7 +85,7 @@ class WorkerFaults:
         self._happened("all_killed")
 
     async def _successor_killed_while_frozen(self, source: random.Random) -> None:
-        """Whoever gets the frozen one's partitions dies with them."""
+        """Kills the worker that gets the partitions of a frozen one."""
         self._fleet.fill_up(WORKERS_MIN)
         frozen = await self._fleet.pick(source)
         since = {member: member.log_bytes() for member in self._fleet.members if member is not frozen}
@@ -108,7 +108,7 @@ class WorkerFaults:
         self._happened("frozen")
 
     async def _thawed_without_coordinator(self, source: random.Random) -> None:
-        """Nobody tells it that it was given up: the broker that would is dead, and no other knows of it yet."""
+        """It cannot learn that it was replaced: that broker is dead, and no other knows the group yet."""
         async with AsyncExitStack() as until_taken_over:
             with self._fleet.frozen(await self._fleet.pick(source)):
                 await asyncio.sleep(source.uniform(*_FREEZE_S))

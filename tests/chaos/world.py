@@ -1,4 +1,4 @@
-"""A whole service to be hurt: three brokers, Postgres, the stand-in, the gateway and two to four workers."""
+"""A world: the whole service with three brokers, Postgres, the stand-in, the gateway and two to four workers."""
 
 import asyncio
 import time
@@ -12,9 +12,9 @@ from pathlib import Path
 import asyncpg
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog as ProcessLog
 from streams.kafka.admin import topic_configs
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
 from streams.postgres.migrations import migrate_database
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import Cluster
@@ -25,7 +25,7 @@ from tests.chaos.grok import Grok
 from tests.chaos.infrastructure import Infrastructure
 from tests.chaos.judge import judge
 from tests.chaos.oracle import PARTITIONS, Kind, Oracle
-from tests.chaos.payments import Fates
+from tests.chaos.repeated_calls import FaultHistory
 from tests.chaos.verdict import Verdict
 from tests.chaos.witness import Witness
 from tests.chaos.worker_faults import WorkerFaults
@@ -36,7 +36,7 @@ from tests.support.waiting import became_true
 #: So long, with the feeder's pace, that each worker has hundreds of calls under way.
 LATENCY_S = (1.0, 4.0)
 _READY_WITHIN_S = 120
-#: When all is done, calls that nobody needs end within their latency; commits come three times a second.
+#: At the end, calls that are no longer needed end within their latency; commits come three times a second.
 _QUIET_WITHIN_S, _LATE_S = 20.0, 1.0
 _SETTINGS = {
     "TOPIC_PARTITIONS": str(PARTITIONS),
@@ -73,13 +73,14 @@ class World:
     timeline: Path
 
     def note(self, what: str) -> None:
-        """One line in the timeline, for whoever wants to know why a round was red."""
+        """Adds a line to the timeline, which explains a red round."""
         with self.timeline.open("a") as timeline:
             timeline.write(f"{datetime.now(UTC).isoformat()} {what}\n")
 
     async def settle(self, within_s: float, *, release: bool) -> Verdict:
-        """Faults are over: waits until everything that is due has its end, then judges; what is not there by then is
-        missing. With `release` also what hung is due, and offsets must have reached the end."""
+        """Waits until every due case has its outcome, then judges; what is absent by then is missing.
+
+        With `release` the hanging texts are due too, and offsets must have reached the end."""
         await asyncio.to_thread(self.grok.release if release else self.grok.hold)
         self.fleet.fill_up(WORKERS_MIN)
         self.note("the faults are over")
@@ -96,7 +97,7 @@ class World:
             await asyncio.sleep(max(1.0, time.monotonic() - began_s))  # looking is work too, on the same machine
 
     async def _last_look(self) -> Verdict:
-        """When nothing is under way any more: a call that nobody needed, or a late commit, is to be seen too."""
+        """Judges when no call is in flight any more, so that late calls and commits are seen too."""
         await became_true(lambda: asyncio.to_thread(lambda: not self._in_flight()), _QUIET_WITHIN_S, 0.2)
         await asyncio.sleep(_LATE_S)
         return self._told(await self._verdict(release=True))
@@ -112,11 +113,11 @@ class World:
             self.supervisor.result()  # its error
         evidence = await self.witness.look()
         moves_s = sorted(at_ms / 1000 for at_ms in evidence.generations.values())
-        fates = Fates(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.freezes)
-        verdict = judge(self.oracle, self.feeder.posted, evidence, fates, everything_is_due=release)
+        history = FaultHistory(self.fleet.deaths, self.infrastructure.outages, moves_s, self.fleet.freezes)
+        verdict = judge(self.oracle, self.feeder.posted, evidence, history, everything_is_due=release)
         verdict.figures["accepted_by_gateway"] = self.feeder.accepted_by_gateway
         verdict.figures["frozen_out"] = sum(
-            fates.moves(freeze.from_s, freeze.to_s) > 0 for freeze in self.fleet.freezes
+            history.moves(freeze.from_s, freeze.to_s) > 0 for freeze in self.fleet.freezes
         )
         return verdict
 
@@ -128,7 +129,7 @@ class World:
             await asyncio.sleep(0.5)
 
     async def under_load(self, calls: int, within_s: float) -> bool:
-        """Whether so many calls were under way at the stand-in in time."""
+        """Whether that many calls were in flight at the stand-in in time."""
         return await became_true(lambda: asyncio.to_thread(lambda: self._in_flight() >= calls), within_s, 0.2)
 
     def _in_flight(self) -> int:
@@ -136,7 +137,7 @@ class World:
 
     @property
     def happened(self) -> Counter[str]:
-        """What was done to the world."""
+        """Counts of the faults that happened."""
         return self.fleet.happened + self.infrastructure.happened
 
 
@@ -144,7 +145,7 @@ class World:
 async def build(folder: Path, seed: int, bug: str | None = None) -> AsyncIterator[World]:
     """Ready when two workers are; everything is ended at the end."""
     async with AsyncExitStack() as stack:
-        log = stack.enter_context(closing(LogSink(folder / "servers.log")))
+        log = stack.enter_context(closing(ProcessLog(folder / "servers.log")))
         cluster, postgres = Cluster(folder, log), Postgres(folder, log)
         stack.callback(cluster.stop)
         stack.callback(postgres.stop)
@@ -186,7 +187,7 @@ async def _prepare_database(postgres: Postgres) -> None:
 
 
 async def _let_brokers_stamp(bootstrap_servers: str) -> None:
-    """What the service writes gets the time at which it stood in the log, not the one at which it was buffered.
+    """Gives records of the service the time at which they were in the log, not the time at which they were buffered.
 
     Not the conversations, whose time of receipt is the producer's to say. The whole of a topic's settings is given, for
     this request resets what it does not name.

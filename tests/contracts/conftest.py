@@ -9,10 +9,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from schemas.kafka import Topics
-from streams.kafka.admin import make_topics
-from streams.kafka.log_reader import LogReader
+from streams.dev.local.tansu import Tansu
+from streams.kafka.admin import create_topics
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer
-from streams.local.tansu import Tansu
 from streams.sinks.rows import RowSink
 from tests.support.servers import running
 from tests.support.topics import TOPICS, fresh_prefix, topics_with
@@ -49,7 +49,7 @@ async def cluster(request: pytest.FixtureRequest) -> Cluster:
     """A broker of each kind in turn, with every topic. Tests share Apache Kafka, so they do not stop it."""
     server = request.getfixturevalue("shared_kafka" if request.param == "kafka" else "tansu")
     cluster = Cluster(server.bootstrap_servers, topics_with(fresh_prefix()))
-    await make_topics(cluster.options, cluster.topics, PARTITIONS, 1)
+    await create_topics(cluster.options, cluster.topics, PARTITIONS, 1)
     return cluster
 
 
@@ -63,9 +63,9 @@ async def confirmed(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]:
 
 
 @pytest.fixture
-async def log_reader(cluster: Cluster) -> AsyncIterator[LogReader]:
+async def offset_reader(cluster: Cluster) -> AsyncIterator[OffsetReader]:
     """A log reader of the cluster."""
-    reader = LogReader(cluster.options, cluster.topics)
+    reader = OffsetReader(cluster.options, cluster.topics)
     await reader.start()
     yield reader
     await reader.stop()
@@ -82,7 +82,7 @@ def tansu(tmp_path: Path) -> Iterator[Tansu]:
 async def producer(tansu: Tansu) -> AsyncIterator[ConfirmedProducer]:
     """Every topic is there, with four partitions."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
-    await make_topics(options, TOPICS, PARTITIONS, 1)
+    await create_topics(options, TOPICS, PARTITIONS, 1)
     producer = ConfirmedProducer(options)
     await producer.start()
     yield producer

@@ -15,8 +15,8 @@ from agents.local.analyser import LOCAL_MODEL, LocalAnalyser
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.insight import MAX_SUMMARY_CHARS, MAX_TOPICS, Answer, Usage
-from streams.standin.faults import FaultKind, FaultPlan, Marker
-from streams.standin.server import StandinConfig, serving
+from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import StandinConfig, serving
 from tests.fakes.analysis import FakeAnalyser, at_once
 
 TEXT = "user: my parcel is late, I want a refund"

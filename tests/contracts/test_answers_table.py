@@ -16,7 +16,7 @@ from faust.types import TP
 from agents.analyse import Answers, Flight
 from schemas.errors import Fatal
 from streams.engine.answers_table import AnswersStore, AnswersTable, TableAnswers, define_answers_table
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer
 from tests.contracts.conftest import PARTITIONS, Cluster
 from tests.fakes.analysis import MemoryAnswers
@@ -36,11 +36,11 @@ def a_flight(key: bytes = b"key:v1", value: bytes = VALUE, partition: int = OURS
 
 
 @pytest.fixture
-def table(tmp_path: Path, cluster: Cluster, log_reader: LogReader) -> Iterator[AnswersTable]:
+def table(tmp_path: Path, cluster: Cluster, offset_reader: OffsetReader) -> Iterator[AnswersTable]:
     """With the shard of partition 2 open."""
     app = faust.App("test", store="rocksdb://", datadir=tmp_path / "tables", web_enabled=False)
     (tmp_path / "tables" / "v1" / "tables").mkdir(parents=True)
-    table = define_answers_table(app, cluster.topics.answers_changelog, log_reader.ends)
+    table = define_answers_table(app, cluster.topics.answers_changelog, offset_reader.end_offsets)
     table.store._db_for_partition(OURS)
     yield table
     table.store._dbs.clear()
@@ -218,13 +218,13 @@ async def test_a_shard_whose_manifest_was_cut_off_claims_nothing_that_it_lost(
 
 
 async def test_the_table_is_restored_by_whoever_takes_the_partition_over(
-    real: TableAnswers, log_reader: LogReader, cluster: Cluster
+    real: TableAnswers, offset_reader: OffsetReader, cluster: Cluster
 ) -> None:
     """The end of the changelog, which recovery reads up to, is the true one, whatever the sizes of the batches."""
     await real.put([a_flight(b"%d" % n) for n in range(7)])
     await real.put([a_flight(b"last")])
     changelog = [TopicPartition(cluster.topics.answers_changelog, n) for n in range(PARTITIONS)]
-    ends = await log_reader.ends(changelog)
+    ends = await offset_reader.end_offsets(changelog)
     assert [ends[tp] for tp in changelog] == [0, 0, 8, 0]
 
 

@@ -1,4 +1,4 @@
-"""`grok-insights audit` on real brokers and Postgres: right about what workers left behind, and about theft."""
+"""`grok-insights audit` on real brokers and Postgres: it accepts what workers did, and finds what they did not."""
 
 import json
 import subprocess
@@ -12,36 +12,36 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from streams.sinks.producer import ConfirmedProducer
 
 from schemas.errors import Fatal
 from schemas.kafka import Header
-from streams.audit.books import Books
-from streams.audit.topics_reading import TopicsReading
-from streams.audit.wholeness import Whole
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
-from streams.local.kafka import Kafka
-from streams.local.ports import free_port
-from streams.local.tansu import Tansu
+from streams.kafka.producer import ConfirmedProducer
+from streams.operations.audit.findings import Reconciliation
+from streams.operations.audit.retention import CompleteSince
+from streams.operations.audit.run import TopicReader
 from tests.support.processes import ROOT, Service
 from tests.support.topics import TOPICS
 
-#: Tansu keeps every record: it closes the connection on DeleteRecords, so retention cannot be played there.
+#: Tansu closes the connection on DeleteRecords, so retention cannot be simulated there.
 on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 
 FIRST = TopicPartition(TOPICS.conversations, 0)
 
 
 class Audited(Service):
-    """The service, and the audit of it."""
+    """The service, and its audit."""
 
     def audit(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "streams", "audit", *options]
         environment = {**self.settings, "PYTHONPATH": str(ROOT), "PATH": ""}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
 
-    def document(self, *options: str) -> tuple[int, Any]:
-        """Exit code and what --json says."""
+    def report(self, *options: str) -> tuple[int, Any]:
+        """Exit code and the JSON document."""
         ended = self.audit("--json", *options)
         assert ended.stdout, ended.stderr
         return ended.returncode, json.loads(ended.stdout)
@@ -56,7 +56,7 @@ def service(broker: Kafka | Tansu, database_url: str, tmp_path: Path) -> Iterato
 
 
 async def produce_mixed(broker: Kafka | Tansu) -> dict[str, int]:
-    """Good, repeated, low-value and broken records, half of them keyed by somebody else's rule; how many of each."""
+    """Produces good, repeated, low-value and broken records; returns how many of each there are."""
     values = [json.dumps({"id": f"good-{n}", "text": f"parcel {n % 100} is late"}).encode() for n in range(300)]
     values += [json.dumps({"id": f"good-{n}", "text": f"parcel {n % 100} is still late"}).encode() for n in range(40)]
     values += [json.dumps({"id": f"hi-{n}", "text": "Hello!"}).encode() for n in range(30)]
@@ -65,69 +65,69 @@ async def produce_mixed(broker: Kafka | Tansu) -> dict[str, int]:
         for number, value in enumerate(values):
             await producer.send(TOPICS.conversations, value, key=b"%d" % number)
         await producer.flush()
-    return {"records": 400, "repeated": 40, "filtered": 30, "dead": 30, "distinct": 330}
+    return {"records": 400, "duplicate": 40, "filtered": 30, "dead": 30, "distinct": 330}
 
 
-async def test_the_books_of_a_worker_balance_until_somebody_cooks_them(
+async def test_a_workers_outcomes_are_reconciled_until_rows_are_tampered_with(
     service: Audited, broker: Kafka | Tansu, database_url: str
 ) -> None:
-    """Every kind of record is told, a stolen row is missed by its id and offset, a planted one is found."""
+    """Every kind of record is counted, a deleted row is found by id and offset, and so is an inserted one."""
     made = await produce_mixed(broker)
-    code, before = service.document()
+    code, before = service.report()
     assert (code, before["total"]["pending"]) == (0, made["records"])
-    assert service.document("--strict")[0] == 1
+    assert service.report("--strict")[0] == 1
 
     worker = service.start_worker("worker-1")
-    code, told = service.document("--wait", "60", "--strict")
-    assert (code, told["balanced"], told["faults"]) == (0, True, [])
-    total = told["total"]
+    code, document = service.report("--wait", "60", "--strict")
+    assert (code, document["balanced"], document["findings"]) == (0, True, [])
+    total = document["total"]
     assert total["analysed"] + total["cached"] == 300
-    assert {name: total[name] for name in ("records", "repeated", "filtered", "dead")} == {
-        name: made[name] for name in ("records", "repeated", "filtered", "dead")
+    assert {name: total[name] for name in ("records", "duplicate", "filtered", "dead")} == {
+        name: made[name] for name in ("records", "duplicate", "filtered", "dead")
     }
-    assert told["ids"] == {"distinct": made["distinct"], "repeats": made["repeated"], "nameless": 30}
-    assert told["copies"]["read"] > 0
-    assert sum(line["records"] for line in told["partitions"]) == made["records"]
+    assert document["ids"] == {"distinct": made["distinct"], "repeats": made["duplicate"], "without_id": 30}
+    assert document["copies"]["read"] > 0
+    assert sum(line["records"] for line in document["partitions"]) == made["records"]
     assert worker.stop() == 0
 
     connection = await asyncpg.connect(database_url)
-    stolen: Any = await connection.fetchrow("DELETE FROM insights WHERE conversation_id = 'good-77' RETURNING *")
+    deleted: Any = await connection.fetchrow("DELETE FROM insights WHERE conversation_id = 'good-77' RETURNING *")
     await connection.execute(
         "INSERT INTO insights (tenant, conversation_id, outcome, occurred_at, received_at, analysed_at, origin_topic,"
-        " origin_partition, origin_offset) VALUES ('default', 'planted', 'analysed', now(), now(), now(),"
+        " origin_partition, origin_offset) VALUES ('default', 'inserted', 'analysed', now(), now(), now(),"
         " 'conversations', 0, 0)"
     )
     await connection.close()
-    code, told = service.document()
-    assert (code, told["wrong"]) == (1, {"missing": 1, "invented": 1})
-    missing, invented = told["faults"]
+    code, document = service.report()
+    assert (code, document["wrong"]) == (1, {"missing": 1, "orphaned": 1})
+    missing, orphaned = document["findings"]
     place = (missing["topic"], missing["partition"], missing["offset"])
     assert (missing["id"], *place) == (
         "good-77",
-        *(stolen[f"origin_{name}"] for name in ("topic", "partition", "offset")),
+        *(deleted[f"origin_{name}"] for name in ("topic", "partition", "offset")),
     )
-    assert (invented["id"], invented["partition"], invented["offset"]) == ("planted", 0, 0)
+    assert (orphaned["id"], orphaned["partition"], orphaned["offset"]) == ("inserted", 0, 0)
 
     plain = service.audit("--show", "1")
     assert plain.returncode == 1
-    assert plain.stdout.splitlines()[-1] == "the books do not balance: 1 missing, 1 invented"
+    assert plain.stdout.splitlines()[-1] == "not reconciled: 1 missing, 1 orphaned"
     assert "default:good-77" in plain.stdout
-    assert "planted" not in plain.stdout
+    assert "inserted" not in plain.stdout
     assert "parcel" not in plain.stdout + plain.stderr
 
 
-async def test_the_books_balance_at_any_time(service: Audited, broker: Kafka | Tansu) -> None:
-    """While records come, while workers work, and after one was killed: what is not proven yet is pending."""
+async def test_the_audit_is_right_at_any_time(service: Audited, broker: Kafka | Tansu) -> None:
+    """While records arrive, while workers run, and after one was killed: what is not proven yet is pending."""
     workers = [service.start_worker(name) for name in ("worker-1", "worker-2")]
     for worker in workers:
         await produce_mixed(broker)
-        code, told = service.document()
-        assert (code, told["wrong"]) == (0, {}), told["faults"]
+        code, document = service.report()
+        assert (code, document["wrong"]) == (0, {}), document["findings"]
         worker.kill()
     service.start_worker("worker-3")
-    code, told = service.document("--wait", "60", "--strict")
-    assert (code, told["wrong"], told["total"]["records"]) == (0, {}, 800), told["faults"]
-    assert told["ids"]["distinct"] == 330
+    code, document = service.report("--wait", "60", "--strict")
+    assert (code, document["wrong"], document["total"]["records"]) == (0, {}, 800), document["findings"]
+    assert document["ids"]["distinct"] == 330
 
 
 async def commit(broker: Kafka | Tansu, offset: int) -> None:
@@ -142,7 +142,7 @@ async def commit(broker: Kafka | Tansu, offset: int) -> None:
 
 
 async def remove_before(broker: Kafka | Tansu, partition: TopicPartition, offset: int) -> None:
-    """As retention does."""
+    """Does what retention does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     await admin.start()
     await admin.delete_records({partition: RecordsToDelete(offset)})
@@ -150,28 +150,33 @@ async def remove_before(broker: Kafka | Tansu, partition: TopicPartition, offset
 
 
 @on_kafka
-async def test_what_retention_took_before_the_group_read_it_is_lost(service: Audited, broker: Kafka) -> None:
-    """Of a group that never committed it cannot be said; offsets that the log never had are a fault as well."""
+async def test_records_that_retention_removed_unread_are_lost(service: Audited, broker: Kafka) -> None:
+    """It is unverifiable while nothing is committed; committed offsets beyond the log are a finding too."""
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for number in range(10):
             await producer.send_and_wait(TOPICS.conversations, b"%d" % number, partition=0)
     await remove_before(broker, FIRST, 5)
-    code, told = service.document()
-    assert (code, told["wrong"], told["unchecked"]) == (0, {}, 5)
-    assert service.document("--strict")[0] == 1
+    code, document = service.report()
+    assert (code, document["wrong"], document["unverifiable"]) == (0, {}, 5)
+    assert service.report("--strict")[0] == 1
     await commit(broker, 3)
-    code, told = service.document()
-    [fault] = told["faults"]
-    assert (code, told["wrong"], told["total"]["records"]) == (1, {"lost": 2}, 5)
-    assert (fault["what"], fault["topic"], fault["partition"], fault["offset"]) == ("lost", "conversations", 0, 3)
+    code, document = service.report()
+    [finding] = document["findings"]
+    assert (code, document["wrong"], document["total"]["records"]) == (1, {"lost": 2}, 5)
+    assert (finding["what"], finding["topic"], finding["partition"], finding["offset"]) == (
+        "lost",
+        "conversations",
+        0,
+        3,
+    )
     await commit(broker, 20)
-    code, told = service.document()
-    assert (code, told["wrong"]) == (1, {"ahead": 10})
+    code, document = service.report()
+    assert (code, document["wrong"]) == (1, {"ahead": 10})
 
 
 @on_kafka
-async def test_an_event_must_be_there_where_older_ones_are(service: Audited, broker: Kafka, database_url: str) -> None:
-    """Retention may have taken that of an older record only."""
+async def test_an_event_must_exist_where_older_ones_do(service: Audited, broker: Kafka, database_url: str) -> None:
+    """Retention may have removed that of an older record only."""
     now_ms = time.time_ns() // 1_000_000
     connection = await asyncpg.connect(database_url)
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
@@ -193,34 +198,34 @@ async def test_an_event_must_be_there_where_older_ones_are(service: Audited, bro
             )
     await connection.close()
     await commit(broker, 2)
-    code, told = service.document()
-    assert (code, told["wrong"], told["faults"][0]["id"]) == (1, {"incomplete": 1}, "1")
+    code, document = service.report()
+    assert (code, document["wrong"], document["findings"][0]["id"]) == (1, {"incomplete": 1}, "1")
     await remove_before(broker, TopicPartition(TOPICS.insights, 1), 1)
-    assert service.document()[1]["wrong"] == {"incomplete": 1}
+    assert service.report()[1]["wrong"] == {"incomplete": 1}
     await remove_before(broker, TopicPartition(TOPICS.insights, 1), 2)
-    code, told = service.document()
-    assert (code, told["wrong"], told["unchecked"]) == (0, {}, 2)
+    code, document = service.report()
+    assert (code, document["wrong"], document["unverifiable"]) == (0, {}, 2)
 
 
 @on_kafka
-async def test_what_retention_takes_during_the_reading_raises_no_alarm(service: Audited, broker: Kafka) -> None:
-    """The topic counts as whole from where it begins when the reading is over."""
+async def test_retention_during_the_audit_causes_no_finding(service: Audited, broker: Kafka) -> None:
+    """The topic counts as complete from where it begins once it is read."""
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for at_ms in (1_000, 2_000):
             await producer.send_and_wait(
                 TOPICS.insights, b"{}", partition=1, timestamp_ms=time.time_ns() // 10**6 + at_ms
             )
-    reading = TopicsReading({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, Books(TOPICS.inputs, show=1))
-    await reading.look()
-    assert (await reading.holdings())[1] == Whole()
+    reader = TopicReader({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, Reconciliation(TOPICS.inputs, 1))
+    await reader.start()
+    assert (await reader.retention())[1] == CompleteSince()
     await remove_before(broker, TopicPartition(TOPICS.insights, 1), 1)
-    _, whole = await reading.holdings()
-    assert whole.has_letters_of(0)
-    assert not whole.has_events_of(time.time_ns() // 1_000)
+    _, complete = await reader.retention()
+    assert complete.dead_letters_us < 0
+    assert complete.events_us > time.time_ns() // 1_000
 
 
-async def test_a_topic_that_is_not_there_is_named_and_not_made(service: Audited, broker: Kafka | Tansu) -> None:
-    """Asked about by name, a broker may make it with settings of its own."""
+async def test_a_missing_topic_is_named_and_not_created(service: Audited, broker: Kafka | Tansu) -> None:
+    """A broker that is asked about it by name may create it with its own settings."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     await admin.start()
     await admin.delete_topics([TOPICS.insights])
@@ -236,23 +241,23 @@ async def test_a_broker_that_stops_answering_ends_the_audit(
 ) -> None:
     """With what, why and hint."""
     await producer.send(TOPICS.conversations, key=b"k", value=b"v", headers=[], partition=0)
-    reading = TopicsReading({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, Books(TOPICS.inputs, show=1))
-    await reading.look()
-    reading._bounds = {FIRST: (0, 5)}
+    reader = TopicReader({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, Reconciliation(TOPICS.inputs, 1))
+    await reader.start()
+    reader._bounds = {FIRST: (0, 5)}
     monkeypatch.setattr(topic_scan, "STALLED_AFTER_S", 2.0)
     with pytest.raises(Fatal, match="stopped answering") as raised:
-        [batch async for batch in reading.entries()]
+        [batch async for batch in reader.observations()]
     assert "the topic conversations" in raised.value.why
     assert raised.value.hint
 
 
-def test_without_a_broker_or_a_database_there_is_no_verdict(database_url: str, tmp_path: Path) -> None:
-    """What, why and hint instead, and exit code 1."""
+def test_without_a_broker_or_a_database_there_is_no_report(database_url: str, tmp_path: Path) -> None:
+    """But an error in three lines, and exit code 1."""
     closed = f"127.0.0.1:{free_port()}"
     for bootstrap_servers, url, what in (
         (closed, database_url, "the broker cannot be used"),
         (closed, f"postgresql://u:secret@{closed}/d", "the database cannot be used"),
-        (closed, "postgresql://u:secret@[/d", "DATABASE_URL is no address of a database"),
+        (closed, "postgresql://u:secret@[/d", "DATABASE_URL is not a valid PostgreSQL URL"),
     ):
         ended = Audited(tmp_path, bootstrap_servers, url).audit()
         assert (ended.returncode, ended.stdout) == (1, "")

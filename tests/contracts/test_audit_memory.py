@@ -17,10 +17,10 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas.kafka import Header, Origin
-from streams.kafka.admin import make_topics
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
+from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.support.processes import ROOT
 from tests.support.topics import TOPICS
 
@@ -44,11 +44,11 @@ class Run(NamedTuple):
     peak_mib: float
     seconds: float
     code: int
-    told: Any
+    document: Any
 
 
 def audit(bootstrap_servers: str, database_url: str, folder: Path) -> Run:
-    """One audit as a process of its own, whose peak the system tells."""
+    """Runs one audit as a process, whose peak memory the system reports."""
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
         "DATABASE_URL": database_url,
@@ -75,7 +75,7 @@ def batches(first: int, end: int) -> Iterator[tuple[int, range]]:
 
 
 async def deliver(broker: Kafka | Tansu, database_url: str, first: int, end: int) -> None:
-    """What workers leave behind of the conversations `first` to `end`: records, rows, events, committed offsets."""
+    """Does what workers do with the conversations `first` to `end`: records, rows, events, committed offsets."""
     connection = await asyncpg.connect(database_url)
     options = {"bootstrap_servers": broker.bootstrap_servers, "acks": "all", "max_batch_size": 512 * 1024}
     async with AIOKafkaProducer(**options) as producer:
@@ -98,7 +98,7 @@ async def deliver(broker: Kafka | Tansu, database_url: str, first: int, end: int
 async def send(
     producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes, Headers]]
 ) -> int:
-    """One batch; returns the offset of its first record."""
+    """Sends one batch; returns the offset of its first record."""
     batch = producer.create_batch()
     for key, value, headers in records:
         assert batch.append(key=key, value=value, timestamp=None, headers=headers) is not None
@@ -122,13 +122,13 @@ async def commit_all(broker: Kafka | Tansu) -> None:
 
 
 async def test_memory_does_not_grow_with_the_records(broker: Kafka | Tansu, database_url: str, tmp_path: Path) -> None:
-    """Ten times as many add less than a set of their ids would; each is told, and all balance."""
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
+    """Ten times as many add less than a set of their ids would; all of them are reconciled."""
+    await create_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
     runs = []
     for first, end in ((0, RECORDS // 10), (RECORDS // 10, RECORDS)):
         await deliver(broker, database_url, first, end)
         run = audit(broker.bootstrap_servers, database_url, tmp_path)
-        assert (run.code, run.told["total"]["analysed"], run.told["rows"]["of_records"]) == (0, end, end)
+        assert (run.code, run.document["total"]["analysed"], run.document["rows"]["of_records"]) == (0, end, end)
         print(f"{end} records: peak {run.peak_mib:.1f} MiB, {run.seconds:.1f} s")
         runs.append(run)
     few, many = runs

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.dev.local.tansu import Tansu
 from streams.engine import consumer as module
 from streams.engine.consumer import MemberThread
-from streams.kafka.log_reader import LogReader
-from streams.local.tansu import Tansu
+from streams.kafka.offset_reader import OffsetReader
 from tests.contracts.conftest import Cluster, a_member
 
 ON_TANSU = pytest.mark.parametrize("cluster", ["tansu"], indirect=True)
@@ -37,35 +37,35 @@ def first(cluster: Cluster) -> TopicPartition:
 
 
 async def test_a_member_commits_in_its_own_generation(
-    consumer: AIOKafkaConsumer, cluster: Cluster, log_reader: LogReader
+    consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader
 ) -> None:
     """Several partitions in one request; the next worker reads from there."""
     offsets = {TopicPartition(cluster.topics.conversations, n): 10 + n for n in range(3)}
     assert await thread_of(consumer).commit_as(consumer._coordinator.generation, offsets)
-    assert await log_reader.committed(offsets) == offsets
+    assert await offset_reader.committed_offsets(offsets) == offsets
 
 
 @pytest.mark.parametrize("other", [-1, 1])
 async def test_nothing_is_committed_in_another_generation(
-    consumer: AIOKafkaConsumer, cluster: Cluster, log_reader: LogReader, other: int
+    consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader, other: int
 ) -> None:
     """After a rebalance that would take another worker's later offset back."""
     generation = consumer._coordinator.generation + other
     assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
-    assert await log_reader.committed([first(cluster)]) == {first(cluster): None}
+    assert await offset_reader.committed_offsets([first(cluster)]) == {first(cluster): None}
 
 
 async def test_a_member_that_the_group_has_replaced_commits_nothing(
-    consumer: AIOKafkaConsumer, cluster: Cluster, log_reader: LogReader
+    consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader
 ) -> None:
     """It was frozen and does not know yet: the broker refuses, and the worker lives on."""
     generation = consumer._coordinator.generation
     consumer._coordinator.member_id = "replaced"
     assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
-    assert await log_reader.committed([first(cluster)]) == {first(cluster): None}
+    assert await offset_reader.committed_offsets([first(cluster)]) == {first(cluster): None}
 
 
-async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, log_reader: LogReader) -> None:
+async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, offset_reader: OffsetReader) -> None:
     """Brokers accept that from anybody while a group is empty: another worker's offset would move back."""
     group = cluster.topics.consumer_group
     async with AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **cluster.options) as consumer:
@@ -73,7 +73,7 @@ async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, l
         await consumer._coordinator.ensure_coordinator_known()
         generation = consumer._coordinator.generation
         assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
-        assert await log_reader.committed([first(cluster)]) == {first(cluster): None}
+        assert await offset_reader.committed_offsets([first(cluster)]) == {first(cluster): None}
 
 
 @ON_TANSU

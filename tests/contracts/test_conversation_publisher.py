@@ -1,4 +1,4 @@
-"""The gateway's fake publisher and the one on a real broker keep the same promises."""
+"""The gateway's fake publisher and the one on a real broker behave alike."""
 
 import os
 import signal
@@ -9,28 +9,27 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import Rejected
-from streams.gateway.parts import BrokerUnavailable
-from streams.gateway.publisher import RETRY_AFTER_S, KafkaPublisher
-from streams.gateway.record import ConversationRecord
-from streams.kafka.admin import make_topics
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
-from tests.fakes.gateway_parts import FakePublisher
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
+from streams.gateway.publisher import RETRY_AFTER_S, BrokerUnavailable, KafkaPublisher
+from streams.kafka.admin import create_topics
+from streams.kafka.producer import Outgoing
+from tests.fakes.gateway import FakePublisher
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
 
 
-def a_record(id: str = "c-1", key: bytes = b"text-key") -> ConversationRecord:
-    return ConversationRecord(key, b'{"id": "%s"}' % id.encode(), [("ce_id", id.encode()), ("tenant", b"\xff")])
+def a_record(id: str = "c-1", key: bytes = b"text-key") -> Outgoing:
+    return Outgoing(key, b'{"id": "%s"}' % id.encode(), [("ce_id", id.encode()), ("tenant", b"\xff")])
 
 
 class FakeOutlet:
-    """The fake, what became of its records, and its outage."""
+    """The fake publisher, its stored records, and an outage."""
 
     def __init__(self) -> None:
         self.publisher = FakePublisher()
 
-    async def stored(self) -> list[ConversationRecord]:
+    async def stored(self) -> list[Outgoing]:
         return self.publisher.records
 
     def go_down(self) -> None:
@@ -44,9 +43,9 @@ class RealOutlet:
         self.publisher = publisher
         self._broker = broker
 
-    async def stored(self) -> list[ConversationRecord]:
+    async def stored(self) -> list[Outgoing]:
         records = await records_of(self._broker.bootstrap_servers, TOPICS.conversations)
-        return [ConversationRecord(record.key, record.value, list(record.headers)) for record in records]
+        return [Outgoing(record.key, record.value, list(record.headers)) for record in records]
 
     def go_down(self) -> None:
         assert self._broker.pid is not None
@@ -65,7 +64,7 @@ async def connected(broker: Tansu | Kafka) -> AsyncIterator[KafkaPublisher]:
     publisher = KafkaPublisher(new_producer, TOPICS.conversations, confirm_timeout_s=1)
     publisher.start()
     try:
-        await publisher._kept.available()
+        await publisher._connection.connected()
         yield publisher
     finally:
         await publisher.close()
@@ -73,7 +72,7 @@ async def connected(broker: Tansu | Kafka) -> AsyncIterator[KafkaPublisher]:
 
 @pytest.fixture
 async def real(tansu: Tansu) -> AsyncIterator[RealOutlet]:
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 4, 1)
+    await create_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 4, 1)
     async with connected(tansu) as publisher:
         yield RealOutlet(publisher, tansu)
 
@@ -96,7 +95,7 @@ async def test_what_is_published_is_stored(outlet: Outlet) -> None:
 
 
 async def test_an_outage_refuses_and_stores_nothing(outlet: Outlet) -> None:
-    """The client keeps its record and is told when to come back; the check fails alike."""
+    """The client learns when to retry; the check fails as well."""
     await outlet.publisher.publish(a_record())
     outlet.go_down()
     with pytest.raises(BrokerUnavailable) as refused:
@@ -107,18 +106,18 @@ async def test_an_outage_refuses_and_stores_nothing(outlet: Outlet) -> None:
 
 
 async def test_a_record_above_the_producers_limit_is_413(real: RealOutlet) -> None:
-    """Waiting does not make it smaller; the others go on."""
+    """A retry would not help. Other records are still accepted."""
     with pytest.raises(Rejected) as refused:
-        await real.publisher.publish(ConversationRecord(b"key", b"x" * 2 * 1024 * 1024, []))
+        await real.publisher.publish(Outgoing(b"key", b"x" * 2 * 1024 * 1024, []))
     assert (refused.value.code, refused.value.status) == ("too_large", 413)
-    await real.publisher._kept.available()
+    await real.publisher._connection.connected()
     await real.publisher.publish(a_record())
     assert await real.stored() == [a_record()]
 
 
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 async def test_a_missing_topic_fails_the_check(broker: Kafka) -> None:
-    """The command that makes it is named. Tansu makes a topic for whoever asks for it."""
+    """The error names the command that creates it. Tansu creates a topic on request."""
     async with connected(broker) as publisher:
         with pytest.raises(BrokerUnavailable, match="grok-insights topics"):
             await publisher.check()

@@ -17,8 +17,8 @@ from agents.grok.reply import read_reply
 from agents.limits.breaker import CircuitBreaker
 from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Usage
-from streams.standin.faults import FaultKind, FaultPlan, Marker
-from streams.standin.server import StandinConfig, serving
+from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import StandinConfig, serving
 from tests.fakes.analysis import at_once
 
 TEXT = "user: my parcel is late, I want a refund"

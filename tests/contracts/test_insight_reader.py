@@ -1,32 +1,40 @@
-"""The gateway's fake reader and Postgres give the same answers."""
+"""The gateway's fake reader and the one on Postgres behave alike."""
 
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from streams.sinks.postgres import PostgresSink
+from aiokafka import TopicPartition
+from aiokafka.structs import ConsumerRecord
 
+from agents.decode import Job
+from schemas.insight import Insight
 from schemas.kafka import Origin
 from schemas.result import ConversationResult
-from streams.gateway.cursor import Cursor
-from streams.gateway.filters import InsightFilter
-from streams.gateway.insight_record import InsightRecord
-from streams.gateway.parts import DatabaseUnavailable
-from streams.gateway.reader import RETRY_AFTER_S, PostgresReader, open_pool
-from streams.local.ports import free_port
-from tests.fakes.analysis import an_insight
-from tests.fakes.gateway_parts import FakeReader, insight_record
+from streams.dev.local.ports import free_port
+from streams.gateway.insight_query import Cursor, InsightFilter
+from streams.gateway.insight_reader import (
+    RETRY_AFTER_S,
+    DatabaseUnavailable,
+    InsightRecord,
+    PostgresInsightReader,
+    open_pool,
+)
+from streams.sinks.rows import RowSink
+from streams.worker.offsets import Tracker
+from tests.fakes.gateway import FakeReader, insight_record
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 EVERYTHING = InsightFilter()
 
 
-class Shelf:
-    """A reader under test, with a way to put records there: into the fake, or by the worker's own sink."""
+class Store:
+    """A reader under test, and a way to add records: to the fake, or to Postgres with the worker's sink."""
 
-    def __init__(self, reader: FakeReader | PostgresReader, sink: PostgresSink | None = None) -> None:
+    def __init__(self, reader: FakeReader | PostgresInsightReader, sink: RowSink | None = None) -> None:
         self.reader = reader
         self._sink = sink
 
@@ -34,7 +42,7 @@ class Shelf:
         for record in records:
             if self._sink is not None:
                 fields: dict[str, Any] = {name: getattr(record, name) for name in record.__struct_fields__}
-                await self._sink.write(ConversationResult(tenant=tenant, origin=Origin("t", 0, 0), **fields))
+                await self._sink.write([job_of(ConversationResult(tenant=tenant, origin=Origin("t", 0, 0), **fields))])
             else:
                 assert isinstance(self.reader, FakeReader)
                 self.reader.rows.append((tenant, record))
@@ -43,85 +51,98 @@ class Shelf:
         return [record.id for record in await self.reader.insights("default", InsightFilter(wanted), after, limit)]
 
 
+def job_of(result: ConversationResult) -> Job:
+    record = ConsumerRecord("t", 0, 0, 0, 0, None, None, None, 0, 0, ())
+    job = Job(Tracker(TopicPartition("t", 0), 0), record, was_rehomed=False)
+    job.result = result
+    return job
+
+
+def an_insight(**changes: Any) -> Insight:
+    insight = insight_record("any").insight
+    assert insight is not None
+    return msgspec.structs.replace(insight, **changes)
+
+
 @pytest.fixture
-async def postgres_shelf(database_url: str) -> AsyncIterator[Shelf]:
-    sink, pool = PostgresSink(database_url), await open_pool(database_url)
+async def postgres_store(database_url: str) -> AsyncIterator[Store]:
+    sink, pool = RowSink(database_url), await open_pool(database_url)
     await sink.start()
-    yield Shelf(PostgresReader(pool), sink)
+    yield Store(PostgresInsightReader(pool), sink)
     await pool.close()
     await sink.stop()
 
 
 @pytest.fixture(params=["fake", "postgres"])
-def shelf(request: pytest.FixtureRequest) -> Shelf:
+def store(request: pytest.FixtureRequest) -> Store:
     if request.param == "fake":
-        return Shelf(FakeReader())
-    real: Shelf = request.getfixturevalue("postgres_shelf")
+        return Store(FakeReader())
+    real: Store = request.getfixturevalue("postgres_store")
     return real
 
 
 @pytest.fixture(params=["fake", "postgres"])
-async def unreachable(request: pytest.FixtureRequest) -> AsyncIterator[FakeReader | PostgresReader]:
+async def unreachable(request: pytest.FixtureRequest) -> AsyncIterator[FakeReader | PostgresInsightReader]:
     """A reader whose database does not answer."""
     pool = await open_pool(f"postgresql://user:secret@127.0.0.1:{free_port()}/none")
     reader = FakeReader()
     reader.failure = DatabaseUnavailable("the database cannot answer", retry_after_s=RETRY_AFTER_S)
-    yield reader if request.param == "fake" else PostgresReader(pool)
+    yield reader if request.param == "fake" else PostgresInsightReader(pool)
     await pool.close()
 
 
-async def test_a_record_comes_back_whole(shelf: Shelf) -> None:
-    """By id and in the list, with all of its parts or with hardly any."""
+async def test_a_record_comes_back_whole(store: Store) -> None:
+    """By ID and in the list, with all fields or only the required ones."""
     full = insight_record("c-2", insight=an_insight(extra={"a": [1, {"b": None}]}, topics=()), reason="any")
     bare = insight_record("c-1", insight=None, source=None, text_key=None, analysis_version=None, model=None)
-    await shelf.put(full, bare)
-    assert await shelf.reader.conversation("default", "c-2") == full
-    assert await shelf.reader.conversation("default", "c-1") == bare
-    assert await shelf.reader.insights("default", EVERYTHING, None, 10) == [full, bare]
+    await store.put(full, bare)
+    assert await store.reader.conversation("default", "c-2") == full
+    assert await store.reader.conversation("default", "c-1") == bare
+    assert await store.reader.insights("default", EVERYTHING, None, 10) == [full, bare]
 
 
-async def test_nobody_sees_another_tenants_records(shelf: Shelf) -> None:
-    """Nor an id that is not there: both look the same."""
-    await shelf.put(insight_record("theirs"), tenant="other")
-    assert await shelf.reader.conversation("default", "theirs") is None
-    assert await shelf.reader.conversation("default", "none") is None
-    assert await shelf.ids() == []
+async def test_records_of_another_tenant_are_invisible(store: Store) -> None:
+    """They look the same as an unknown ID."""
+    await store.put(insight_record("theirs"), tenant="other")
+    assert await store.reader.conversation("default", "theirs") is None
+    assert await store.reader.conversation("default", "none") is None
+    assert await store.ids() == []
 
 
-async def test_the_newest_come_first_and_equal_times_by_id(shelf: Shelf) -> None:
+async def test_the_newest_come_first_and_equal_times_by_id(store: Store) -> None:
     """Ids by code points, so that case and accents have one order; to the microsecond."""
     ids = ["a", "B", "Z", "_", "ä", "€", "😀", "a-", "aa", "10", "9"]
-    await shelf.put(*(insight_record(id) for id in ids))
-    await shelf.put(insight_record("new", occurred_at=NOON + timedelta(microseconds=1)))
-    assert await shelf.ids() == ["new", *sorted(ids, reverse=True)]
+    await store.put(*(insight_record(id) for id in ids))
+    await store.put(insight_record("new", occurred_at=NOON + timedelta(microseconds=1)))
+    assert await store.ids() == ["new", *sorted(ids, reverse=True)]
 
 
-async def test_a_page_goes_on_after_its_cursor(shelf: Shelf) -> None:
-    """Also between equal times, and when the item of the cursor is gone."""
-    await shelf.put(*(insight_record(f"c-{n}", occurred_at=NOON + timedelta(seconds=n // 3)) for n in range(9)))
-    assert await shelf.ids(limit=2) == ["c-8", "c-7"]
-    assert await shelf.ids(Cursor(NOON + timedelta(seconds=2), "c-7"), limit=2) == ["c-6", "c-5"]
-    assert await shelf.ids(Cursor(NOON + timedelta(seconds=1), "c-4x")) == ["c-4", "c-3", "c-2", "c-1", "c-0"]
+async def test_a_page_continues_after_its_cursor(store: Store) -> None:
+    """Also between equal times, and if the item of the cursor no longer exists."""
+    await store.put(*(insight_record(f"c-{n}", occurred_at=NOON + timedelta(seconds=n // 3)) for n in range(9)))
+    assert await store.ids(limit=2) == ["c-8", "c-7"]
+    assert await store.ids(Cursor(NOON + timedelta(seconds=2), "c-7"), limit=2) == ["c-6", "c-5"]
+    assert await store.ids(Cursor(NOON + timedelta(seconds=1), "c-4x")) == ["c-4", "c-3", "c-2", "c-1", "c-0"]
 
 
-async def test_since_is_inclusive_and_until_exclusive(shelf: Shelf) -> None:
-    """So that pieces of time that touch count each conversation once."""
-    await shelf.put(*(insight_record(f"c-{n}", occurred_at=NOON + timedelta(microseconds=n)) for n in range(3)))
-    assert await shelf.ids(since=NOON + timedelta(microseconds=1)) == ["c-2", "c-1"]
-    assert await shelf.ids(until=NOON + timedelta(microseconds=1)) == ["c-0"]
+async def test_since_is_inclusive_and_until_exclusive(store: Store) -> None:
+    """Adjacent intervals count each conversation once."""
+    await store.put(*(insight_record(f"c-{n}", occurred_at=NOON + timedelta(microseconds=n)) for n in range(3)))
+    assert await store.ids(since=NOON + timedelta(microseconds=1)) == ["c-2", "c-1"]
+    assert await store.ids(until=NOON + timedelta(microseconds=1)) == ["c-0"]
 
 
-async def test_any_filter_finds_the_same(postgres_shelf: Shelf) -> None:
-    """Random records and questions: the fake agrees with Postgres on every page."""
+async def test_any_filter_finds_the_same(postgres_store: Store) -> None:
+    """For random records and queries, the fake and Postgres return the same pages."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    dice, fake = random.Random(seed), Shelf(FakeReader())
+    dice, fake = random.Random(seed), Store(FakeReader())
     records = [_random_record(dice, number) for number in range(60)]
-    for shelf in (fake, postgres_shelf):
-        await shelf.put(*records)
+    for store in (fake, postgres_store):
+        await store.put(*records)
     for _ in range(150):
         wanted, after, limit = _random_filter(dice), _random_cursor(dice), dice.randint(1, 30)
-        found = await postgres_shelf.reader.insights("default", wanted, after, limit)
+        found = await postgres_store.reader.insights("default", wanted, after, limit)
         assert found == await fake.reader.insights("default", wanted, after, limit), (wanted, after, limit)
 
 
@@ -162,8 +183,8 @@ def _random_cursor(dice: random.Random) -> Cursor | None:
     return dice.choice([None, Cursor(_random_time(dice), f"{dice.choice('aBä')}{dice.randrange(60)}")])
 
 
-async def test_a_database_that_does_not_answer_is_named(unreachable: FakeReader | PostgresReader) -> None:
-    """Every question and the check say so, and when to come back."""
+async def test_a_database_that_does_not_answer_is_named(unreachable: FakeReader | PostgresInsightReader) -> None:
+    """Every query and the check fail, with a time to retry."""
     with pytest.raises(DatabaseUnavailable) as refused:
         await unreachable.conversation("default", "c-1")
     with pytest.raises(DatabaseUnavailable):
@@ -173,6 +194,6 @@ async def test_a_database_that_does_not_answer_is_named(unreachable: FakeReader 
     assert refused.value.retry_after_s == 5
 
 
-async def test_the_check_passes_while_the_database_answers(shelf: Shelf) -> None:
-    """Also before there is any row."""
-    await shelf.reader.check()
+async def test_the_check_passes_while_the_database_answers(store: Store) -> None:
+    """Also while the table is empty."""
+    await store.reader.check()

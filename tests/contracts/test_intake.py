@@ -13,7 +13,7 @@ from agents.analyst import Analyst
 from agents.decode import KafkaRecord, Tracker
 from schemas.errors import Fatal
 from streams.engine.app import InputChannel
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer, Outgoing
 from streams.worker import lifecycle
 from streams.worker.intake import Fetch, Intake
@@ -51,13 +51,13 @@ class Taken:
 class Reading:
     """An intake that is fed directly, without Faust's channel."""
 
-    def __init__(self, cluster: Cluster, log_reader: LogReader) -> None:
+    def __init__(self, cluster: Cluster, offset_reader: OffsetReader) -> None:
         self.life, self.analyst = Lifecycle(Timings()), Taken()
         self.conversations = [TopicPartition(cluster.topics.conversations, n) for n in range(2)]
         self.intake = Intake(
             cast(InputChannel, self),
             cast(Analyst, self.analyst),
-            log_reader,
+            offset_reader,
             cluster.options,
             cluster.topics,
             self._commit,
@@ -88,9 +88,11 @@ class Reading:
 
 
 @pytest.fixture
-async def reading(cluster: Cluster, log_reader: LogReader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reading]:
+async def reading(
+    cluster: Cluster, offset_reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Reading]:
     monkeypatch.setattr(lifecycle, "end_process_within", lambda _: None)
-    reading = Reading(cluster, log_reader)
+    reading = Reading(cluster, offset_reader)
     yield reading
     assignment = reading.intake.end()
     if assignment is not None and assignment.reader is not None:

@@ -1,4 +1,4 @@
-"""The fake lag and the one read from a broker keep the same promises."""
+"""The fake lag source and the one that asks a broker behave alike."""
 
 import asyncio
 import os
@@ -9,45 +9,44 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from streams.kafka.admin import make_topics
-from streams.kafka.lag import ConnectingLag
-from streams.local.tansu import Tansu
-from streams.telemetry.lag_view import Lag, LagView
-from tests.fakes.gateway_parts import FakeLag
+from streams.dev.local.tansu import Tansu
+from streams.kafka.admin import create_topics
+from streams.kafka.lag import ConnectingLagReader, Lag, LagCheck
+from tests.fakes.gateway import FakeLag
 from tests.support.topics import TOPICS
 
 PARTITIONS = 2
 
 
 class FakeBacklog:
-    """The fake, told what the broker would hold."""
+    """The fake source, and the backlog that it reports."""
 
     def __init__(self) -> None:
         self.source = FakeLag()
         self._records = 0
-        self._tell()
+        self._update()
 
     async def add(self, records: int) -> None:
         self._records += records
-        self._tell()
+        self._update()
 
     def go_down(self) -> None:
         self.source.lag = KafkaConnectionError()
 
     async def come_back_empty(self) -> None:
         self._records = 0
-        self._tell()
+        self._update()
 
-    def _tell(self) -> None:
+    def _update(self) -> None:
         by_partition = {0: self._records} | dict.fromkeys(range(1, PARTITIONS), 0)
         self.source.lag = Lag(by_partition, seconds=1.0 if self._records else 0.0, members=0)
 
 
 class RealBacklog:
-    """A broker without workers, all of whose records go into the first partition."""
+    """A broker without workers; all records go to the first partition."""
 
     def __init__(self, broker: Tansu) -> None:
-        self.source = ConnectingLag({"bootstrap_servers": broker.bootstrap_servers}, TOPICS)
+        self.source = ConnectingLagReader({"bootstrap_servers": broker.bootstrap_servers}, TOPICS)
         self._broker = broker
 
     async def add(self, records: int) -> None:
@@ -61,7 +60,7 @@ class RealBacklog:
 
     async def come_back_empty(self) -> None:
         await asyncio.to_thread(self._broker.start)
-        await make_topics({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
+        await create_topics({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)
 
 
 Backlog = FakeBacklog | RealBacklog
@@ -70,7 +69,7 @@ Backlog = FakeBacklog | RealBacklog
 @pytest.fixture
 async def real(tansu: Tansu) -> AsyncIterator[RealBacklog]:
     backlog = RealBacklog(tansu)
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, PARTITIONS, 1)
+    await create_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, PARTITIONS, 1)
     yield backlog
     await backlog.source.stop()
 
@@ -83,13 +82,13 @@ def backlog(request: pytest.FixtureRequest) -> Backlog:
     return real
 
 
-async def test_nothing_behind_is_zero(backlog: Backlog) -> None:
-    """For every partition, in records and in seconds; without workers nobody is in the group."""
+async def test_without_records_the_lag_is_zero(backlog: Backlog) -> None:
+    """For every partition, in records and in seconds; the group has no member."""
     assert await backlog.source.read() == Lag({0: 0, 1: 0}, seconds=0.0, members=0)
 
 
-async def test_each_reading_is_a_question_of_its_own(backlog: Backlog) -> None:
-    """What came since the last one counts."""
+async def test_each_reading_asks_again(backlog: Backlog) -> None:
+    """Records since the last reading count."""
     for expected in (3, 7):
         await backlog.add(expected - (await backlog.source.read()).records)
         lag = await backlog.source.read()
@@ -97,16 +96,16 @@ async def test_each_reading_is_a_question_of_its_own(backlog: Backlog) -> None:
         assert (lag.seconds > 0, lag.worker_running) == (True, False)
 
 
-async def test_an_outage_leaves_no_reading_and_passes(backlog: Backlog) -> None:
-    """An old value would tell of a broker that may be gone; once it is back the source finds it by itself."""
-    view = LagView(backlog.source)
-    await view.check()
+async def test_an_outage_leaves_no_lag_and_the_source_recovers(backlog: Backlog) -> None:
+    """An old value would hide the outage; once the broker is back, the source reconnects by itself."""
+    lag_check = LagCheck(backlog.source)
+    await lag_check.check()
     backlog.go_down()
     for _ in range(2):
         with pytest.raises(KafkaError):
-            await view.check()
-        assert view.latest is None
+            await lag_check.check()
+        assert lag_check.latest is None
     await backlog.come_back_empty()
-    await view.check()
-    assert view.latest is not None
-    assert view.latest.records == 0
+    await lag_check.check()
+    assert lag_check.latest is not None
+    assert lag_check.latest.records == 0

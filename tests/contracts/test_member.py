@@ -16,7 +16,7 @@ from agents.decode import KafkaRecord, Tracker
 from streams.engine.answers_table import TableAnswers
 from streams.engine.app import InputChannel, WorkerApp, faust_connection
 from streams.engine.consumer import MemberConsumer
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer, Outgoing
 from streams.worker import lifecycle
 from streams.worker.fencing import Fence
@@ -57,21 +57,21 @@ class Finishing:
 class Member:
     """A worker without its sinks, put together as streams.app does it."""
 
-    def __init__(self, cluster: Cluster, log_reader: LogReader, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, offset_reader: OffsetReader, folder: Path) -> None:
         self.life, self.analyst, topics = Lifecycle(TIMES), Finishing(), cluster.topics
         self.app = WorkerApp(
             self.life,
             topics,
-            log_reader.ends,
+            offset_reader.end_offsets,
             broker_session_timeout=TIMES.session_timeout_s,
             broker_heartbeat_interval=0.5,
             broker_rebalance_timeout=TIMES.rebalance_timeout_s,
             **faust_connection(cluster.options, topics, folder),
         )
         analyst, channel = cast(Analyst, self.analyst), InputChannel(self.app)
-        self.intake = Intake(channel, analyst, log_reader, cluster.options, topics, self.app.commit_as, self.life)
+        self.intake = Intake(channel, analyst, offset_reader, cluster.options, topics, self.app.commit_as, self.life)
         rebalance = Rebalance(
-            self.app, self.intake, analyst, Fence(self.app.lease), log_reader, topics, self.life, TIMES
+            self.app, self.intake, analyst, Fence(self.app.lease), offset_reader, topics, self.life, TIMES
         )
 
         @self.app.agent(channel, name="analyst")
@@ -124,23 +124,23 @@ async def produce(producer: ConfirmedProducer, cluster: Cluster, each: int) -> N
 
 
 async def test_members_share_the_inputs_and_faust_fetches_none_of_them(
-    cluster: Cluster, log_reader: LogReader, confirmed: ConfirmedProducer, tmp_path: Path
+    cluster: Cluster, offset_reader: OffsetReader, confirmed: ConfirmedProducer, tmp_path: Path
 ) -> None:
     """Through a join, a leave and the recovery of the table: every record is taken, and those committed only once."""
-    first, second = (Member(cluster, log_reader, tmp_path / name) for name in ("first", "second"))
+    first, second = (Member(cluster, offset_reader, tmp_path / name) for name in ("first", "second"))
     await keep_answers(first, cluster, confirmed)
     await produce(confirmed, cluster, 20)
     async with running(first):
         await reads(first, set(range(PARTITIONS)))
         assert [first.restored(n) for n in range(PARTITIONS)] == [ANSWERS, 0, 0, 0]
-        await all_committed(cluster, log_reader, 20)
+        await all_committed(cluster, offset_reader, 20)
         async with running(second):
             await eventually(lambda: both_read(first, second), what="both members read", timeout_s=60)
             await produce(confirmed, cluster, 20)
-            await all_committed(cluster, log_reader, 40)
+            await all_committed(cluster, offset_reader, 40)
         await reads(first, set(range(PARTITIONS)))
         await produce(confirmed, cluster, 20)
-        await all_committed(cluster, log_reader, 60)
+        await all_committed(cluster, offset_reader, 60)
         leaked = first.leaked
     assert (leaked, second.leaked) == (0, 0)
     taken = first.analyst.taken + second.analyst.taken
@@ -150,12 +150,12 @@ async def test_members_share_the_inputs_and_faust_fetches_none_of_them(
 
 
 async def test_a_restart_goes_on_where_the_last_commit_was(
-    cluster: Cluster, log_reader: LogReader, confirmed: ConfirmedProducer, tmp_path: Path
+    cluster: Cluster, offset_reader: OffsetReader, confirmed: ConfirmedProducer, tmp_path: Path
 ) -> None:
     """A stop commits all that is finished: nothing is taken twice."""
     taken = []
     for _ in range(2):
-        member = Member(cluster, log_reader, tmp_path / "data")
+        member = Member(cluster, offset_reader, tmp_path / "data")
         await produce(confirmed, cluster, 5)
         async with running(member):
             await eventually(lambda member=member: took(member, 5 * 2 * PARTITIONS), timeout_s=60)
@@ -190,11 +190,11 @@ async def took(member: Member, count: int) -> bool:
     return len(member.analyst.taken) >= count
 
 
-async def all_committed(cluster: Cluster, log_reader: LogReader, each: int) -> None:
+async def all_committed(cluster: Cluster, offset_reader: OffsetReader, each: int) -> None:
     """Every record of both inputs is finished and committed."""
     partitions = [TopicPartition(topic, n) for topic in cluster.topics.inputs for n in range(PARTITIONS)]
 
     async def is_so() -> bool:
-        return set((await log_reader.committed(partitions)).values()) == {each}
+        return set((await offset_reader.committed_offsets(partitions)).values()) == {each}
 
     await eventually(is_so, what=f"{each} records of each partition are committed", timeout_s=60)

@@ -13,11 +13,11 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageS
 
 from agents.partitioner import owner_partition
 from schemas.errors import Retryable, Unprocessable
-from streams.kafka.admin import make_topics
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.tansu import Tansu
+from streams.kafka.admin import create_topics
 from streams.kafka.producer import ConfirmedProducer, Delivery, Outgoing
-from streams.local.kafka import Kafka
-from streams.local.ports import free_port
-from streams.local.tansu import Tansu
 from tests.contracts.conftest import PARTITIONS, Cluster
 from tests.fakes.producer import FakeProducer
 from tests.support.topic_log import records_of
@@ -38,7 +38,7 @@ def real_producer(bootstrap_servers: str, *, is_idempotent: bool = False) -> Pro
 
 @pytest.fixture(params=["fake", "aiokafka"])
 async def started(request: pytest.FixtureRequest, tansu: Tansu) -> AsyncIterator[Producer]:
-    await make_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 2, 1)
+    await create_topics({"bootstrap_servers": tansu.bootstrap_servers}, TOPICS, 2, 1)
     producer = FakeProducer() if request.param == "fake" else real_producer(tansu.bootstrap_servers)
     await producer.start()
     yield producer
@@ -90,7 +90,7 @@ async def test_without_producer_ids_an_idempotent_start_is_an_unknown_error(is_f
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 async def test_a_refused_record_fails_its_confirmation(broker: Kafka) -> None:
     """The send itself has passed; the error comes with the answer of the broker, who has a limit of its own."""
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 2, 1)
+    await create_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 2, 1)
     fake = FakeProducer(send_error=MessageSizeTooLargeError())
     for producer in (fake, real_producer(broker.bootstrap_servers, is_idempotent=True)):
         await producer.start()

@@ -9,7 +9,7 @@ import pytest
 from agents.analyst import Rows, Written
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.result import ConversationResult
-from streams.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres
 from streams.sinks.rows import RowSink
 from tests.fakes.sinks import FakeRows
 from tests.support.factories import NOON, a_result, result_jobs

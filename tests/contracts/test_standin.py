@@ -1,4 +1,4 @@
-"""The stand-in's account over real HTTP: its journal, and calls that hang until they are let go."""
+"""The stand-in over HTTP: its statistics and journal, and calls that hang until the plan is replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from agents.grok.prompt import RequestTemplate
-from streams.standin.faults import FaultKind, FaultPlan, Marker
-from streams.standin.requests import check_key
-from streams.standin.server import StandinConfig, serving
+from streams.dev.standin.completions import check_key
+from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import StandinConfig, serving
 
 DEADLINE_S = 10
 ANN, BOB = "key-of-ann", "key-of-bob"
@@ -27,7 +27,7 @@ class Standin:
         self.session, self._journal = session, journal
 
     async def ask(self, text: str, key: str = ANN) -> int:
-        """The reply's status once it was read whole; 0 when it was lost."""
+        """Returns the status of a complete reply, or 0 when the reply was lost."""
         headers = {"Authorization": f"Bearer {key}"}
         body = RequestTemplate("grok-x").body(text)
         try:
@@ -79,7 +79,7 @@ async def test_the_journal_says_answered_exactly_when_a_whole_200_was_read(
 
 
 async def test_what_hangs_goes_on_hanging_while_the_plan_says_so(standin: Standin) -> None:
-    """A plan with other trouble lets no marked text go."""
+    """A plan with other faults that still marks the text changes nothing for it."""
     marker = Marker("marked", FaultKind.HANG)
     await standin.put(FaultPlan(markers=(marker,), hang_s=3600))
     asked = asyncio.create_task(standin.ask("a marked text"))
@@ -92,7 +92,7 @@ async def test_what_hangs_goes_on_hanging_while_the_plan_says_so(standin: Standi
 
 
 async def test_what_hangs_is_let_go_by_another_plan(standin: Standin) -> None:
-    """With a good answer, also while it hangs for an hour; a new plan's calls hang anew."""
+    """With a valid answer, even while it hangs for an hour; calls of a later plan hang again."""
     hanging = FaultPlan(rates={FaultKind.HANG: 1}, hang_s=3600)
     await standin.put(hanging)
     asked = [asyncio.create_task(standin.ask(f"text {n}", ANN if n else BOB)) for n in range(3)]
@@ -120,7 +120,7 @@ async def test_a_caller_that_leaves_is_cut_off_in_the_journal(standin: Standin) 
 
 
 async def test_a_plan_that_is_refused_lets_nothing_go(standin: Standin) -> None:
-    """A mistyped plan changes nothing."""
+    """An invalid plan changes nothing."""
     await standin.put(FaultPlan(rates={FaultKind.HANG: 1}, hang_s=3600))
     asked = asyncio.create_task(standin.ask("text"))
     await standin.until(hanging=1)

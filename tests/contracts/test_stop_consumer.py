@@ -5,17 +5,17 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.kafka.admin import make_topics
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.tansu import Tansu
+from streams.kafka.admin import create_topics
 from streams.kafka.clients import stop_consumer
-from streams.local.kafka import Kafka
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 
 async def consumer_that_lost_its_assignment(broker: Tansu | Kafka) -> AIOKafkaConsumer:
     """Its fetching waits for the end of a request that it has just cancelled."""
     options = {"bootstrap_servers": broker.bootstrap_servers}
-    await make_topics(options, TOPICS, 1, 1)
+    await create_topics(options, TOPICS, 1, 1)
     consumer = AIOKafkaConsumer(**options, group_id=None, fetch_max_wait_ms=5_000)
     await consumer.start()
     consumer.assign([TopicPartition(TOPICS.conversations, 0)])

@@ -3,12 +3,12 @@
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, RequestTimedOutError
-from streams.sinks.producer import ConfirmedProducer
 
+from streams.dev.local.ports import free_port
+from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
+from streams.kafka.producer import ConfirmedProducer
 from streams.kafka.scan import scan
-from streams.local.ports import free_port
-from streams.local.tansu import Tansu
 from tests.support.topics import TOPICS
 
 FIRST = TopicPartition(TOPICS.conversations, 0)
@@ -18,7 +18,7 @@ async def offsets(options: dict[str, str], end: int) -> list[int]:
     return [record.offset async for batch in scan(options, {FIRST: (0, end)}) for record in batch]
 
 
-async def test_a_log_that_ends_before_it_did_is_told(
+async def test_a_log_that_has_become_shorter_is_an_error(
     tansu: Tansu, producer: ConfirmedProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an unclean election: aiokafka would ask for the missing records for ever."""
@@ -31,7 +31,7 @@ async def test_a_log_that_ends_before_it_did_is_told(
         await offsets(options, 5)
 
 
-async def test_a_broker_that_is_not_there_is_told() -> None:
-    """And what was begun is stopped: a warning about an unclosed consumer would fail the test."""
+async def test_a_broker_that_does_not_run_is_an_error() -> None:
+    """And leaves nothing open: a warning about an unclosed consumer would fail the test."""
     with pytest.raises(KafkaError):
         await offsets({"bootstrap_servers": f"127.0.0.1:{free_port()}"}, 3)

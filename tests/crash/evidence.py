@@ -1,4 +1,4 @@
-"""What is durable of a run, read from the broker and the database: the same questions at the crash and at the end."""
+"""Reads what is durable of a run from the broker and the database, at the crash and at the end."""
 
 import asyncio
 import json
@@ -30,13 +30,13 @@ class Evidence:
     committed: Mapping[TopicPartition, int]
 
     @property
-    def letters(self) -> Mapping[Place, list[ConsumerRecord]]:
-        """Dead letters by where the record stood first."""
+    def dead_letters(self) -> Mapping[Place, list[ConsumerRecord]]:
+        """Dead letters by the first place of their record."""
         return _by_place(self.records[self.topics.dead_letters], "dlq")
 
     @property
     def rehomed(self) -> Mapping[Place, list[ConsumerRecord]]:
-        """Records that were sent home, by where they stood first."""
+        """Rehomed copies by the first place of their record."""
         return _by_place(self.records[self.topics.rehomed], "rehomed")
 
     @property
@@ -51,7 +51,7 @@ class Evidence:
 async def gather(
     run: str, topics: Topics, bootstrap_servers: str, admin: AIOKafkaAdminClient, database_url: str
 ) -> Evidence:
-    """Everything that stands there now."""
+    """Reads everything that is there now."""
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch("SELECT * FROM insights WHERE conversation_id LIKE $1", f"{run}-%")
@@ -90,7 +90,7 @@ async def _read(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) ->
 def _by_place(records: list[ConsumerRecord], prefix: str) -> Mapping[Place, list[ConsumerRecord]]:
     found = defaultdict(list)
     for record in records:
-        said = {name: value.decode() for name, value in record.headers if name.startswith(prefix)}
-        place = (said[f"{prefix}.topic"], int(said[f"{prefix}.partition"]), int(said[f"{prefix}.offset"]))
+        pairs = {name: value.decode() for name, value in record.headers if name.startswith(prefix)}
+        place = (pairs[f"{prefix}.topic"], int(pairs[f"{prefix}.partition"]), int(pairs[f"{prefix}.offset"]))
         found[place].append(record)
     return found

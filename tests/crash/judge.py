@@ -1,24 +1,24 @@
-"""Says what is wrong: with the offsets at the crash, and with the outcome after the restart."""
+"""Checks the offsets at the crash, and the outcomes after the restart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.structs import ConsumerRecord
 
 from agents.local.analyser import LocalInsights
-from tests.crash.evidence import Evidence, Place
+from tests.crash.evidence import Evidence
 from tests.crash.workload import Item
 
-#: What tells how an event came about and not what it says: a record that is read again is answered from the table.
+#: Fields in which copies of an event may differ: a record that is read again is answered from the table.
 CIRCUMSTANCES = frozenset({"outcome", "analysed_at", "prompt_tokens", "completion_tokens", "cost_usd_ticks"})
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls at the stand-in; `unkept` are those of before the crash whose answer no changelog has.
+    """Calls at the stand-in; `unkept` are those before the crash whose answer is not in the changelog.
 
-    Refusals are never kept: one whose record was sent home again after the crash is asked for by each copy.
+    Refusals are never kept: each copy of a record that was rehomed again after the crash asks once more.
     """
 
     distinct: int
@@ -37,28 +37,25 @@ class Judge:
         """Committed offsets that passed a record of which nothing durable has come."""
         inputs = found.records[found.topics.conversations] + found.records[found.topics.rehomed]
         committed = {(at.topic, at.partition): offset for at, offset in found.committed.items()}
-        letters, rehomed = found.letters, found.rehomed
+        rehomed = found.rehomed
         return [
             f"{record.topic}/{record.partition}: committed past the unfinished {record.offset}"
             for record in inputs
             if record.offset < committed[record.topic, record.partition]
-            and not (self._is_sent_home(record, rehomed) or self._has_ended(record, found, letters))
+            and not ((record.topic, record.partition, record.offset) in rehomed or self._has_ended(record, found))
         ]
 
-    def _is_sent_home(self, record: ConsumerRecord, rehomed: Mapping[Place, object]) -> bool:
-        return (record.topic, record.partition, record.offset) in rehomed
-
-    def _has_ended(self, record: ConsumerRecord, found: Evidence, letters: Mapping[Place, object]) -> bool:
+    def _has_ended(self, record: ConsumerRecord, found: Evidence) -> bool:
         item = self._items[record.value]
         if item.is_dead:
             has_row = item.text is None or item.id in found.rows
-            return has_row and any(letter.value == item.value for letter in found.records[found.topics.dead_letters])
+            return has_row and any(dead.value == item.value for dead in found.records[found.topics.dead_letters])
         has_event = any(record.key == item.id.encode() for record in found.records[found.topics.insights])
         return item.id in found.rows and has_event
 
     def outcome(self, found: Evidence, calls: Calls) -> list[str]:
         """Everything that is not as it must be when all is done."""
-        wrong = [*self._rows(found), *self._events(found), *self._letters(found), *self._places(found)]
+        wrong = [*self._rows(found), *self._events(found), *self._dead_letters(found), *self._places(found)]
         allowed = calls.distinct + calls.unkept + self._refusals_sent_again(found)
         if not calls.distinct <= calls.in_all <= allowed:
             wrong.append(f"calls: {calls}, {allowed} are allowed")
@@ -79,7 +76,7 @@ class Judge:
         return wrong
 
     def _insight(self, item: Item) -> dict[str, Any]:
-        """What the stand-in says of the text, by the columns that tell texts apart; nothing of those not analysed."""
+        """Expected columns of the stand-in's answer; None for texts that are not analysed."""
         if not item.is_asked or item.is_dead:
             return {"sentiment": None, "summary": None}
         assert item.text is not None
@@ -89,10 +86,10 @@ class Judge:
     def _events(self, found: Evidence) -> list[str]:
         wanted = {item.id for item in self._items.values() if not item.is_dead}
         copies = found.events
-        told = [payloads[0]["id"] for payloads in copies.values()]
-        wrong = [f"event missing: {id_}" for id_ in wanted - set(told)]
-        wrong += [f"event invented: {id_}" for id_ in set(told) - wanted]
-        wrong += [f"two event ids of one conversation: {id_}" for id_ in set(told) if told.count(id_) > 1]
+        ids = [payloads[0]["id"] for payloads in copies.values()]
+        wrong = [f"event missing: {id_}" for id_ in wanted - set(ids)]
+        wrong += [f"event invented: {id_}" for id_ in set(ids) - wanted]
+        wrong += [f"two event ids of one conversation: {id_}" for id_ in set(ids) if ids.count(id_) > 1]
         wrong += [
             f"event diverges: {ce_id}"
             for ce_id, payloads in copies.items()
@@ -105,31 +102,31 @@ class Judge:
             if row is not None and payload.get("insight", {}).get("summary") != row["summary"]
         ]
 
-    def _letters(self, found: Evidence) -> list[str]:
-        letters = found.records[found.topics.dead_letters]
+    def _dead_letters(self, found: Evidence) -> list[str]:
+        dead_letters = found.records[found.topics.dead_letters]
         dead = {item.value for item in self._items.values() if item.is_dead}
-        wrong = [f"letter missing: {value!r}" for value in dead - {letter.value for letter in letters}]
-        wrong += [f"letter invented: {letter.value!r}" for letter in letters if letter.value not in dead]
+        wrong = [f"dead letter missing: {value!r}" for value in dead - {record.value for record in dead_letters}]
+        wrong += [f"dead letter invented: {record.value!r}" for record in dead_letters if record.value not in dead]
         return wrong + [
-            f"letters of one value from two places: {place}"
-            for place, copies in found.letters.items()
-            if len({letter.value for letter in copies}) > 1 or place[0] != found.topics.conversations
+            f"dead letters of one value from two places: {place}"
+            for place, copies in found.dead_letters.items()
+            if len({record.value for record in copies}) > 1 or place[0] != found.topics.conversations
         ]
 
     def _places(self, found: Evidence) -> list[str]:
         """Every row names the record that it came from, wherever that was worked on."""
-        stands_at = {self._items[record.value].id: record for record in found.records[found.topics.conversations]}
+        first_places = {self._items[record.value].id: record for record in found.records[found.topics.conversations]}
         return [
             f"row of {id_} names another record"
             for id_, row in found.rows.items()
-            if id_ in stands_at
+            if id_ in first_places
             and (row["origin_topic"], row["origin_partition"], row["origin_offset"])
-            != (stands_at[id_].topic, stands_at[id_].partition, stands_at[id_].offset)
+            != (first_places[id_].topic, first_places[id_].partition, first_places[id_].offset)
         ]
 
 
 def repeated(found: Evidence) -> tuple[int, frozenset[str]]:
-    """How many events stand there more than once, and the fields in which the copies of any of them differ."""
+    """The number of repeated events, and the fields in which their copies differ."""
     copies = [payloads for payloads in found.events.values() if len(payloads) > 1]
     pairs = [(payloads[0], payload) for payloads in copies for payload in payloads[1:]]
     differing = {name for one, other in pairs for name in {*one, *other} if one.get(name) != other.get(name)}

@@ -1,4 +1,4 @@
-"""One run: a worker that ends at a point, what stands there then, a worker started again, what stands there at last."""
+"""One run: a worker that ends at a crash point, a look at what is durable, a new worker, a look at the outcome."""
 
 import asyncio
 import random
@@ -12,9 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from agents.local.analyser import LocalInsights
 from schemas.kafka import Topics
-from streams.local.ports import free_port
-from streams.standin.faults import FaultKind, FaultPlan, Marker
-from streams.standin.server import StandinConfig, serving
+from streams.dev.local.ports import free_port
+from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import StandinConfig, serving
 from tests.crash.evidence import Evidence, committed_offsets, gather
 from tests.crash.judge import Calls, Judge, repeated
 from tests.crash.lives import Life, Lives
@@ -22,13 +22,13 @@ from tests.crash.points import EXIT_CODE
 from tests.crash.workload import PARTITIONS, REFUSED, Item, occurrences, workload
 from tests.support.topics import topics_with
 
-#: Few at once and slow enough that a life goes on for some commits.
+#: Few at once and slow enough for several commits.
 MAX_IN_FLIGHT = 4
 STANDIN = StandinConfig(
     latency_min_s=0.05, latency_max_s=0.4, faults=FaultPlan(markers=(Marker(REFUSED, FaultKind.VIOLATION_403),))
 )
 CRASH_WITHIN_S = 90
-#: The dead member's session holds the group for 10 s.
+#: The dead member's session blocks the group for 10 s.
 DONE_WITHIN_S = 60
 
 
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one run; it is right when `wrong` is empty."""
+    """The result of one run; it is right when `wrong` is empty."""
 
     point: str
     run: str
@@ -85,7 +85,7 @@ async def crash_once(stage: Stage, point: str, run: str, source: random.Random) 
 
 
 class _Crash:
-    """What follows a crash."""
+    """The checks after a crash."""
 
     def __init__(self, stage: Stage, run: str, topics: Topics, items: list[Item], settings: Mapping[str, str]) -> None:
         self._stage = stage
@@ -104,7 +104,7 @@ class _Crash:
         at_last = await self._evidence()
         calls = Calls(self._distinct, calls_before - kept, await self._calls())
         wrong += self._judge.offsets(at_last) + self._judge.outcome(at_last, calls)
-        if not wrong:  # many runs share the broker; what went wrong is left to be looked at
+        if not wrong:  # many runs share the broker; the topics of a failed one are kept
             await self._stage.admin.delete_topics([*self._topics.messages, self._topics.answers_changelog])
         extra = calls.in_all - calls.distinct
         return Verdict(point, self._run, nth, True, wrong, extra, *repeated(at_last))
@@ -138,7 +138,7 @@ class _Crash:
         return all(committed[at] >= end for at, end in ends.items())
 
     async def _what_is_left(self, port: int) -> str:
-        """For who has to find out why: where the offsets stand, and whether anything is being worked on."""
+        """Committed and end offsets, and whether anything is in flight: the first facts for debugging."""
         committed = await committed_offsets(self._topics, self._stage.admin)
         ends = await self._stage.log.end_offsets(list(committed))
         left = {f"{at.topic}/{at.partition}": (committed[at], ends[at]) for at in ends if committed[at] < ends[at]}

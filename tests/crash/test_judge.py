@@ -1,4 +1,4 @@
-"""The judge of the crash points sees each single thing that is wrong, in books that are right but for that."""
+"""The judge of the crash points sees each single wrong thing in evidence that is otherwise right."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ CALLS = Calls(distinct=19, unkept=2, in_all=21)
 
 
 class Stored(NamedTuple):
-    """What the judge asks of a record."""
+    """The fields of a record that the judge reads."""
 
     topic: str
     partition: int
@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
-def right_books() -> Evidence:
+def right_evidence() -> Evidence:
     """Everything done, once, and committed."""
     records: dict[str, list[Any]] = {topic: [] for topic in TOPICS.messages}
     rows, offsets = {}, [0] * PARTITIONS
@@ -75,26 +75,26 @@ def _row(item: Item, place: tuple[str, int, int]) -> Mapping[str, Any]:
     return row | dict(zip(("origin_topic", "origin_partition", "origin_offset"), place, strict=True))
 
 
-def test_right_books_are_right() -> None:
-    """Also with an event and a letter that stand there twice, as a crash leaves them."""
-    judge, books = Judge(ITEMS, INSIGHTS), right_books()
-    books.records[TOPICS.insights].append(_event(GOOD, "cached"))
-    books.records[TOPICS.dead_letters].append(books.records[TOPICS.dead_letters][0])
-    assert judge.outcome(books, CALLS) == judge.offsets(books) == []
+def test_right_evidence_are_right() -> None:
+    """Also with a repeated event and dead letter, as a crash leaves them."""
+    judge, found = Judge(ITEMS, INSIGHTS), right_evidence()
+    found.records[TOPICS.insights].append(_event(GOOD, "cached"))
+    found.records[TOPICS.dead_letters].append(found.records[TOPICS.dead_letters][0])
+    assert judge.outcome(found, CALLS) == judge.offsets(found) == []
 
 
-Books = Any
-BREAKS: dict[str, Callable[[Books], object]] = {
-    "row missing": lambda books: books.rows.pop(GOOD.id),
-    "row invented": lambda books: books.rows.update(other=books.rows[GOOD.id]),
-    "row of": lambda books: books.rows[GOOD.id].update(summary="of another text"),
-    "names another record": lambda books: books.rows[GOOD.id].update(origin_offset=1_000),
-    "event missing": lambda books: books.records[TOPICS.insights].pop(),
-    "event invented": lambda books: books.records[TOPICS.insights].append(_event(REFUSED, "analysed")),
-    "event diverges": lambda books: books.records[TOPICS.insights].append(_event(GOOD, "cached", "something else")),
-    "letter missing": lambda books: books.records[TOPICS.dead_letters].pop(),
-    "letter invented": lambda books: books.records[TOPICS.dead_letters].append(
-        books.records[TOPICS.dead_letters][0]._replace(value=GOOD.value)
+Spoiled = Any
+BREAKS: dict[str, Callable[[Spoiled], object]] = {
+    "row missing": lambda found: found.rows.pop(GOOD.id),
+    "row invented": lambda found: found.rows.update(other=found.rows[GOOD.id]),
+    "row of": lambda found: found.rows[GOOD.id].update(summary="of another text"),
+    "names another record": lambda found: found.rows[GOOD.id].update(origin_offset=1_000),
+    "event missing": lambda found: found.records[TOPICS.insights].pop(),
+    "event invented": lambda found: found.records[TOPICS.insights].append(_event(REFUSED, "analysed")),
+    "event diverges": lambda found: found.records[TOPICS.insights].append(_event(GOOD, "cached", "something else")),
+    "dead letter missing": lambda found: found.records[TOPICS.dead_letters].pop(),
+    "dead letter invented": lambda found: found.records[TOPICS.dead_letters].append(
+        found.records[TOPICS.dead_letters][0]._replace(value=GOOD.value)
     ),
 }
 
@@ -102,26 +102,26 @@ BREAKS: dict[str, Callable[[Books], object]] = {
 @pytest.mark.parametrize("fault", BREAKS)
 def test_one_wrong_thing_is_told(fault: str) -> None:
     """By its name."""
-    books = right_books()
-    BREAKS[fault](books)
-    assert [wrong for wrong in Judge(ITEMS, INSIGHTS).outcome(books, CALLS) if fault in wrong]
+    found = right_evidence()
+    BREAKS[fault](found)
+    assert [wrong for wrong in Judge(ITEMS, INSIGHTS).outcome(found, CALLS) if fault in wrong]
 
 
 @pytest.mark.parametrize("in_all", [18, 22])
 def test_too_few_and_too_many_calls_are_told(in_all: int) -> None:
     """Fewer than texts would mean answers from nowhere."""
-    [wrong] = Judge(ITEMS, INSIGHTS).outcome(right_books(), replace(CALLS, in_all=in_all))
+    [wrong] = Judge(ITEMS, INSIGHTS).outcome(right_evidence(), replace(CALLS, in_all=in_all))
     assert wrong.startswith("calls")
 
 
-@pytest.mark.parametrize("lost", ["row", "event", "letter"])
+@pytest.mark.parametrize("lost", ["row", "event", "dead letter"])
 def test_an_offset_past_an_unfinished_record_is_told(lost: str) -> None:
-    """Whatever of it is not durable yet."""
-    judge, books = Judge(ITEMS, INSIGHTS), right_books()
+    """Whichever part of the outcome is not durable yet."""
+    judge, found = Judge(ITEMS, INSIGHTS), right_evidence()
     if lost == "row":
-        del books.rows[GOOD.id]  # type: ignore[attr-defined]
+        del found.rows[GOOD.id]  # type: ignore[attr-defined]
     elif lost == "event":
-        books.records[TOPICS.insights][:] = [r for r in books.records[TOPICS.insights] if r.key != GOOD.id.encode()]
+        found.records[TOPICS.insights][:] = [r for r in found.records[TOPICS.insights] if r.key != GOOD.id.encode()]
     else:
-        books.records[TOPICS.dead_letters].pop()
-    assert [wrong for wrong in judge.offsets(books) if "unfinished" in wrong]
+        found.records[TOPICS.dead_letters].pop()
+    assert [wrong for wrong in judge.offsets(found) if "unfinished" in wrong]

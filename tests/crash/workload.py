@@ -1,13 +1,12 @@
-"""The conversations of one run: every kind of end, and how each must end."""
+"""The conversations of one run, with the right outcome of each."""
 
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streams.pipeline.home import home_partition
-
 from agents.canonical_text import text_key
+from agents.partitioner import owner_partition
 from schemas.kafka import DEFAULT_TENANT
 
 PARTITIONS = 2
@@ -19,7 +18,7 @@ GOOD, REPEATED, SMALL_TALK, REFUSALS, BROKEN = 16, 6, 3, 3, 3
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One record and its right end; `text` is None for what cannot be decoded, which has no row either."""
+    """One record and its right outcome; `text` is None for a record that cannot be decoded, which has no row."""
 
     id: str
     partition: int
@@ -38,10 +37,10 @@ class Item:
 
     @property
     def is_away(self) -> bool:
-        """Whether it must be sent home first."""
+        """Whether it must be rehomed first."""
         if self.text is None or not self.is_asked:
             return False
-        return home_partition(text_key(DEFAULT_TENANT, self.text), PARTITIONS) != self.partition
+        return owner_partition(text_key(DEFAULT_TENANT, self.text).encode(), PARTITIONS) != self.partition
 
 
 def workload(run: str, source: random.Random) -> list[Item]:
@@ -62,7 +61,7 @@ def workload(run: str, source: random.Random) -> list[Item]:
 
 
 def occurrences(items: Sequence[Item]) -> dict[str, int]:
-    """How often each point occurs, at least, in a life without a crash."""
+    """How many records take each step, at least, in a life without a crash."""
     away = sum(item.is_away for item in items)
     answers = len({item.text for item in items if item.is_asked and not item.is_dead})
     return {
@@ -72,9 +71,9 @@ def occurrences(items: Sequence[Item]) -> dict[str, int]:
         "changelog": answers,
         "shard": answers,
         "row": len(items) - BROKEN,
-        "result": len(items) - BROKEN - REFUSALS,
-        "letter": BROKEN + REFUSALS,
-        "ack": len(items) + away,
+        "event": len(items) - BROKEN - REFUSALS,
+        "dead_letter": BROKEN + REFUSALS,
+        "finish": len(items) + away,
         "commit": 3,
     }
 

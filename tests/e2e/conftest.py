@@ -6,9 +6,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
 from tests.support.processes import Service
 from tests.support.servers import running
@@ -50,7 +50,7 @@ def bare_service(
 @pytest.fixture
 def service(bare_service: Service) -> Service:
     """The same with its topics."""
-    bare_service.make_topics()
+    bare_service.create_topics()
     return bare_service
 
 

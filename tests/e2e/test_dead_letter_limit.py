@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
 from tests.support.processes import PARTITIONS, Process, Service, get
@@ -41,11 +41,11 @@ async def halted(worker: Process) -> str:
 
 
 async def committed_in(service: Service) -> dict[int, int]:
-    reader = LogReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
+    reader = OffsetReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
     await reader.start()
     try:
         asked = [TopicPartition(service.topics.conversations, number) for number in range(PARTITIONS)]
-        return {at.partition: offset or 0 for at, offset in (await reader.committed(asked)).items()}
+        return {at.partition: offset or 0 for at, offset in (await reader.committed_offsets(asked)).items()}
     finally:
         await reader.stop()
 

@@ -10,15 +10,12 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin, Topics
-from streams.dlq.filters import Filters
-from streams.dlq.ledger import Ledger
-from streams.dlq.letter import REPLAY_COUNT, REPLAY_LETTER
-from streams.dlq.pace import Pace
-from streams.dlq.reading import letter_bounds
-from streams.dlq.replay import MAX_IN_FLIGHT, Orders, Replayed
-from streams.dlq.run import replay_letters
-from streams.dlq.selection import Selection
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
+from streams.operations.dlq.dead_letter import REPLAY_COUNT, REPLAYED_DEAD_LETTER
+from streams.operations.dlq.ledger import ReplayLedger
+from streams.operations.dlq.replay import MAX_IN_FLIGHT, Pacer, ReplayOptions, ReplayResult, replay_dead_letters
+from streams.operations.dlq.selection import Filters, Selection
+from streams.operations.dlq.survey import dead_letter_bounds
 from tests.e2e.producer import texts_with_repeats
 from tests.fakes.analysis import NOON
 from tests.support.processes import Process, Service
@@ -38,7 +35,7 @@ VALUES ('default', $1, 'dead', $2, $4, $4, $4, 'conversations', 0, $3)
 RESOLVED = "SELECT count(*) FROM insights WHERE outcome IN ('analysed', 'cached')"
 
 
-def a_letter(number: int, text: str) -> DeadLetter:
+def dead_letter(number: int, text: str) -> DeadLetter:
     return DeadLetter(
         key=b"key-%d" % number,
         value=json.dumps({"id": f"conv-{number}", "text": text}).encode(),
@@ -53,31 +50,31 @@ def a_letter(number: int, text: str) -> DeadLetter:
 
 async def let_die(service: Service, rows: asyncpg.Connection, texts: list[str]) -> None:
     """What a worker leaves behind of conversations that died: dead letters and rows."""
-    letters = {f"conv-{number}": a_letter(number, text) for number, text in enumerate(texts)}
-    await put_letters(service, letters)
-    ended = [(id, letter.reason, letter.origin.offset, NOON) for id, letter in letters.items()]
+    dead_letters = {f"conv-{number}": dead_letter(number, text) for number, text in enumerate(texts)}
+    await send_dead_letters(service, dead_letters)
+    ended = [(id, letter.reason, letter.origin.offset, NOON) for id, letter in dead_letters.items()]
     await rows.executemany(INSERT_DEAD, ended)
 
 
-async def put_letters(service: Service, letters: dict[str, DeadLetter]) -> None:
+async def send_dead_letters(service: Service, dead_letters: dict[str, DeadLetter]) -> None:
     """By conversation id."""
     async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
-        for id, letter in letters.items():
+        for id, letter in dead_letters.items():
             await producer.send(
                 service.topics.dead_letters, letter.value, key=id.encode(), headers=letter.headers_out()
             )
         await producer.flush()
 
 
-async def nothing_is_left_to_read(reader: LogReader, topics: Topics) -> bool:
+async def nothing_is_left_to_read(reader: OffsetReader, topics: Topics) -> bool:
     """The group has finished all that stands in the topics that it reads."""
-    counts = await reader.partitions(topics.inputs)
+    counts = await reader.partition_counts(topics.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
 
 
 async def settled(service: Service) -> None:
-    reader = LogReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
+    reader = OffsetReader({"bootstrap_servers": service.bootstrap_servers}, service.topics)
     await reader.start()
     try:
         what = "all records are finished"
@@ -121,10 +118,10 @@ async def replay_through_a_kill(service: Service, first_worker: Process) -> None
 async def replay_as_if_nothing_were_marked(service: Service) -> int:
     """How many were sent: what two replays at the same time, or the loss of the ledger, would come to at worst."""
     options = {"bootstrap_servers": service.bootstrap_servers}
-    everything, done = Selection(Filters(), Ledger()), Replayed()
-    orders = Orders(Pace(None), lambda _: None)
-    bounds = await letter_bounds(options, service.topics)
-    await replay_letters(options, service.topics, bounds, everything, orders, done, asyncio.Event())
+    everything, done = Selection(Filters(), ReplayLedger()), ReplayResult()
+    orders = ReplayOptions(Pacer(None), lambda _: None)
+    bounds = await dead_letter_bounds(options, service.topics)
+    await replay_dead_letters(options, service.topics, bounds, everything, orders, done, asyncio.Event())
     await settled(service)
     return done.sent.total()
 
@@ -145,7 +142,7 @@ async def test_ten_thousand_letters_are_resolved_once(service: Service, rows: as
     assert stats["distinct_texts"] == len(set(texts))
     assert stats["calls"] <= stats["distinct_texts"] + stats["cut_off"]
     sent = await records_of(service.bootstrap_servers, service.topics.conversations)
-    names = [dict(record.headers)[REPLAY_LETTER] for record in sent]
+    names = [dict(record.headers)[REPLAYED_DEAD_LETTER] for record in sent]
     assert len(set(names)) == COUNT
     assert len(names) - COUNT <= MAX_IN_FLIGHT
 
@@ -160,13 +157,13 @@ async def test_ten_thousand_letters_are_resolved_once(service: Service, rows: as
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_a_record_that_dies_again_is_a_new_letter(service: Service) -> None:
     """With its newest reason and the name of the old one, which counts as replayed."""
-    await put_letters(service, {"conv-0": a_letter(0, "")})
+    await send_dead_letters(service, {"conv-0": dead_letter(0, "")})
     await asyncio.to_thread(service.start_worker, "worker")
     assert report_of(start_replay(service, "replay"))["reasons"] == {"refused": 1}
     await settled(service)
     old, new = await records_of(service.bootstrap_servers, service.topics.dead_letters)
     headers = dict(new.headers)
     assert headers["dlq.reason"] == b"invalid"
-    assert headers[REPLAY_LETTER].decode() == f"{old.partition}:{old.offset}"
+    assert headers[REPLAYED_DEAD_LETTER].decode() == f"{old.partition}:{old.offset}"
     assert headers[REPLAY_COUNT] == b"1"
     assert report_of(start_replay(service, "dry", "--dry-run"))["to_send"] == 1

@@ -12,8 +12,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.kafka import Topics
+from streams.dev.local.tansu import Tansu
 from streams.kafka.scan import bounds
-from streams.local.tansu import Tansu
 from tests.e2e.rows import count_rows
 from tests.support.processes import Service
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import pytest
 
-from streams.local.kafka import Kafka
-from streams.local.ports import free_port
-from streams.local.postgres import Postgres
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.postgres import Postgres
 from streams.postgres.migrations import migrate_database
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.support.process_tree import continue_tree, kill_tree, stop_tree
@@ -133,7 +133,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     with running(Kafka, tmp_path) as kafka, running(Postgres, tmp_path) as postgres:
         migrate_database(postgres.url)
         with Service(tmp_path, kafka.bootstrap_servers, postgres.url) as service:
-            service.make_topics()
+            service.create_topics()
             with closing(Site(service, kafka, postgres)) as site:
                 yield site
 

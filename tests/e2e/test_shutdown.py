@@ -16,10 +16,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from agents.canonical_text import text_key
 from agents.partitioner import owner_partition
-from streams.kafka.log_reader import LogReader
-from streams.local.kafka import Kafka
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.tansu import Tansu
+from streams.kafka.offset_reader import OffsetReader
 from tests.e2e.rows import count_rows
 from tests.support.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree
 from tests.support.processes import PARTITIONS, Process, Service
@@ -48,7 +48,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tansu | K
 @pytest.fixture
 def service(broker: Tansu | Kafka, postgres_of_its_own: Postgres, tmp_path: Path) -> Iterator[Service]:
     with Service(tmp_path, broker.bootstrap_servers, postgres_of_its_own.url, LOG_LEVEL="info") as service:
-        service.make_topics()
+        service.create_topics()
         service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
         yield service
 
@@ -135,10 +135,10 @@ class Lots:
             await connection.close()
 
     async def committed(self) -> dict[TopicPartition, int | None]:
-        reader = LogReader({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS)
+        reader = OffsetReader({"bootstrap_servers": self._broker.bootstrap_servers}, TOPICS)
         await reader.start()
         try:
-            return await reader.committed(self.finished)
+            return await reader.committed_offsets(self.finished)
         finally:
             await reader.stop()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres
 from tests.e2e.producer import produce
 from tests.e2e.rows import count_rows
 from tests.support.processes import ROOT, Service, get

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.local.log_sink import LogSink
+from streams.dev.local.process_log import ProcessLog
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log(data_dir: Path) -> Iterator[LogSink]:
-    sink = LogSink(data_dir / "logs" / "stack.log")
-    yield sink
-    sink.close()
+def log(data_dir: Path) -> Iterator[ProcessLog]:
+    process_log = ProcessLog(data_dir / "logs" / "stack.log")
+    yield process_log
+    process_log.close()

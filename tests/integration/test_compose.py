@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 
-from streams.local.ports import LOOPBACK, free_port
+from streams.dev.local.ports import LOOPBACK, free_port
 from tests.support.container_engine import (
     KAFKA_IMAGE,
     POSTGRES_IMAGE,

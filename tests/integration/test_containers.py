@@ -9,8 +9,6 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from msgspec.structs import replace
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.producer import ConfirmedProducer
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
@@ -19,10 +17,13 @@ from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Origin
 from schemas.result import ConversationResult
-from streams.kafka.admin import make_topics, topic_configs
-from streams.local.ports import LOOPBACK, free_port
+from streams.dev.local.ports import LOOPBACK, free_port
+from streams.kafka.admin import create_topics, topic_configs
+from streams.kafka.producer import ConfirmedProducer
 from streams.postgres.migrations import migrate_database
+from streams.sinks.rows import RowSink
 from tests.support.container_engine import KAFKA_IMAGE, POSTGRES_IMAGE, require_images
+from tests.support.factories import result_jobs
 from tests.support.topics import TOPICS
 
 pytestmark = pytest.mark.docker
@@ -91,13 +92,14 @@ async def test_migrating_again_changes_nothing(database_url: str) -> None:
 async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str) -> None:
     """A replay changes nothing, and an older version of a conversation never covers a newer one."""
     newest = _result("c-1", NOON)
-    sink = PostgresSink(database_url)
+    older = replace(newest, occurred_at=NOON - timedelta(seconds=1), outcome="filtered", insight=None)
+    sink = RowSink(database_url)
     await sink.start()
     try:
-        await sink.write(newest)
+        await sink.write(result_jobs(newest))
         written = await _fetch(database_url, "SELECT * FROM insights")
-        await sink.write(newest)
-        await sink.write(replace(newest, occurred_at=NOON - timedelta(seconds=1), outcome="filtered", insight=None))
+        await sink.write(result_jobs(newest))
+        await sink.write(result_jobs(older))
     finally:
         await sink.stop()
 
@@ -107,8 +109,8 @@ async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str)
 
 async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
     """`topics` makes all of them with their partitions; running it again changes nothing."""
-    first = await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
-    again = await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    first = await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    again = await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
 
     assert {topic.name for topic in first if topic.is_new} <= set(topic_configs(TOPICS))
     assert [(topic.partitions, topic.is_new) for topic in again] == [(3, False)] * len(topic_configs(TOPICS))
@@ -116,7 +118,7 @@ async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
 
 async def test_a_confirmed_record_is_in_the_log(client_options: dict[str, Any]) -> None:
     """When `send` returns, key, value and headers stand where it says, byte for byte."""
-    await make_topics(client_options, TOPICS, partitions=3, replication_factor=1)
+    await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
     producer = ConfirmedProducer(client_options)
     await producer.start()
     try:

@@ -18,16 +18,16 @@ import pytest
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
-from streams.gateway.run import run_gateway
-from streams.kafka.admin import make_topics
+from streams.dev.local.kafka import Kafka
+from streams.dev.local.ports import free_port
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.tansu import Tansu
+from streams.gateway.main import run_gateway
+from streams.kafka.admin import create_topics
 from streams.kafka.clients import client_options
-from streams.local.kafka import Kafka
-from streams.local.log_sink import LogSink
-from streams.local.ports import free_port
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
-from tests.fakes.gateway_parts import FakeLag
+from tests.fakes.gateway import FakeLag
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
 
@@ -39,10 +39,10 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 # The gateway as a process of its own, as `grok-insights gateway` runs it, but for the source of the lag.
 PROGRAM = """
 import uvloop
-from schemas.settings_file import load_settings
-from streams.gateway.run import run_gateway
+from schemas.settings import load_settings
+from streams.gateway.main import run_gateway
 from streams.telemetry.log import configure_logging
-from tests.fakes.gateway_parts import FakeLag
+from tests.fakes.gateway import FakeLag
 configure_logging()
 uvloop.run(run_gateway(load_settings(), FakeLag()))
 """
@@ -60,7 +60,7 @@ async def settings(broker: Tansu | Kafka, database_url: str) -> Settings:
 
 
 async def _make_topics(broker: Tansu | Kafka) -> None:
-    await make_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 4, 1)
+    await create_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, 4, 1)
 
 
 def _settings(servers: str, database_url: str, **more: Any) -> Settings:
@@ -137,7 +137,7 @@ async def test_every_202_is_in_the_topic(broker: Tansu, settings: Settings) -> N
 
 async def test_the_gateway_lives_before_and_after_its_dependencies(tmp_path: Path) -> None:
     """Without broker and Postgres it is alive, unready and refuses with 503; it recovers by itself."""
-    log = LogSink(tmp_path / "stack.log")
+    log = ProcessLog(tmp_path / "stack.log")
     tansu, database = Tansu(tmp_path, log), Postgres(tmp_path, log)
     await asyncio.to_thread(database.start)
     migrate_database(database.url)

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.errors import Fatal
-from streams.local.kafka import Kafka, kafka_available
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
-from streams.local.service import Service
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka, kafka_available
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.service import Service
+from streams.dev.local.tansu import Tansu
 from tests.support.waiting import wait_until
 
 WHY_NO_KAFKA = kafka_available()
@@ -61,9 +62,9 @@ async def first_value(bootstrap_servers: str, topic: str) -> bytes:
 
 
 async def test_tansu_takes_records_as_soon_as_it_is_ready(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None]
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None]
 ) -> None:
-    """Ready means ready: a topic is made and a record comes back."""
+    """A topic can be created and a record read back at once."""
     tansu = Tansu(data_dir, log)
     started(tansu)
     await create_topic(tansu.bootstrap_servers, "conversations")
@@ -74,7 +75,7 @@ async def test_tansu_takes_records_as_soon_as_it_is_ready(
 @pytest.mark.kafka
 @needs_kafka
 async def test_kafka_keeps_its_data_over_a_restart(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None]
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None]
 ) -> None:
     """A record is there after stop and start, also on another port."""
     first, second = Kafka(data_dir, log), Kafka(data_dir, log)
@@ -89,7 +90,7 @@ async def test_kafka_keeps_its_data_over_a_restart(
 @pytest.mark.kafka
 @needs_kafka
 async def test_kafka_keeps_its_data_when_it_is_killed(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None]
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None]
 ) -> None:
     """A record that was confirmed survives SIGKILL; the process is launched again as it was."""
     kafka = Kafka(data_dir, log)
@@ -104,7 +105,7 @@ async def test_kafka_keeps_its_data_when_it_is_killed(
     assert await first_value(kafka.bootstrap_servers, "conversations") == b"hello"
 
 
-def test_kafka_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log: LogSink) -> None:
+def test_kafka_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log: ProcessLog) -> None:
     """Without Java, and without Maven where nothing is cached: one sentence and what to install."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -114,13 +115,13 @@ def test_kafka_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "java").chmod(0o755)
     assert "is version 11" in str(kafka_available())
     (tmp_path / "java").write_text("#!/bin/sh\necho 'openjdk version \"21\" 2023-09-19' >&2\n")
-    with pytest.raises(Fatal, match="jars are not here yet") as missing:
+    with pytest.raises(Fatal, match="jars are not downloaded yet") as missing:
         Kafka(tmp_path, log).preflight()
     assert "install Java 17" in missing.value.hint
 
 
 async def test_postgres_keeps_its_data_over_a_restart(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None]
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None]
 ) -> None:
     """A row is there after stop and start, below a folder that only we may enter."""
     first, second = Postgres(data_dir, log), Postgres(data_dir, log)
@@ -137,7 +138,7 @@ async def test_postgres_keeps_its_data_over_a_restart(
 
 
 def test_postgres_runs_from_a_checkout_that_only_we_may_enter(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None], monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root has to run it as another user, who reaches neither programs nor data by the usual permissions."""
     site = data_dir.parent / "site"
@@ -151,14 +152,13 @@ def test_postgres_runs_from_a_checkout_that_only_we_may_enter(
     monkeypatch.syspath_prepend(site)
     postgres = Postgres(data_dir, log)
     started(postgres)
-    assert postgres.pid is not None
-    assert str(site) in Path(f"/proc/{postgres.pid}/cmdline").read_text()
+    assert str(site) in psutil.Process(postgres.pid).exe()
 
 
-async def test_postgres_lets_nobody_in_without_the_password(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None]
+async def test_postgres_requires_the_password(
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None]
 ) -> None:
-    """Loopback is no permission: other users of the machine stay out. Durability is not switched off."""
+    """Other users of the machine stay out. Durability is not switched off."""
     postgres = Postgres(data_dir, log)
     started(postgres)
     with pytest.raises(asyncpg.InvalidPasswordError):
@@ -170,9 +170,9 @@ async def test_postgres_lets_nobody_in_without_the_password(
 
 
 def test_postgres_starts_over_what_an_interrupted_start_left(
-    data_dir: Path, log: LogSink, started: Callable[[Service], None]
+    data_dir: Path, log: ProcessLog, started: Callable[[Service], None]
 ) -> None:
-    """Half a database and a number that now belongs to another program are no obstacle."""
+    """Half a database and the pid of another program do not prevent a start."""
     (data_dir / "postgres.new").mkdir(parents=True)
     (data_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
     first, second = Postgres(data_dir, log), Postgres(data_dir, log)

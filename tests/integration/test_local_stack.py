@@ -1,4 +1,4 @@
-"""The local stack for real: its services and our commands' processes, started, watched, killed and stopped."""
+"""The local stack with real services and substitutes for our commands: started, watched, killed and stopped."""
 
 import json
 import os
@@ -10,17 +10,22 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from streams.local.log_sink import LogSink
-from streams.local.ports import free_port
-from streams.local.up import LocalStack, build_stack
+from streams.dev.local.ports import free_port
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.wiring import LocalStack, build_stack
 from tests.support.waiting import wait_until
 
-# Stands for `python -m streams`: notes its environment, then serves 200 for every path or ends at once.
+# In place of our commands: saves its environment, then serves 200 for every path or ends at once.
 PROGRAM = """
 import http.server, json, os, sys
 command = sys.argv[1]
+environment = sys.stdin.buffer.read()
+if environment:
+    os.environ.clear()
+    os.environ.update(json.loads(environment))
 folder = os.environ["NOTES"]
 with open(f"{folder}/{command}-{os.path.basename(os.environ['DATA_DIR'])}.json", "w") as file:
     json.dump(dict(os.environ), file)
@@ -35,25 +40,31 @@ class Ok(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Ok).serve_forever()
 """
 
-# Stands for `grok-insights up`: folder, broker, port and program come as arguments; its children's numbers go out.
+# In place of `grok-insights up`: takes folder, broker, port and program; prints the pids of its processes.
 UP = """
 import json, os, sys
 from pathlib import Path
-from streams.local.log_sink import LogSink
-from streams.local.up import build_stack
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.wiring import build_stack
 
 data, broker, port, *program = sys.argv[1:]
-log = LogSink(Path(data) / "logs" / "stack.log")
+log = ProcessLog(Path(data) / "logs" / "stack.log")
 stack = build_stack(broker, 2, int(port), Path(data), {"NOTES": os.environ["NOTES"]}, log, program=program)
-stack.run_until_signal(lambda: print(json.dumps({part.name: part.pid for part in stack.parts}), flush=True))
+stack.run_until_signal(lambda: print(json.dumps({service.name: service.pid for service in stack.services}), flush=True))
 """
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "program.py").write_text(PROGRAM)
-    (tmp_path / "notes").mkdir()
-    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setenv("NOTES", str(notes))
     return [sys.executable, "-S", str(tmp_path / "program.py")]
 
 
@@ -66,17 +77,12 @@ def running_up(program: list[str], data_dir: Path) -> Iterator["subprocess.Popen
         process.kill()
 
 
-def state_of(pid: int) -> str:
-    """The kernel's letter for what the process does: T stopped, Z ended but not reaped; empty when it is gone."""
+def is_alive(process: psutil.Process) -> bool:
+    """A zombie has ended: when it is reaped is not our business."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def is_alive(pid: int) -> bool:
-    """Zombies do not count: who reaps an orphan is the machine's business."""
-    return state_of(pid) not in {"", "Z"}
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def watch_until(stack: LocalStack, condition: Callable[[], bool]) -> None:
@@ -89,23 +95,13 @@ def watch_until(stack: LocalStack, condition: Callable[[], bool]) -> None:
         thread.join()
 
 
-def descendants_of(pid: int) -> set[int]:
-    """Every process below `pid`: Postgres's own children and the guard are among them."""
-    parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, level = set[int](), {pid}
-    while level:
-        level = {child for child, parent in parents.items() if parent in level}
-        found |= level
-    return found
+def descendants_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Postgres's own children and the reaper are among them."""
+    return psutil.Process(process.pid).children(recursive=True)
 
 
 def children_of(process: "subprocess.Popen[str]") -> dict[str, int]:
-    """The numbers by name that the script prints once its stack is ready."""
+    """Returns the pids by name that the script prints once its stack is ready."""
     assert process.stdout is not None
     assert process.stderr is not None
     line = process.stdout.readline()
@@ -115,15 +111,15 @@ def children_of(process: "subprocess.Popen[str]") -> dict[str, int]:
 
 
 def test_the_stack_gives_each_process_its_settings(
-    data_dir: Path, log: LogSink, program: list[str], tmp_path: Path
+    data_dir: Path, log: ProcessLog, program: list[str], notes: Path
 ) -> None:
-    """Addresses reach those that need them; what is set for another broker, or left by its last run, does not."""
+    """It gets its addresses, and neither settings for another broker nor the tables of the last run."""
     old = data_dir / "tansu" / "worker-1" / "table"
     old.mkdir(parents=True)
     settings = {"KAFKA_SASL_PASSWORD": "secret", "TOPIC_REPLICATION_FACTOR": "3", "GROK_RPM": "60"}
     stack = build_stack("tansu", 2, free_port(), data_dir, settings, log, standin=True, program=program)
     with stack:
-        noted = json.loads((tmp_path / "notes" / "worker-worker-1.json").read_text())
+        noted = json.loads((notes / "worker-worker-1.json").read_text())
         expected = {
             "KAFKA_BOOTSTRAP_SERVERS": stack.addresses.bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
@@ -132,6 +128,7 @@ def test_the_stack_gives_each_process_its_settings(
             "DATA_DIR": str(data_dir / "tansu" / "worker-1"),
             "GROK_BASE_URL": f"{stack.addresses.standin_url}/v1",
             "ANALYSER": "grok",
+            "KAFKA_SESSION_TIMEOUT_S": "2",
             "GROK_RPM": "60",
         }
         assert expected.items() <= noted.items()
@@ -140,81 +137,84 @@ def test_the_stack_gives_each_process_its_settings(
         assert len(set(stack.addresses.worker_metrics_urls)) == 2
 
 
-def test_given_services_are_used_instead_of_our_own(data_dir: Path, log: LogSink, program: list[str]) -> None:
-    """With addresses of a broker and a database only our own processes start."""
+def test_existing_services_are_used(data_dir: Path, log: ProcessLog, program: list[str], notes: Path) -> None:
+    """With the addresses of a broker and a database only our own processes start, and no timeout is changed."""
     given = {"KAFKA_BOOTSTRAP_SERVERS": "broker:9092", "DATABASE_URL": "postgresql://db/x"}
     with build_stack("tansu", 1, free_port(), data_dir, given, log, program=program) as stack:
-        assert [part.name for part in stack.parts] == ["migrate", "topics", "gateway", "worker-1"]
+        assert [service.name for service in stack.services] == ["migrate", "topics", "gateway", "worker-1"]
         assert stack.addresses.bootstrap_servers == "broker:9092"
         assert stack.addresses.database_url == "postgresql://db/x"
+        assert "KAFKA_SESSION_TIMEOUT_S" not in json.loads((notes / "worker-worker-1.json").read_text())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_everything(running_up: "subprocess.Popen[str]", number: int) -> None:
     """Exit code 0, and no process of the stack is left."""
     children = children_of(running_up)
-    family = descendants_of(running_up.pid)
-    assert {children[name] for name in ("tansu", "postgres", "gateway", "worker-1", "worker-2")} < family
+    family = descendants_of(running_up)
+    assert {children[name] for name in ("tansu", "postgres", "gateway", "worker-1", "worker-2")} < {
+        process.pid for process in family
+    }
     running_up.send_signal(number)
     assert running_up.wait(30) == 0
-    assert [pid for pid in family if is_alive(pid)] == []
+    assert [process for process in family if is_alive(process)] == []
 
 
 def test_nothing_is_left_when_the_stack_is_killed(running_up: "subprocess.Popen[str]") -> None:
     """After SIGKILL for the stack its processes end too, Postgres's own children included."""
     children_of(running_up)
-    family = descendants_of(running_up.pid)
+    family = descendants_of(running_up)
     running_up.kill()
-    wait_until(lambda: not any(is_alive(pid) for pid in family))
+    wait_until(lambda: not any(map(is_alive, family)))
 
 
 def test_a_second_signal_ends_everything_at_once(running_up: "subprocess.Popen[str]", data_dir: Path) -> None:
-    """A process that will not stop cannot keep a person waiting."""
+    """A process that does not stop cannot keep a person waiting."""
     frozen = children_of(running_up)["worker-2"]
-    family = descendants_of(running_up.pid)
+    family = descendants_of(running_up)
     os.kill(frozen, signal.SIGSTOP)
-    wait_until(lambda: state_of(frozen) == "T")
+    wait_until(lambda: psutil.Process(frozen).status() == psutil.STATUS_STOPPED)
     running_up.send_signal(signal.SIGINT)
     wait_until(lambda: "stopping worker-2" in (data_dir / "logs" / "stack.log").read_text())
     running_up.send_signal(signal.SIGINT)
     assert running_up.wait(5) == 128 + signal.SIGINT
-    wait_until(lambda: not any(is_alive(pid) for pid in family))
+    wait_until(lambda: not any(map(is_alive, family)))
 
 
-def test_a_killed_postgres_comes_back_with_its_data(data_dir: Path, log: LogSink, program: list[str]) -> None:
+def test_a_killed_postgres_comes_back_with_its_data(data_dir: Path, log: ProcessLog, program: list[str]) -> None:
     """Postgres recovers by itself at the same address, and the processes that use it are left alone."""
     stack = build_stack("tansu", 1, free_port(), data_dir, {}, log, program=program)
     stack.start()
-    postgres = next(part for part in stack.parts if part.name == "postgres")
-    worker, first, url = stack.parts[-1].pid, postgres.pid, stack.addresses.database_url
+    postgres = next(service for service in stack.services if service.name == "postgres")
+    worker, first, url = stack.services[-1].pid, postgres.pid, stack.addresses.database_url
     assert first is not None
     os.kill(first, signal.SIGKILL)
     watch_until(stack, lambda: postgres.pid != first and postgres.is_ready())
-    assert (stack.parts[-1].pid, stack.addresses.database_url) == (worker, url)
+    assert (stack.services[-1].pid, stack.addresses.database_url) == (worker, url)
 
 
-def test_a_killed_tansu_comes_back_and_the_rest_starts_anew(
-    data_dir: Path, log: LogSink, program: list[str], tmp_path: Path
+def test_a_killed_tansu_comes_back_and_the_rest_restarts(
+    data_dir: Path, log: ProcessLog, program: list[str], notes: Path
 ) -> None:
-    """At the same address, even with a client still connected; its topics are made again before the workers start."""
+    """At the same address, even with a client connected; its topics are created again before the workers start."""
     stack = build_stack("tansu", 1, free_port(), data_dir, {}, log, program=program)
     stack.start()
-    tansu, worker = stack.parts[0], stack.parts[-1]
+    tansu, worker = stack.services[0], stack.services[-1]
     killed, first = tansu.pid, worker.pid
-    (tmp_path / "notes" / "topics-data.json").unlink()
+    (notes / "topics-data.json").unlink()
     assert killed is not None
     host, port = stack.addresses.bootstrap_servers.split(":")
     with socket.create_connection((host, int(port))):
         os.kill(killed, signal.SIGKILL)
         watch_until(stack, lambda: worker.pid != first and worker.is_ready())
-    assert (tmp_path / "notes" / "topics-data.json").exists()
+    assert (notes / "topics-data.json").exists()
 
 
-def test_a_killed_worker_comes_back(data_dir: Path, log: LogSink, program: list[str]) -> None:
+def test_a_killed_worker_comes_back(data_dir: Path, log: ProcessLog, program: list[str]) -> None:
     """A worker that died is started again with the same address."""
     stack = build_stack("tansu", 1, free_port(), data_dir, {}, log, program=program)
     stack.start()
-    worker = stack.parts[-1]
+    worker = stack.services[-1]
     first = worker.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.kafka.admin import make_topics
-from streams.local import guard
-from streams.local.ports import free_port
+from streams.dev.local.child import release_group, watch_group
+from streams.dev.local.ports import free_port
+from streams.kafka.admin import create_topics
 from tests.support.topics import topics_with
 from tests.support.waiting import wait_until
 
@@ -56,13 +56,13 @@ class Process:
             )
         #: The address of its metrics and health, where `Service.start_worker` started it.
         self.url = ""
-        guard.OURS.watch(self.process.pid)
+        watch_group(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL: nothing is put in order."""
         self.process.kill()
         self.process.wait()
-        guard.OURS.release(self.process.pid)
+        release_group(self.process.pid)
 
     def stop(self) -> int:
         """SIGTERM, then the exit code; a process that does not end within 15 s is killed, and the code is -9."""
@@ -72,7 +72,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return -signal.SIGKILL
-        guard.OURS.release(self.process.pid)
+        release_group(self.process.pid)
         return code
 
 
@@ -110,9 +110,9 @@ class Service:
         """A command that ends by itself, with 0."""
         assert self.start(arguments[0], *arguments).process.wait(60) == 0
 
-    def make_topics(self) -> None:
+    def create_topics(self) -> None:
         """As the command `topics` makes them, without the start of a process."""
-        asyncio.run(make_topics({"bootstrap_servers": self.bootstrap_servers}, self.topics, PARTITIONS, 1))
+        asyncio.run(create_topics({"bootstrap_servers": self.bootstrap_servers}, self.topics, PARTITIONS, 1))
 
     def start(self, name: str, *arguments: str, **settings: str) -> Process:
         process = Process(self.folder, name, arguments, {**self.settings, **settings})

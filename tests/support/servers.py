@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import pytest
 
-from streams.local.kafka import Kafka, kafka_available
-from streams.local.log_sink import LogSink
-from streams.local.postgres import Postgres
-from streams.local.tansu import Tansu
+from streams.dev.local.kafka import Kafka, kafka_available
+from streams.dev.local.postgres import Postgres
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.tansu import Tansu
 from tests.support.process_tree import continue_tree
 
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
@@ -26,7 +26,7 @@ def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
     """A new server, its data in `folder` or in a temporary one; it may be killed and frozen."""
     with tempfile.TemporaryDirectory(prefix="grok-insights-test-") as temporary:
         home = folder or Path(temporary)
-        with closing(LogSink(home / f"{kind.__name__.lower()}.log")) as log:
+        with closing(ProcessLog(home / f"{kind.__name__.lower()}.log")) as log:
             server = kind(home, log)
             server.start()
             try:

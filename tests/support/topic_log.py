@@ -5,7 +5,7 @@ import asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from tests.support.topics import TOPICS
 
 DEADLINE_S = 30
@@ -26,11 +26,11 @@ async def records_of(bootstrap_servers: str, topic: str) -> list[ConsumerRecord]
 
 
 async def _ends(bootstrap_servers: str, topic: str) -> dict[TopicPartition, int]:
-    """By LogReader, since Tansu tells a wrong end to whoever only asks for it."""
-    reader = LogReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
+    """By OffsetReader, since Tansu tells a wrong end to whoever only asks for it."""
+    reader = OffsetReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:
-        partitions = (await reader.partitions([topic]))[topic]
-        return await reader.ends([TopicPartition(topic, number) for number in range(partitions)])
+        partitions = (await reader.partition_counts([topic]))[topic]
+        return await reader.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
     finally:
         await reader.stop()

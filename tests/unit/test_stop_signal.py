@@ -1,4 +1,4 @@
-"""The first signal is heard, the second one ends the process."""
+"""The first stop signal sets the event, the second one ends the process."""
 
 import signal
 import subprocess
@@ -12,11 +12,11 @@ import asyncio
 from streams.stop_signal import set_at_first_stop_signal
 
 async def main():
-    told = asyncio.Event()
-    set_at_first_stop_signal(told)
+    stopping = asyncio.Event()
+    set_at_first_stop_signal(stopping)
     print("ready", flush=True)
-    await told.wait()
-    print("told", flush=True)
+    await stopping.wait()
+    print("stopping", flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -26,7 +26,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_what_does_not_stop(first: signal.Signals, second: signal.Signals) -> None:
-    """Whichever the two are: nothing of ours runs any more."""
+    """Whichever the two are: none of our code runs any more."""
     command = [sys.executable, "-c", _STOPS_NEVER]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as process:
@@ -34,7 +34,7 @@ def test_a_second_signal_ends_what_does_not_stop(first: signal.Signals, second: 
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             process.send_signal(first)
-            assert process.stdout.readline() == b"told\n"
+            assert process.stdout.readline() == b"stopping\n"
             process.send_signal(second)
             assert process.wait(10) == -second
         finally:

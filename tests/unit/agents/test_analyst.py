@@ -284,10 +284,10 @@ async def test_room_is_what_is_not_open() -> None:
 
 async def test_room_waits_until_a_fetch_is_worth_it() -> None:
     """And is woken by the record that ends."""
-    async with Bench(max_open_records=2 * MIN_FETCH_RECORDS) as bench:
+    async with Bench(max_open_records=4 * MIN_FETCH_RECORDS) as bench:
         bench.analyser.held["last text"] = asyncio.Event()
         bench.analyser.gate.clear()
-        bench.take(*[value_of()] * MIN_FETCH_RECORDS, value_of("last text"))
+        bench.take(*[value_of()] * 3 * MIN_FETCH_RECORDS, value_of("last text"))
         waiting = asyncio.create_task(bench.analyst.room())
         await bench.settle()
         assert not waiting.done()

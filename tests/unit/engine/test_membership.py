@@ -104,7 +104,7 @@ async def test_a_member_that_the_group_does_not_know_loses_its_lease_at_once() -
 
 
 async def test_a_broker_that_loads_the_group_renews_nothing() -> None:
-    """The coordinator died while this worker was frozen out, and the next one accepts its heartbeat while it loads the group."""
+    """The coordinator died while this worker was frozen out, and the next one accepts its heartbeat while it loads."""
     for says_it_for_partitions in (True, False):
         coordinator, lease = await joined()
         coordinator.says_it_for_partitions = says_it_for_partitions

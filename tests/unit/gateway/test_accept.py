@@ -10,15 +10,15 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from schemas.conversation import MAX_VALUE_BYTES
-from streams.gateway.parts import BrokerUnavailable
-from tests.fakes.gateway_parts import FakeParts
+from streams.gateway.publisher import BrokerUnavailable
+from tests.fakes.gateway import FakeDependencies
 
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}
 GOOD = b'{"text": "my card was charged twice"}'
 
 
-async def test_accepted_means_published(client: TestClient, fakes: FakeParts) -> None:
+async def test_accepted_means_published(client: TestClient, fakes: FakeDependencies) -> None:
     """202 names the id, and the record is in the topic under it."""
     async with client.post(PATH, data=b'{"id": "c-1", "text": "hello there"}', headers=JSON) as response:
         assert response.status == 202
@@ -26,7 +26,7 @@ async def test_accepted_means_published(client: TestClient, fakes: FakeParts) ->
     assert [json.loads(record.value)["id"] for record in fakes.publisher.records] == ["c-1"]
 
 
-async def test_an_id_is_made_where_none_is_sent(client: TestClient, fakes: FakeParts) -> None:
+async def test_an_id_is_made_where_none_is_sent(client: TestClient, fakes: FakeDependencies) -> None:
     """A uuid4 as hex, the same in the answer, the value and the event's id."""
     async with client.post(PATH, data=GOOD, headers=JSON) as response:
         made = (await response.json())["id"]
@@ -81,7 +81,7 @@ BAD_BODIES = {
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
 async def test_a_bad_body_is_a_problem_and_harms_nobody(
-    client: TestClient, fakes: FakeParts, body: bytes, status: int, code: str, field: str | None
+    client: TestClient, fakes: FakeDependencies, body: bytes, status: int, code: str, field: str | None
 ) -> None:
     """The status, a stable code, the field where there is one; nothing is published; the next request is served."""
     async with client.post(PATH, data=body, headers=JSON) as response:
@@ -138,7 +138,7 @@ async def test_broken_chunks_are_400(client: TestClient) -> None:
 
 
 async def test_a_client_that_goes_away_is_no_error(
-    client: TestClient, fakes: FakeParts, caplog: pytest.LogCaptureFixture
+    client: TestClient, fakes: FakeDependencies, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A connection that ends in the middle of a body is logged as nothing and publishes nothing."""
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
@@ -153,7 +153,7 @@ async def test_a_client_that_goes_away_is_no_error(
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_no_confirmation_is_503(client: TestClient, fakes: FakeParts) -> None:
+async def test_no_confirmation_is_503(client: TestClient, fakes: FakeDependencies) -> None:
     """The broker's silence is told with a time to come back, and passes."""
     fakes.publisher.failure = BrokerUnavailable("the broker did not confirm in time", retry_after_s=2.2)
     async with client.post(PATH, data=GOOD, headers=JSON) as response:
@@ -164,7 +164,7 @@ async def test_no_confirmation_is_503(client: TestClient, fakes: FakeParts) -> N
         assert response.status == 202
 
 
-async def test_a_defect_tells_nothing(client: TestClient, fakes: FakeParts, capfd: Any) -> None:
+async def test_a_defect_tells_nothing(client: TestClient, fakes: FakeDependencies, capfd: Any) -> None:
     """500 is a problem without internals; the next request is served."""
     fakes.publisher.failure = ZeroDivisionError("secret canary")
     async with client.post(PATH, data=GOOD, headers=JSON) as response:

@@ -15,13 +15,12 @@ from aiokafka.errors import (
 
 from schemas.errors import Rejected
 from streams.gateway import publisher as module
-from streams.gateway.parts import BrokerUnavailable
-from streams.gateway.publisher import KafkaPublisher
-from streams.gateway.record import ConversationRecord
+from streams.gateway.publisher import BrokerUnavailable, KafkaPublisher
+from streams.kafka.producer import Outgoing
 from tests.fakes.producer import FakeProducer
 from tests.support.topics import TOPICS
 
-RECORD = ConversationRecord(b"key", b"value", [])
+RECORD = Outgoing(b"key", b"value", [])
 
 
 @asynccontextmanager
@@ -90,7 +89,7 @@ async def test_a_hole_in_the_sequence_replaces_the_producer() -> None:
     """The record is refused, the next producer takes the next one."""
     holed, fresh = FakeProducer(send_error=OutOfOrderSequenceNumber()), FakeProducer()
     async with _publishing(holed, fresh) as publisher:
-        await _becomes(lambda: publisher._kept.current is holed)
+        await _becomes(lambda: publisher._connection.current is holed)
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(RECORD)
         await _published(publisher, fresh)
@@ -101,7 +100,7 @@ async def test_a_passing_error_keeps_the_producer() -> None:
     """What the producer itself would retry says nothing against it."""
     only = FakeProducer(send_error=NotLeaderForPartitionError())
     async with _publishing(only) as publisher:
-        await _becomes(lambda: publisher._kept.current is only)
+        await _becomes(lambda: publisher._connection.current is only)
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(RECORD)
         only.send_error = None
@@ -111,7 +110,7 @@ async def test_a_passing_error_keeps_the_producer() -> None:
 async def test_a_record_that_the_broker_finds_too_large_is_413() -> None:
     """The client can change that, waiting cannot."""
     async with _publishing(FakeProducer(send_error=MessageSizeTooLargeError()), FakeProducer()) as publisher:
-        await _becomes(lambda: publisher._kept.current is not None)
+        await _becomes(lambda: publisher._connection.current is not None)
         with pytest.raises(Rejected) as caught:
             await publisher.publish(RECORD)
     assert (caught.value.status, caught.value.code) == (413, "too_large")
@@ -122,7 +121,7 @@ async def test_silence_ends_at_the_deadline() -> None:
     silent = FakeProducer()
     silent.is_silent = True
     async with _publishing(silent, confirm_timeout_s=0.01) as publisher:
-        await _becomes(lambda: publisher._kept.current is silent)
+        await _becomes(lambda: publisher._connection.current is silent)
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(RECORD)
 
@@ -133,7 +132,7 @@ async def test_unconfirmed_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     producer = FakeProducer()
     producer.is_silent = True
     async with _publishing(producer) as publisher:
-        await _becomes(lambda: publisher._kept.current is producer)
+        await _becomes(lambda: publisher._connection.current is producer)
         waiting = asyncio.create_task(publisher.publish(RECORD))
         await _becomes(lambda: bool(producer.sent))
         with pytest.raises(BrokerUnavailable):

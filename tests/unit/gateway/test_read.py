@@ -8,8 +8,8 @@ import pytest
 from aiohttp.test_utils import TestClient
 from yarl import URL
 
-from streams.gateway.parts import DatabaseUnavailable
-from tests.fakes.gateway_parts import FakeParts, insight_record
+from streams.gateway.insight_reader import DatabaseUnavailable
+from tests.fakes.gateway import FakeDependencies, insight_record
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ async def _get(client: TestClient, url: str) -> tuple[int, dict[str, Any]]:
         return response.status, await response.json(content_type=None)
 
 
-async def test_a_result_is_shown_by_id(client: TestClient, fakes: FakeParts) -> None:
+async def test_a_result_is_shown_by_id(client: TestClient, fakes: FakeDependencies) -> None:
     """An analysed one shows its insight, a filtered one its reason."""
     fakes.reader.rows = [
         ("default", insight_record("c-1")),
@@ -34,21 +34,21 @@ async def test_a_result_is_shown_by_id(client: TestClient, fakes: FakeParts) -> 
 
 
 @pytest.mark.parametrize("conversation_id", ["a/b", "a b", "ä{}", "100%", "?#&+"])
-async def test_any_id_can_be_asked_for(client: TestClient, fakes: FakeParts, conversation_id: str) -> None:
+async def test_any_id_can_be_asked_for(client: TestClient, fakes: FakeDependencies, conversation_id: str) -> None:
     """Whatever an id is made of, percent-encoded it finds its conversation."""
     fakes.reader.rows = [("default", insight_record(conversation_id))]
     status, answer = await _get(client, f"/api/v1/conversations/{quote(conversation_id, safe='')}")
     assert (status, answer.get("id")) == (200, conversation_id)
 
 
-async def test_an_unknown_id_is_unknown_or_pending(client: TestClient, fakes: FakeParts) -> None:
+async def test_an_unknown_id_is_unknown_or_pending(client: TestClient, fakes: FakeDependencies) -> None:
     """404, also for an id that another tenant has."""
     fakes.reader.rows = [("other", insight_record("c-1"))]
     status, answer = await _get(client, "/api/v1/conversations/c-1")
     assert (status, answer["code"]) == (404, "unknown_or_pending")
 
 
-async def test_pages_cover_everything_once(client: TestClient, fakes: FakeParts) -> None:
+async def test_pages_cover_everything_once(client: TestClient, fakes: FakeDependencies) -> None:
     """Following next_cursor shows each item once, newest first, equal times by id."""
     fakes.reader.rows = [
         ("default", insight_record(f"c-{n}", occurred_at=NOON + timedelta(minutes=n // 3))) for n in range(10)
@@ -62,7 +62,7 @@ async def test_pages_cover_everything_once(client: TestClient, fakes: FakeParts)
     assert seen == [f"c-{n}" for n in reversed(range(10))]
 
 
-async def test_items_are_full_records(client: TestClient, fakes: FakeParts) -> None:
+async def test_items_are_full_records(client: TestClient, fakes: FakeDependencies) -> None:
     """The field names are those of the event in the topic `insights`."""
     fakes.reader.rows = [("default", insight_record("c-1"))]
     _, answer = await _get(client, "/api/v1/insights")
@@ -74,7 +74,7 @@ async def test_items_are_full_records(client: TestClient, fakes: FakeParts) -> N
     }
 
 
-async def test_filters_narrow_the_list(client: TestClient, fakes: FakeParts) -> None:
+async def test_filters_narrow_the_list(client: TestClient, fakes: FakeDependencies) -> None:
     """Each filter is passed on; all must match."""
     fakes.reader.rows = [
         ("default", insight_record("c-1")),
@@ -111,7 +111,7 @@ async def test_a_bad_parameter_is_named(client: TestClient, query: str, code: st
 
 
 @pytest.mark.parametrize("path", ["/api/v1/conversations/c-1", "/api/v1/insights"])
-async def test_a_database_that_is_down_is_503(client: TestClient, fakes: FakeParts, path: str) -> None:
+async def test_a_database_that_is_down_is_503(client: TestClient, fakes: FakeDependencies, path: str) -> None:
     """Reads say so and when to come back."""
     fakes.reader.failure = DatabaseUnavailable("the database cannot answer", retry_after_s=5)
     async with client.get(path) as response:

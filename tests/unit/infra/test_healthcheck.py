@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.local.ports import free_port
+from streams.dev.local.ports import free_port
 
 SCRIPT = Path(__file__).parents[3] / "infra/docker/healthcheck.py"
 

@@ -4,8 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from schemas.settings import Settings
-from schemas.settings_file import KNOWN_NAMES
+from schemas.settings import KNOWN_NAMES, Settings
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = (ROOT / "docker-compose.kafka.yml").read_text()

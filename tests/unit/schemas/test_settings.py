@@ -1,4 +1,4 @@
-"""Settings: three sources, one message for all problems, and no secret in any of them."""
+"""Settings come from three sources; one message reports all problems, without secrets."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from schemas.settings_file import load_settings
+from schemas.settings import load_settings
 
 
 def problems(*required: str) -> str:
@@ -17,37 +17,37 @@ def problems(*required: str) -> str:
 
 
 def test_every_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unknown names, wrong values and missing ones are told in one message, unknown ones with what may be meant."""
+    """Unknown names and invalid values are in one message, unknown names with a suggestion."""
     monkeypatch.setenv("GROK_MODLE", "x")
     monkeypatch.setenv("GATEWAY_PORT", "eighty")
     Path(".env").write_text("COLOUR=red\nMAX_IN_FLIGHT=0\n")
     text = problems()
-    for part in ("GROK_MODLE", "GROK_MODEL meant", "GATEWAY_PORT", "COLOUR in .env", "MAX_IN_FLIGHT"):
+    for part in ("GROK_MODLE", "did you mean GROK_MODEL?", "GATEWAY_PORT", "COLOUR in .env", "MAX_IN_FLIGHT"):
         assert part in text
 
 
-def test_a_limit_that_is_not_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sets a budget relies on it."""
+def test_a_setting_that_is_not_supported_yet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who sets a budget relies on it."""
     monkeypatch.setenv("BUDGET_USD_PER_DAY", "20")
     assert "BUDGET_USD_PER_DAY in the environment: is not available" in problems()
 
 
-def test_other_programs_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is like one of our names is taken for a typing error."""
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a name similar to one of ours counts as a typing error."""
     for name in ("CACHE_URL", "WORKER_CLASS", "GATEWAY_INTERFACE", "KAFKA_HOME", "DATA", "TOPIC"):
         monkeypatch.setenv(name, "x")
     assert load_settings().gateway_port == 8080
     monkeypatch.setenv("WORKER_METRICS_PROT", "1")
-    assert "WORKER_METRICS_PORT meant" in problems()
+    assert "did you mean WORKER_METRICS_PORT?" in problems()
 
 
-def test_what_a_command_needs_is_named() -> None:
-    """A setting without a default is asked for by those who need it."""
+def test_a_missing_required_setting_is_named() -> None:
+    """Each command names the settings that it requires."""
     assert "DATABASE_URL" in problems("database_url")
 
 
-def test_settings_that_are_wrong_together_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key without a model, and listening to everyone without saying so, stop the start."""
+def test_invalid_combinations_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key without a model, and listening beyond loopback without ALLOW_ANONYMOUS, are refused."""
     monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
     monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")
     text = problems()
@@ -56,14 +56,14 @@ def test_settings_that_are_wrong_together_are_told(monkeypatch: pytest.MonkeyPat
 
 
 def test_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value may be a secret that stands under the wrong name."""
+    """A value may be a secret under the wrong name."""
     monkeypatch.setenv("GATEWAY_PORT", "xai-secret-key")
     monkeypatch.setenv("GROK_KEY", "xai-secret-key")
     assert "xai-secret-key" not in problems()
 
 
 def test_the_environment_wins_over_env_file_and_that_over_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nearest source counts; a secret's file is named like its setting."""
+    """A file in SECRETS_DIR is named like its setting."""
     Path("secrets").mkdir()
     Path("secrets/database_url").write_text("postgresql://secret")
     Path("secrets/grok_timeout_s").write_text("1")
@@ -77,14 +77,14 @@ def test_the_environment_wins_over_env_file_and_that_over_secrets(monkeypatch: p
 
 
 def test_secrets_are_not_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings may be logged by accident; secrets are not shown then."""
+    """Settings may be logged by accident."""
     monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
     monkeypatch.setenv("GROK_MODEL", "some-model")
     assert "xai-secret-key" not in repr(load_settings())
 
 
 def test_auto_asks_grok_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key nothing leaves; with one, Grok is asked."""
+    """Without a key no conversation is sent anywhere."""
     assert not load_settings().asks_grok
     monkeypatch.setenv("XAI_API_KEY", "k")
     monkeypatch.setenv("GROK_MODEL", "m")
@@ -92,7 +92,7 @@ def test_auto_asks_grok_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_group_follows_the_prefix_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One setting is enough to keep two environments apart; the group alone can be named, too."""
+    """One setting separates two environments; CONSUMER_GROUP overrides the group alone."""
     assert load_settings().topics == Topics()
     monkeypatch.setenv("TOPIC_PREFIX", "staging.")
     assert load_settings().topics == Topics("staging.", "staging.grok-insights")

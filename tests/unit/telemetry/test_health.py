@@ -4,7 +4,7 @@ import asyncio
 
 from schemas.errors import Retryable
 from streams.telemetry.health import CHECK_TIMEOUT_S, FRESH_S, Health
-from tests.fakes.gateway_parts import HandClock
+from tests.fakes.gateway import ManualClock
 
 
 async def passes() -> None:
@@ -44,7 +44,7 @@ async def test_many_questions_become_one() -> None:
         asked += 1
         await asyncio.sleep(0)
 
-    clock = HandClock()
+    clock = ManualClock()
     health = Health({"a": counts}, clock=clock)
     await asyncio.gather(*(health.report() for _ in range(50)))
     assert asked == 1

@@ -1,4 +1,13 @@
-"""The unit tests of this folder run in virtual time."""
+"""The unit tests of this folder run in virtual time, and no test ends the process that runs them all."""
 
+import pytest
+
+from streams.worker import lifecycle
 from tests.support.virtual_time import _no_tracebacks_on_the_console as _no_tracebacks_on_the_console
 from tests.support.virtual_time import pytest_asyncio_loop_factories as pytest_asyncio_loop_factories
+
+
+@pytest.fixture(autouse=True)
+def _no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that fails ends its process after 9.5 s of real time, which would be pytest."""
+    monkeypatch.setattr(lifecycle, "end_process_within", lambda _: None)

@@ -117,7 +117,7 @@ def test_the_error_names_the_cause_and_the_way_out() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=60))
 def test_never_more_than_the_limit_pass(runs: list[tuple[bool, int]]) -> None:
-    """In any order: at most 100 dead letters in a row, at most 101 among 1,000 outcomes, none after the stop."""
+    """In any order: at most 100 dead letters in a row, 101 among 1,000 outcomes, none after the stop."""
     bench, row = Bench(), 0
     last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
     for dies, count in runs:

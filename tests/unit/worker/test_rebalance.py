@@ -15,7 +15,7 @@ from agents.analyst import Analyst
 from agents.limits.retry import NoLongerWanted
 from schemas.errors import Fatal
 from streams.engine.app import WorkerApp
-from streams.kafka.log_reader import LogReader
+from streams.kafka.offset_reader import OffsetReader
 from streams.worker import lifecycle
 from streams.worker.fencing import Fence
 from streams.worker.intake import Assignment, Intake
@@ -35,7 +35,7 @@ class FakeLog:
         self.counts: dict[str, int] = {}
         self.error: Exception | None = None
 
-    async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+    async def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         if self.error is not None:
             raise self.error
         return {topic: self.counts.get(topic, 8) for topic in topics}
@@ -102,7 +102,7 @@ class Rig:
             cast(Intake, self.work),
             cast(Analyst, self.work),
             self.fence,
-            cast(LogReader, self.log),
+            cast(OffsetReader, self.log),
             TOPICS,
             self.life,
             TIMES,
@@ -274,7 +274,7 @@ async def test_topics_that_are_missing_are_named(topic: str) -> None:
     log = FakeLog()
     log.counts = {topic: 0}
     with pytest.raises(Fatal) as caught:
-        await count_partitions(cast(LogReader, log), TOPICS)
+        await count_partitions(cast(OffsetReader, log), TOPICS)
     assert (caught.value.why, "grok-insights topics" in caught.value.hint) == (topic, True)
 
 
@@ -282,4 +282,4 @@ async def test_sinks_may_have_other_numbers_of_partitions() -> None:
     """Only what Faust assigns together must be equal."""
     log = FakeLog()
     log.counts = {TOPICS.insights: 3, TOPICS.dead_letters: 1}
-    assert await count_partitions(cast(LogReader, log), TOPICS) == 8
+    assert await count_partitions(cast(OffsetReader, log), TOPICS) == 8

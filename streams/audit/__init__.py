@@ -1,1 +1,0 @@
-"""The audit: what the topics hold and what the rows say, joined on disk, and whether the books balance."""

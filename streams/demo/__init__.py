@@ -1,1 +1,0 @@
-"""The demonstration: real conversations through the whole local stack, counted and checked at the end."""

@@ -1,0 +1,169 @@
+"""Computes a run's figures from its rows and calls, checks them, and picks insights to show. Pure."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, get_args
+
+from schemas.insight import USD_TICKS, Sentiment, Urgency
+from schemas.outcome import OUTCOME_NAMES, OutcomeName
+
+_URGENCIES: tuple[Urgency, ...] = get_args(Urgency)
+#: A summary of this length fits a line and says something.
+_GOOD_LENGTH = range(20, 91)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The columns of one row of `insights` that the figures need."""
+
+    conversation_id: str
+    outcome: OutcomeName
+    reason: str | None
+    received_at: datetime
+    analysed_at: datetime
+    text_key: str | None
+    cost_usd_ticks: int
+
+    @property
+    def seconds(self) -> float:
+        """From the gateway's receipt to the end of the analysis, without the time to write the row."""
+        return (self.analysed_at - self.received_at).total_seconds()
+
+    @property
+    def needed_answer(self) -> bool:
+        """Whether its text needed an answer: from a call, or from an equal text."""
+        return self.outcome in ("analysed", "cached")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Calls to the provider, as counted by the stand-in (None without one) and by the workers."""
+
+    by_standin: int | None
+    by_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise and whether it was kept; `detail` says so in a sentence with the numbers."""
+
+    name: Literal["sum", "rows", "calls"]
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """`conversations` has all four outcomes; p50 and p95 are those of conversations with an insight, None without."""
+
+    accepted: int
+    conversations: dict[OutcomeName, int]
+    filter_reasons: dict[str, int]
+    calls: Calls
+    distinct_texts: int
+    cost_usd_ticks: int
+    p50_s: float | None
+    p95_s: float | None
+    checks: tuple[Check, ...]
+
+    @property
+    def cost_usd(self) -> float:
+        return self.cost_usd_ticks / USD_TICKS
+
+    @property
+    def add_up(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def compute_figures(posted: Collection[str], rows: Sequence[Row], calls: Calls) -> Figures:
+    """`posted` are the accepted ids, `rows` all rows of the database."""
+    outcomes = Counter(row.outcome for row in rows)
+    conversations = {name: outcomes[name] for name in OUTCOME_NAMES}
+    distinct_texts = len({row.text_key for row in rows if row.needed_answer})
+    seconds = sorted(row.seconds for row in rows if row.needed_answer)
+    checks = [_check_sum(len(posted), conversations), _check_rows(posted, rows)]
+    if calls.by_standin is not None:
+        checks.append(_check_calls(calls.by_standin, distinct_texts))
+    return Figures(
+        accepted=len(posted),
+        conversations=conversations,
+        filter_reasons=dict(Counter(row.reason or "" for row in rows if row.outcome == "filtered").most_common()),
+        calls=calls,
+        distinct_texts=distinct_texts,
+        cost_usd_ticks=sum(row.cost_usd_ticks for row in rows),
+        p50_s=percentile(seconds, 50),
+        p95_s=percentile(seconds, 95),
+        checks=tuple(checks),
+    )
+
+
+def percentile(ascending: Sequence[float], percent: float) -> float | None:
+    """Returns the nearest-rank percentile, or None without values."""
+    if not ascending:
+        return None
+    return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
+
+
+def _check_sum(accepted: int, conversations: dict[OutcomeName, int]) -> Check:
+    terms = " + ".join(f"{count} {name}" for name, count in conversations.items())
+    passed = accepted == sum(conversations.values())
+    return Check("sum", passed, f"{accepted} in {_equals(passed)} {terms}")
+
+
+def _check_rows(posted: Collection[str], rows: Sequence[Row]) -> Check:
+    """The table's primary key rules out two rows for one id."""
+    wanted, found = set(posted), {row.conversation_id for row in rows}
+    detail = f"rows of conversations: {len(wanted - found)} missing, {len(found - wanted)} never posted"
+    return Check("rows", wanted == found, detail)
+
+
+def _check_calls(calls: int, distinct_texts: int) -> Check:
+    passed = calls == distinct_texts
+    detail = f"{calls} calls {_equals(passed)} {distinct_texts} distinct texts that needed an answer"
+    return Check("calls", passed, detail)
+
+
+def _equals(is_equal: bool) -> str:
+    return "=" if is_equal else "is not"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One insight with the names of the HTTP API."""
+
+    id: str
+    source: str | None
+    sentiment: Sentiment
+    sentiment_score: float
+    urgency: Urgency
+    topics: Sequence[str]
+    intent: str
+    summary: str
+
+
+def pick_examples(insights: Iterable[Example], count: int) -> list[Example]:
+    """Returns at most `count`, each adding the most sentiments, urgencies, intents and sources not yet shown.
+
+    The same insights give the same examples, whatever their order. The most urgent come first, then the most negative.
+    """
+    candidates = sorted(insights, key=_rank)
+    picked: list[Example] = []
+    shown: set[str | None] = set()
+    while candidates and len(picked) < count:
+        best = max(candidates, key=lambda insight: len(_traits(insight) - shown))
+        picked.append(best)
+        shown |= _traits(best)
+        candidates = [insight for insight in candidates if insight.summary != best.summary]
+    return sorted(picked, key=_rank)
+
+
+def _traits(insight: Example) -> set[str | None]:
+    return {insight.sentiment, insight.urgency, insight.intent, insight.source}
+
+
+def _rank(insight: Example) -> tuple[object, ...]:
+    has_good_length = len(insight.summary) in _GOOD_LENGTH
+    return (not has_good_length, -_URGENCIES.index(insight.urgency), insight.sentiment_score, insight.id)

@@ -1,0 +1,259 @@
+"""Apache Kafka in KRaft mode on loopback, without Docker: durable, its data survives a restart.
+
+Java must be installed; the jars are downloaded once, with Maven, into a cache of the user.
+"""
+
+import base64
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from schemas.errors import Fatal
+from streams.dev.local.child import Child
+from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, kafka_has_broker
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.service import Interrupted, Service, Step, never
+from streams.resources import infra
+
+VERSION = "4.3.1"
+MIN_JAVA = 17
+DOWNLOAD_WITHIN_S = 600.0
+_INSTALL = "install Java 17 or later and Maven (Debian: openjdk-17-jre-headless maven), or use --broker tansu"
+
+# For short-lived nodes on a laptop: the serial collector and only the first compiler save 1-3 s of the start and half
+# the memory, for 15 % less peak throughput.
+_JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id={node_id}
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+log.dirs={data}
+auto.create.topics.enable=false
+default.replication.factor={replicas}
+min.insync.replicas={min_in_sync}
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor={replicas}
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={min_in_sync}
+share.coordinator.state.topic.num.partitions=4
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={min_in_sync}
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+controlled.shutdown.enable=true
+num.network.threads=2
+num.io.threads=4
+log.cleaner.dedupe.buffer.size=8388608
+"""
+
+_LOGGING = """\
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=[%d] %p %m (%c)%n
+rootLogger=WARN, out
+"""
+
+
+def new_cluster_id() -> str:
+    """Returns a random id in Kafka's format: 22 characters of base 64."""
+    # Kafka would read an id that begins with a dash as an option.
+    return "A" + base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node's place in its cluster; by default the only one.
+
+    `controller_ports` are those of all nodes by node id; `replicas` and `min_in_sync` apply to new topics and Kafka's
+    own ones. Every node is both broker and controller, and all have the same `cluster_id`.
+    """
+
+    node_id: int = 1
+    controller_ports: Mapping[int, int] = field(default_factory=lambda: {1: free_port()})
+    cluster_id: str = field(default_factory=new_cluster_id)
+    replicas: int = 1
+    min_in_sync: int = 1
+    max_heap_mb: int = 512
+
+    @property
+    def voters(self) -> str:
+        """The value of controller.quorum.voters."""
+        return ",".join(f"{node}@{LOOPBACK}:{port}" for node, port in self.controller_ports.items())
+
+
+def kafka_available() -> str | None:
+    """Returns why Apache Kafka cannot run here, or None when it can; downloads nothing."""
+    try:
+        _check_installed()
+    except Fatal as error:
+        return f"{error.what}: {error.why}"
+    return None
+
+
+class Kafka(Service):
+    """One node, with its data in `data_dir`/kafka. `port` 0 takes any free one; without `node` it is the only one."""
+
+    def __init__(self, data_dir: Path, log: ProcessLog, port: int = 0, node: Node | None = None) -> None:
+        super().__init__(f"kafka-{node.node_id}" if node else "kafka", log, ready_within_s=90, stop_within_s=20)
+        self._node = node or Node()
+        self._folder = (data_dir / "kafka").absolute()
+        self._jars = Path()
+        self._wanted_port = port
+        self.port = port or free_port()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    def preflight(self) -> None:
+        _check_installed()
+        if self._wanted_port:
+            check_port_is_free(self._wanted_port, "the broker's port")
+
+    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
+        self._jars = download_jars(self._log, is_cancelled)
+        try:
+            self._configure()
+        except OSError as error:
+            raise Fatal("Kafka's data folder cannot be written", f"{self._folder}: {error.strerror}") from error
+        if not (self._folder / "data" / "meta.properties").exists():
+            self._format(is_cancelled)
+
+    def is_ready(self) -> bool:
+        return kafka_has_broker(self.port)
+
+    def _new_child(self) -> Child:
+        logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
+        heap = ("-Xms64m", f"-Xmx{self._node.max_heap_mb}m")
+        return self._java(self.name, *heap, logging, "kafka.Kafka", str(self._folder / "server.properties"))
+
+    def _configure(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        node = self._node
+        properties = _PROPERTIES.format(
+            host=LOOPBACK,
+            port=self.port,
+            controller_port=node.controller_ports[node.node_id],
+            node_id=node.node_id,
+            voters=node.voters,
+            replicas=node.replicas,
+            min_in_sync=node.min_in_sync,
+            data=self._folder / "data",
+        )
+        (self._folder / "server.properties").write_text(properties)
+        (self._folder / "log4j2.properties").write_text(_LOGGING)
+
+    def _format(self, is_cancelled: Callable[[], bool]) -> None:
+        arguments = ["format", "-t", self._node.cluster_id, "-c", str(self._folder / "server.properties")]
+        name, tool = f"{self.name}-format", "kafka.tools.StorageTool"
+        Step(name, lambda: self._java(name, "-Xmx128m", tool, *arguments), self._log).start(is_cancelled)
+
+    def _java(self, name: str, *arguments: str) -> Child:
+        argv = [java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
+        return Child(name, argv, {"PATH": os.environ.get("PATH", os.defpath)}, self._log, cwd=self._folder)
+
+
+def java() -> str:
+    """Returns the path of Java: JAVA_HOME's, else the PATH's. Raises Fatal when there is none or it is too old."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if found is None:
+        where = f"JAVA_HOME ({home})" if home else "the PATH"
+        raise Fatal("Apache Kafka needs Java", f"no java on {where}", _INSTALL)
+    version = _java_version(found)
+    if version < MIN_JAVA:
+        raise Fatal(f"Apache Kafka needs Java {MIN_JAVA} or later", f"{found} is version {version}", _INSTALL)
+    return found
+
+
+def jars_dir() -> Path:
+    """Returns the folder of the jars, which may not exist yet."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "grok-insights" / f"kafka-{VERSION}"
+
+
+def download_jars(log: ProcessLog, is_cancelled: Callable[[], bool] = never) -> Path:
+    """Returns the folder of the jars, downloaded when it does not exist. Raises Fatal or Interrupted.
+
+    The folder appears complete or not at all. Of two processes that download at once, the second waits for the first.
+    """
+    jars = jars_dir()
+    if _has_jars(jars):
+        return jars
+    program = _maven()
+    try:
+        jars.parent.mkdir(parents=True, exist_ok=True)
+        with (jars.parent / f"{jars.name}.lock").open("w") as lock:
+            _lock(lock.fileno(), is_cancelled)
+            if not _has_jars(jars):
+                _download(program, jars, log, is_cancelled)
+    except OSError as error:
+        raise Fatal("Kafka's jars cannot be stored", f"{jars}: {error.strerror}", "set XDG_CACHE_HOME") from error
+    return jars
+
+
+def _download(program: str, jars: Path, log: ProcessLog, is_cancelled: Callable[[], bool]) -> None:
+    with tempfile.TemporaryDirectory(dir=jars.parent, prefix=f"{jars.name}.new-") as scratch:
+        argv = [program, "-q", "-B", "-ntp", "-Dstyle.color=never", "-f", str(infra("kafka") / "pom.xml")]
+        argv += ["dependency:copy-dependencies", f"-Dkafka.version={VERSION}", "-DincludeScope=runtime"]
+        argv += [f"-DoutputDirectory={scratch}/jars"]
+        step = Step("kafka-jars", lambda: Child("kafka-jars", argv, os.environ, log), log)
+        step.ready_within_s = DOWNLOAD_WITHIN_S
+        try:
+            step.start(is_cancelled)
+        except Fatal as error:
+            hint = f"check the network and Maven's settings, or use --broker tansu; {error.hint}"
+            raise Fatal("Maven could not download Apache Kafka", error.why, hint) from error
+        (Path(scratch) / "jars").replace(jars)
+
+
+def _lock(lock: int, is_cancelled: Callable[[], bool]) -> None:
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if is_cancelled():
+                raise Interrupted("kafka-jars") from None
+            time.sleep(0.1)  # short compared with a download
+        else:
+            return
+
+
+def _check_installed() -> None:
+    java()
+    if not _has_jars(jars_dir()):
+        _maven()
+
+
+def _has_jars(jars: Path) -> bool:
+    return any(jars.glob("kafka_*.jar"))
+
+
+def _maven() -> str:
+    found = shutil.which("mvn")
+    if found is None:
+        raise Fatal("Apache Kafka's jars are not downloaded yet", "no mvn on the PATH", _INSTALL)
+    return found
+
+
+def _java_version(binary: str) -> int:
+    try:
+        shown = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Fatal("java cannot be run", str(error), _INSTALL) from error
+    match = re.search(r'version "(?:1\.)?(\d+)', shown)
+    return int(match[1]) if match else 0

@@ -1,0 +1,234 @@
+"""A service of the local stack: prepare, launch, become ready within a deadline, stop."""
+
+import os
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import orjson
+
+from schemas.errors import Fatal
+from streams.dev.local.child import Child
+from streams.dev.local.ports import LOOPBACK, check_port_is_free, http_is_ready
+from streams.dev.local.process_log import ProcessLog
+
+POLL_S = 0.02
+SHOWN_LINES = 8
+
+#: Asked at each launch: Postgres has a password only once it is prepared.
+Environment = Callable[[], Mapping[str, str]]
+
+
+class Interrupted(Exception):
+    """The start was cancelled by a signal or by `stop`."""
+
+
+def never() -> bool:
+    """The `is_cancelled` of a start that cannot be cancelled."""
+    return False
+
+
+class Service(ABC):
+    """One process of the stack. `start` is `prepare`, `launch` and `await_ready`; a restart is only `launch`.
+
+    `loses_data`: a new process has none of the data of the earlier one, so every service after it must restart, too.
+    `is_one_shot`: the process ends by itself when its work is done.
+    """
+
+    loses_data = False
+    is_one_shot = False
+
+    def __init__(
+        self, name: str, log: ProcessLog, *, ready_within_s: float = 30.0, stop_within_s: float = 10.0
+    ) -> None:
+        self.name = name
+        self.ready_within_s = ready_within_s
+        self.stop_within_s = stop_within_s
+        self._log = log
+        self._child: Child | None = None
+        self._warm_child: Child | None = None
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Probes the process once; never raises."""
+
+    @abstractmethod
+    def _new_child(self) -> Child:
+        """Returns the process of one launch, not started."""
+
+    def preflight(self) -> None:  # noqa: B027 - most services have nothing to check
+        """Raises Fatal when the service cannot start here. Called for all services before the first one starts."""
+
+    def warm_up(self) -> None:  # noqa: B027 - only our own Python programs gain from it
+        """Starts a process that loads its code and waits for `launch`."""
+
+    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:  # noqa: B027 - most have nothing to prepare
+        """Downloads and creates what the first launch needs. Raises Fatal or Interrupted."""
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.is_running
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._child.exit_code if self._child else None
+
+    def start(self, is_cancelled: Callable[[], bool] = never) -> None:
+        """Returns when the service is ready. Raises Fatal (with its last lines) or Interrupted, and stops it then."""
+        self.prepare(is_cancelled)
+        self.launch()
+        try:
+            self.await_ready(is_cancelled)
+        except BaseException:
+            self.stop()
+            raise
+
+    def launch(self) -> None:
+        """Starts the process, or lets the warm one run, and returns at once."""
+        child, self._warm_child = self._warm_child or self._spawn(), None
+        child.send(self._input())
+
+    def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
+        """Waits for `is_ready`. Raises Fatal when the process ends or is not ready within `ready_within_s`."""
+        deadline = time.monotonic() + self.ready_within_s
+        while True:
+            was_running = self.is_running
+            if self.is_ready():
+                return
+            if is_cancelled():
+                raise Interrupted(self.name)
+            if not was_running:
+                raise self._failure(f"it ended with {describe_exit(self.exit_code)}")
+            if time.monotonic() > deadline:
+                raise self._failure(f"it did not become ready within {self.ready_within_s:g} s")
+            time.sleep(POLL_S)
+
+    def ask_to_stop(self) -> None:
+        """Sends the stop signal and returns; `stop` follows."""
+        if self._child is not None:
+            self._child.ask_to_stop()
+
+    def stop(self) -> None:
+        """Asks the process to stop, waits `stop_within_s`, kills what is left. Safe to call again."""
+        if self._child is not None:
+            self._child.terminate(self.stop_within_s)
+
+    def _input(self) -> bytes:
+        """Returns what the process reads from standard input."""
+        return b""
+
+    def _spawn(self) -> Child:
+        """Starts a new process, after ending what is left of an earlier one and its group."""
+        if self._child is not None:
+            self._child.terminate(0)
+        self._child = self._new_child()
+        try:
+            self._child.start()
+        except OSError as error:
+            self._child = None
+            raise Fatal(f"{self.name} could not be started", error.strerror or str(error)) from error
+        return self._child
+
+    def _failure(self, why: str) -> Fatal:
+        if self._child is not None and not self._child.is_running:
+            self._child.terminate(0)  # so that its last lines are in the log
+        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self._log)
+
+
+class Server(Service):
+    """One of our own servers, ready when GET `path` on its loopback `port` answers 200.
+
+    It reads its environment as JSON from standard input, so that it can load its code before the environment is known.
+    `setting` names what changes the port, for the message when it is taken. `scratch` is a folder that is removed
+    before the first launch, not before a restart.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        environment: Environment,
+        log: ProcessLog,
+        *,
+        port: int,
+        path: str = "/readyz",
+        setting: str = "",
+        scratch: Path | None = None,
+    ) -> None:
+        super().__init__(name, log, ready_within_s=60, stop_within_s=15)
+        self.port = port
+        self._argv = argv
+        self._environment = environment
+        self._path = path
+        self._setting = setting
+        self._scratch = scratch
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def preflight(self) -> None:
+        if self._setting:
+            check_port_is_free(self.port, self._setting)
+
+    def warm_up(self) -> None:
+        self._warm_child = self._spawn()
+
+    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
+        if self._scratch is None or not self._scratch.exists():
+            return
+        try:
+            shutil.rmtree(self._scratch)
+        except OSError as error:
+            raise Fatal(f"{self._scratch} cannot be removed", error.strerror or str(error)) from error
+
+    def is_ready(self) -> bool:
+        return http_is_ready(self.port, self._path)
+
+    def _new_child(self) -> Child:
+        return Child(self.name, self._argv, {**os.environ, "PYTHONUNBUFFERED": "1"}, self._log)
+
+    def _input(self) -> bytes:
+        return orjson.dumps(dict(self._environment()))
+
+
+class Step(Service):
+    """A process that is done when it ends with exit code 0."""
+
+    is_one_shot = True
+
+    def __init__(self, name: str, new_child: Callable[[], Child], log: ProcessLog, stdin: bytes = b"") -> None:
+        super().__init__(name, log, ready_within_s=120, stop_within_s=2)
+        self._new = new_child
+        self._stdin = stdin
+
+    def is_ready(self) -> bool:
+        return self.exit_code == 0
+
+    def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
+        super().await_ready(is_cancelled)
+        self.stop()
+
+    def _new_child(self) -> Child:
+        return self._new()
+
+    def _input(self) -> bytes:
+        return self._stdin
+
+
+def failure(what: str, why: str, name: str, log: ProcessLog) -> Fatal:
+    """Returns a Fatal with the last lines of the process `name` and the path of the whole log."""
+    lines = log.tail(name, SHOWN_LINES)
+    shown = "".join(f"\n  {line}" for line in lines)
+    return Fatal(what, f"{why}; its last lines:{shown}" if lines else why, f"the whole log is {log.path}")
+
+
+def describe_exit(code: int | None) -> str:
+    """Returns an exit code in words: "exit code 3", "signal 9"."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

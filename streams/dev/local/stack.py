@@ -1,0 +1,257 @@
+"""The services of the local stack together: started in order, watched, and stopped in reverse order."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Self, TextIO
+
+from schemas.errors import Fatal
+from streams.dev.local.child import kill_watched_groups
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.service import Interrupted, Service, describe_exit
+
+WATCH_EVERY_S = 0.2
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+STEADY_AFTER_S = 60.0
+# An empty Postgres takes 50 MB, its write-ahead log may grow to 256 MB, tables and Kafka's log come on top.
+MIN_FREE_BYTES = 512 * 1024 * 1024
+
+#: Shows one line to a person.
+Say = Callable[[str], None]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FOLDER_HINT = "choose another folder with --data or DATA_DIR"
+
+
+class DataFolder:
+    """The stack's folder, locked from `acquire` to `release`: one stack at a time, writable, with room on the disk.
+
+    The kernel releases the lock when the process is killed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: TextIO | None = None
+
+    def acquire(self) -> None:
+        """Raises Fatal when another stack uses the folder, it cannot be written or its disk is full."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (self.path / "stack.lock").open("a+")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            why = f"process {(self.path / 'stack.lock').read_text().strip() or 'unknown'} runs a local stack in it"
+            self.release()
+            hint = f"stop that process or {_FOLDER_HINT}"
+            raise Fatal(f"the data folder {self.path} is in use", why, hint) from error
+        except OSError as error:
+            what = f"the data folder {self.path} cannot be written"
+            raise Fatal(what, error.strerror or str(error), _FOLDER_HINT) from error
+        free_bytes = shutil.disk_usage(self.path).free
+        if free_bytes < MIN_FREE_BYTES:
+            self.release()
+            why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
+            raise Fatal(f"the disk of {self.path} is full", why, f"make room or {_FOLDER_HINT}")
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")  # only for the message above
+        self._lock.flush()
+
+    def release(self) -> None:
+        """Safe to call again, or without `acquire`."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+class RestartPolicy:
+    """Pauses of 1, 2, 4 ... 30 seconds before restarts; after 60 seconds alive the first pause is 1 again. Pure."""
+
+    def __init__(self) -> None:
+        self._next_pause_s = FIRST_PAUSE_S
+        self._started_at_s = 0.0
+        self._due_at_s: float | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the service is known to have ended and waits for its restart."""
+        return self._due_at_s is not None
+
+    def started(self, now_s: float) -> None:
+        """The service has a process again."""
+        self._started_at_s = now_s
+        self._due_at_s = None
+
+    def ended(self, now_s: float) -> float:
+        """The process has ended; returns the seconds to wait before the next one."""
+        if now_s - self._started_at_s >= STEADY_AFTER_S:
+            self._next_pause_s = FIRST_PAUSE_S
+        pause_s = self._next_pause_s
+        self._next_pause_s = min(2 * pause_s, MAX_PAUSE_S)
+        self._due_at_s = now_s + pause_s
+        return pause_s
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether the pause is over."""
+        return self._due_at_s is not None and now_s >= self._due_at_s
+
+
+class Stack:
+    """Services in stages. Those of one stage do not need each other: they start and stop at the same time.
+
+    As a context manager it starts on entry and stops on exit.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[Service]], folder: DataFolder, log: ProcessLog, say: Say) -> None:
+        self.log = log
+        self._stages = stages
+        self._folder = folder
+        self._say = say
+        self._stopping = threading.Event()
+        # Held during restarts, so that `stop` in another thread misses no new process.
+        self._restarting = threading.Lock()
+        self._policies = {service.name: RestartPolicy() for service in self.services if not service.is_one_shot}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def services(self) -> list[Service]:
+        """All services in the order of their start."""
+        return [service for stage in self._stages for service in stage]
+
+    def start(self) -> None:
+        """Returns when every service is ready; once only. Raises Fatal or Interrupted, with nothing left running."""
+        self._folder.acquire()
+        try:
+            for service in self.services:
+                service.preflight()
+            self._start_from(0)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stops all services in reverse order, even when one of them fails to. Safe to call again."""
+        self._stopping.set()
+        try:
+            with self._restarting:
+                self._stop_from(0)
+        finally:
+            self.log.close()
+            self._folder.release()
+
+    def watch(self) -> None:
+        """Restarts services that end, until a signal or `stop` from another thread. Raises Fatal when one cannot."""
+        with contextlib.suppress(Interrupted):
+            while not self._stopping.wait(WATCH_EVERY_S):
+                with self._restarting:
+                    self._restart_ended()
+
+    def run_until_signal(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Starts, calls `on_ready`, watches, and stops at SIGINT, SIGTERM or SIGHUP. For the main thread only.
+
+        A signal during the stop kills everything and ends the process. Raises Fatal when a service cannot start.
+        """
+        with self._signals():
+            try:
+                self.start()
+                on_ready()
+                self.watch()
+            except Interrupted:
+                pass
+            finally:
+                self.stop()
+
+    def _start_from(self, first: int) -> None:
+        for stage in self._stages[first:]:
+            for service in stage:
+                service.warm_up()
+        for stage in self._stages[first:]:
+            began_s = time.monotonic()
+            for service in stage:
+                service.prepare(self._stopping.is_set)
+                service.launch()
+            for service in stage:
+                service.await_ready(self._stopping.is_set)
+                word = "done" if service.is_one_shot else "ready"
+                self._report(f"{service.name} is {word} ({time.monotonic() - began_s:.1f} s)")
+                if not service.is_one_shot:
+                    self._policies[service.name].started(time.monotonic())
+
+    def _stop_from(self, first: int) -> None:
+        for stage in reversed(self._stages[first:]):
+            running = [service for service in reversed(stage) if service.is_running]
+            if running:
+                self._report(f"stopping {', '.join(service.name for service in running)}")
+            for service in running:
+                service.ask_to_stop()
+            for service in reversed(stage):
+                try:
+                    service.stop()
+                except Exception as error:  # the others must be stopped whatever happened to this one
+                    self._report(f"{service.name} could not be stopped: {error}")
+
+    def _restart_ended(self) -> None:
+        for index, stage in enumerate(self._stages):
+            for service in stage:
+                if self._stopping.is_set():
+                    raise Interrupted(service.name)
+                if not service.is_one_shot:
+                    self._restart_if_ended(service, index)
+
+    def _restart_if_ended(self, service: Service, stage: int) -> None:
+        policy, now_s = self._policies[service.name], time.monotonic()
+        if not policy.is_waiting:
+            if not service.is_running:
+                pause_s = policy.ended(now_s)
+                exit_words = describe_exit(service.exit_code)
+                self._report(f"{service.name} ended with {exit_words}: restarts in {pause_s:g} s")
+        elif policy.is_due(now_s):
+            if service.loses_data:
+                self._report(f"{service.name} has lost its data: everything after it restarts")
+                self._stop_from(stage)
+                self._start_from(stage)
+            else:
+                self._relaunch(service, policy)
+
+    def _relaunch(self, service: Service, policy: RestartPolicy) -> None:
+        """Does not wait until it is ready: a service that it needs may have ended meanwhile."""
+        try:
+            service.launch()
+        except Fatal as error:
+            self._report(f"{error.what}: {error.why}; next try in {policy.ended(time.monotonic()):g} s")
+            return
+        policy.started(time.monotonic())
+        self._report(f"{service.name} was restarted")
+
+    def _report(self, line: str) -> None:
+        self.log.line("stack", line)
+        # A closed terminal must not leave processes behind.
+        with contextlib.suppress(OSError):
+            self._say(line)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._stopping.is_set():
+            kill_watched_groups()
+            os._exit(128 + number)
+        self._stopping.set()

@@ -1,1 +1,0 @@
-"""The local stack: broker, Postgres and our own processes on loopback, started, watched and stopped in order."""

@@ -1,0 +1,258 @@
+"""Runs an audit: reads the topics, then the rows, sorts what was observed on disk and reconciles it.
+
+The order keeps the audit right while workers run: what the group had committed before the topics were read was
+delivered before that, and a row is written before its record is committed and before its event is sent.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, closing
+from typing import Any
+
+import asyncpg
+from aiokafka import TopicPartition
+from aiokafka.errors import RequestTimedOutError
+from aiokafka.structs import ConsumerRecord
+
+from schemas.errors import Fatal
+from schemas.kafka import Origin, Topics
+from streams.kafka.admin import check_topics
+from streams.kafka.lag import ConnectingLagReader
+from streams.kafka.offset_reader import OffsetReader
+from streams.kafka.scan import STALLED_AFTER_S, bounds, scan
+from streams.operations.audit.findings import Reconciliation
+from streams.operations.audit.observations import (
+    ExternalSort,
+    Kind,
+    Observation,
+    observe_dead_letter,
+    observe_event,
+    observe_record,
+    observe_row,
+)
+from streams.operations.audit.reconcile import Reconciler
+from streams.operations.audit.retention import CompleteSince, PartitionOffsets, ReadSpan, ReadSpans, complete_since_us
+from streams.operations.broker_errors import broker_errors_as_fatal
+from streams.operations.dlq.dead_letter import REPLAYED_DEAD_LETTER
+from streams.terminal import Display
+
+CONNECT_TIMEOUT_S = 10
+FETCH_TIMEOUT_S = 120
+FETCH_ROWS = 2_000
+#: Of each partition in one response; the client buffers that much for every partition of a topic.
+FETCH_BYTES = 256 * 1024
+POLL_EVERY_S = 0.5
+#: How many observations are reconciled between two updates of the progress display.
+_PROGRESS_STRIDE = 2_000
+
+_ROWS = """\
+SELECT tenant, conversation_id, outcome, occurred_at, analysed_at, origin_topic, origin_partition, origin_offset
+FROM insights"""
+_UNAVAILABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+Bounds = Mapping[TopicPartition, tuple[int, int]]
+
+
+@broker_errors_as_fatal()
+async def run_audit(
+    client_options: Mapping[str, Any],
+    topics: Topics,
+    database_url: str,
+    display: Display,
+    result: Reconciliation,
+    *,
+    wait_s: float,
+) -> None:
+    """Fills `result`, after waiting up to `wait_s` seconds until no record is pending.
+
+    Raises Fatal when a topic is missing, a broker or the database does not answer, or the temporary folder is full.
+    """
+    async with _connect(database_url) as connection:  # better now than after the topics are read
+        await connection.execute("SELECT FROM insights LIMIT 0", timeout=CONNECT_TIMEOUT_S)
+    await check_topics(client_options, topics.messages)
+    if wait_s:
+        await _wait_until_idle(ConnectingLagReader(client_options, topics), wait_s, display)
+    reader = TopicReader(client_options, topics, result)
+    with closing(ExternalSort()) as external_sort:
+        await _read_topics(reader, external_sort, display)
+        await _read_rows(database_url, external_sort, result, display)
+        spans, complete = await reader.retention()
+        display.begin("compared", external_sort.count)
+        Reconciler(result, spans, complete).reconcile(_with_progress(external_sort.sorted(), display))
+        display.done("compared")
+    result.check()
+
+
+async def _wait_until_idle(lag: ConnectingLagReader, wait_s: float, display: Display) -> None:
+    try:
+        async with asyncio.timeout(wait_s):
+            while (await lag.read()).records:  # noqa: ASYNC110  a broker reports no commits
+                await asyncio.sleep(POLL_EVERY_S)
+    except TimeoutError:
+        display.say(f"records are still pending after {wait_s:g} s")
+    finally:
+        await lag.stop()
+
+
+async def _read_topics(reader: "TopicReader", external_sort: ExternalSort, display: Display) -> None:
+    display.begin("topics", await reader.start())
+    async with aclosing(reader.observations()) as batches:
+        async for batch in batches:
+            external_sort.add(batch)
+            display.reached("topics", external_sort.count)
+    display.done("topics")
+
+
+async def _read_rows(database_url: str, external_sort: ExternalSort, result: Reconciliation, display: Display) -> None:
+    async with aclosing(read_rows(database_url, lambda count: display.begin("rows", count))) as batches:
+        async for batch in batches:
+            external_sort.add(batch)
+            result.rows["read"] += len(batch)
+            display.reached("rows", result.rows["read"])
+    display.done("rows")
+
+
+def _with_progress(observations: Iterable[Observation], display: Display) -> Iterator[Observation]:
+    count = 0
+    for count, observation in enumerate(observations, start=1):
+        yield observation
+        if count % _PROGRESS_STRIDE == 0:
+            display.reached("compared", count)
+    display.reached("compared", count)
+
+
+class TopicReader:
+    """Reads all topics in three steps: `start`, `observations` and, once the rows are read too, `retention`.
+
+    Every method raises KafkaError when no broker answers.
+    """
+
+    def __init__(self, client_options: Mapping[str, Any], topics: Topics, result: Reconciliation) -> None:
+        self._client_options = client_options
+        self._topics = topics
+        self._result = result
+        self._due_below: dict[TopicPartition, int] = {}
+        self._bounds: Bounds = {}
+        self._later_bounds: Bounds = {}
+
+    async def start(self) -> int:
+        """Reads the group's offsets, then the topics' bounds; returns the largest possible number of records."""
+        committed = await self._committed()
+        self._bounds = await bounds(self._client_options, self._topics, self._topics.messages)
+        for partition, (_, end) in self._bounds.items():
+            if partition in committed:
+                offsets = PartitionOffsets(*committed[partition], end)
+                self._due_below[partition] = offsets.due_below
+                self._result.add_offsets(partition.topic, partition.partition, offsets)
+            if partition.topic == self._topics.conversations:
+                self._result.counts(partition.topic, partition.partition)
+        return sum(end - beginning for beginning, end in self._bounds.values())
+
+    async def _committed(self) -> dict[TopicPartition, tuple[int, int | None]]:
+        """Returns the beginning offset, then the committed offset of each input partition."""
+        async with _log_reader(self._client_options, self._topics) as reader:
+            counts = await reader.partition_counts(self._topics.inputs)
+            partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+            beginnings, committed = (
+                await reader.beginning_offsets(partitions),
+                await reader.committed_offsets(partitions),
+            )
+            return {partition: (beginnings[partition], committed[partition]) for partition in partitions}
+
+    async def observations(self) -> AsyncGenerator[list[Observation]]:
+        """Yields every record of every topic, topic by topic, since a fetch of each is held in memory."""
+        options = {**self._client_options, "max_partition_fetch_bytes": FETCH_BYTES}
+        for topic in self._topics.messages:
+            wanted = {partition: span for partition, span in self._bounds.items() if partition.topic == topic}
+            try:
+                async for batch in scan(options, wanted):
+                    yield [self._observe(topic, found) for found in batch]
+            except RequestTimedOutError as error:
+                why = f"the topic {topic} has more records, but none arrived for {STALLED_AFTER_S:g} s"
+                hint = "check that all brokers run, then run the audit again"
+                raise Fatal("the broker stopped answering", why, hint) from error
+
+    def _observe(self, topic: str, found: ConsumerRecord) -> Observation:
+        if topic == self._topics.dead_letters:
+            self._result.dead_letters["read"] += 1
+            return observe_dead_letter(found)
+        if topic == self._topics.insights:
+            self._result.events["read"] += 1
+            return observe_event(found)
+        is_due = found.offset < self._due_below.get(TopicPartition(found.topic, found.partition), 0)
+        observation = observe_record(found, is_due=is_due, is_rehomed=topic == self._topics.rehomed)
+        if observation.kind == Kind.COPY:
+            self._result.copies["read"] += 1
+        else:
+            self._result.counts(observation.topic, observation.partition).records += 1
+            self._result.replayed += any(name == REPLAYED_DEAD_LETTER for name, _ in found.headers)
+        return observation
+
+    async def retention(self) -> tuple[ReadSpans, CompleteSince]:
+        """Returns which part of the input topics was read and still exists, and since when the others are complete."""
+        later = await bounds(self._client_options, self._topics, self._topics.messages)
+        spans = {}
+        for partition, (_, end) in self._bounds.items():
+            if partition.topic in self._topics.inputs:
+                # Of a topic that was deleted meanwhile everything is gone.
+                later_beginning, later_end = later.get(partition, (end, end))
+                spans[partition.topic, partition.partition] = ReadSpan(later_beginning, end, later_end)
+        dead_letters_us, events_us = [
+            await self._complete_since_us({at: span for at, span in later.items() if at.topic == topic})
+            for topic in (self._topics.dead_letters, self._topics.insights)
+        ]
+        return spans, CompleteSince(dead_letters_us, events_us)
+
+    async def _complete_since_us(self, later: Bounds) -> float:
+        """Uses the bounds after reading: what retention removed meanwhile may not have been read."""
+        truncated = {partition: beginning for partition, (beginning, _) in later.items() if beginning > 0}
+        nonempty = {
+            partition: beginning for partition, beginning in truncated.items() if beginning < later[partition][1]
+        }
+        oldest: Mapping[TopicPartition, ConsumerRecord | None] = {}
+        if nonempty:
+            async with _log_reader(self._client_options, self._topics) as reader:
+                oldest = await reader.first_records(nonempty)
+        return complete_since_us(oldest.get(partition) for partition in truncated)
+
+
+@asynccontextmanager
+async def _log_reader(client_options: Mapping[str, Any], topics: Topics) -> AsyncIterator[OffsetReader]:
+    reader = OffsetReader(client_options, topics)
+    await reader.start()
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def read_rows(database_url: str, on_count: Callable[[int], None]) -> AsyncGenerator[list[Observation]]:
+    """Yields all rows of one snapshot in batches, after passing their number to `on_count`. Raises Fatal."""
+    async with _connect(database_url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        on_count(await connection.fetchval("SELECT count(*) FROM insights", timeout=FETCH_TIMEOUT_S))
+        cursor = await connection.cursor(_ROWS, timeout=FETCH_TIMEOUT_S)
+        while rows := await cursor.fetch(FETCH_ROWS, timeout=FETCH_TIMEOUT_S):
+            yield [
+                observe_row(tenant, conversation_id, outcome, occurred_at, analysed_at, Origin(*origin))
+                for tenant, conversation_id, outcome, occurred_at, analysed_at, *origin in rows
+            ]
+
+
+@asynccontextmanager
+async def _connect(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Opens a connection; raises Fatal for its failures, without the URL and its password."""
+    try:
+        connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+    except ValueError:  # includes asyncpg's ClientConfigurationError, which may quote the URL
+        hint = "set it to postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        raise Fatal("DATABASE_URL is not a valid PostgreSQL URL", "", hint) from None
+    except asyncpg.UndefinedTableError as error:
+        hint = "create it with: grok-insights migrate"
+        raise Fatal("the database has no table insights", "its migrations were not run", hint) from error
+    except _UNAVAILABLE as error:
+        hint = "check DATABASE_URL and that the database runs"
+        raise Fatal("the database cannot be used", type(error).__name__, hint) from error

@@ -1,0 +1,32 @@
+"""Translates errors of the Kafka clients for the people who run operations."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+)
+
+from schemas.errors import Fatal
+
+#: Another attempt would be refused too.
+REFUSALS = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+
+
+@asynccontextmanager
+async def broker_errors_as_fatal() -> AsyncIterator[None]:
+    """Raises Fatal, with the hint that fits, for every KafkaError in the block or decorated function."""
+    try:
+        yield
+    except KafkaError as error:
+        why = f"{type(error).__name__}: {error.args[0]}" if error.args else type(error).__name__
+        if isinstance(error, REFUSALS):
+            what, hint = "the brokers do not allow this", "grant this user the right, or use another user"
+        elif isinstance(error, RequestTimedOutError):
+            what, hint = "the broker stopped answering", "check that all brokers run, then run it again"
+        else:
+            what, hint = "the broker cannot be used", "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
+        raise Fatal(what, why, hint) from error

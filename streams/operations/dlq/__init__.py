@@ -1,0 +1,1 @@
+"""Dead letters: list them, show one, replay them into `conversations`."""

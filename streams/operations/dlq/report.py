@@ -1,0 +1,178 @@
+"""Formats dead letters and replays for people and programs. It never shows what a conversation says."""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from rich.table import Table
+
+from streams.operations.dlq.dead_letter import StoredDeadLetter
+from streams.operations.dlq.ledger import ReplayMark
+from streams.operations.dlq.replay import ReplayResult
+from streams.operations.dlq.selection import Eligibility
+from streams.operations.dlq.survey import Survey
+from streams.terminal import Column, printable, terminal_table
+
+COLUMNS = ("dead letter", "died at", "reason", "tenant", "id", "bytes", "origin", "replayed at", "detail")
+#: Columns that shrink on a narrow terminal, and the width that they keep.
+_MIN_WIDTHS = {"tenant": 8, "id": 16, "detail": 10}
+
+
+def row(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> tuple[str, ...]:
+    """Returns the cells of one dead letter, in the order of COLUMNS."""
+    return (
+        str(dead_letter.id),
+        dead_letter.at.isoformat(timespec="seconds"),
+        printable(dead_letter.reason),
+        printable(dead_letter.tenant),
+        printable(dead_letter.key),
+        _size(dead_letter),
+        _origin(dead_letter),
+        mark.replayed_at.isoformat(timespec="seconds") if mark is not None else "",
+        printable(dead_letter.detail),
+    )
+
+
+def table(listed: Iterable[tuple[StoredDeadLetter, ReplayMark | None]], conversations: str) -> Table:
+    """Returns a table for a terminal, one line a dead letter, times in UTC.
+
+    It leaves out what most rows share: the topic `conversations`, the time zone, and an empty "replayed at".
+    """
+    rows = [
+        tuple(cell.removesuffix("+00:00").removeprefix(f"{conversations} ") for cell in row(dead_letter, mark))
+        for dead_letter, mark in listed
+    ]
+    shown = [n for n, name in enumerate(COLUMNS) if name != "replayed at" or any(cells[n] for cells in rows)]
+    columns = []
+    for n in shown:
+        width = max(len(COLUMNS[n]), *(len(cells[n]) for cells in rows))
+        columns.append(Column(COLUMNS[n], COLUMNS[n] == "bytes", min(width, _MIN_WIDTHS.get(COLUMNS[n], width))))
+    return terminal_table(columns, ([cells[n] for n in shown] for cells in rows))
+
+
+def document(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> dict[str, Any]:
+    """Returns everything about a dead letter but its value and headers, for --json."""
+    return {
+        "dead_letter": str(dead_letter.id),
+        "tenant": dead_letter.tenant,
+        "id": None if dead_letter.key is None else dead_letter.key.decode(errors="replace"),
+        "reason": dead_letter.reason,
+        "detail": dead_letter.detail,
+        "at": dead_letter.at,
+        "origin": None if dead_letter.origin is None else msgspec.structs.asdict(dead_letter.origin),
+        "bytes": dead_letter.size_bytes,
+        "truncated_from_bytes": dead_letter.truncated_from_bytes,
+        "replays": dead_letter.replays,
+        "replayed_at": None if mark is None else mark.replayed_at,
+    }
+
+
+def value_document(value: bytes | None) -> Mapping[str, str | None]:
+    """Returns the value as text if it is UTF-8, else in base64."""
+    try:
+        return {"value": None if value is None else value.decode()}
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value or b"").decode()}
+
+
+def facts(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> list[tuple[str, str]]:
+    """Returns everything about a dead letter but its value, for a person."""
+    replayed = "no"
+    if mark is not None:
+        sent_to = mark.sent_to
+        replayed = f"{mark.replayed_at.isoformat()} to {sent_to.topic} {sent_to.partition}:{sent_to.offset}"
+    return [
+        ("dead letter", str(dead_letter.id)),
+        ("reason", printable(dead_letter.reason)),
+        ("detail", printable(dead_letter.detail)),
+        ("died at", dead_letter.at.isoformat()),
+        ("origin", _origin(dead_letter)),
+        ("tenant", printable(dead_letter.tenant)),
+        ("id", printable(dead_letter.key)),
+        ("original key", printable(dead_letter.original_key)),
+        ("bytes", _size(dead_letter)),
+        ("replayed", replayed),
+        *(("header", f"{printable(name)}: {printable(value)}") for name, value in dead_letter.headers),
+    ]
+
+
+def _origin(dead_letter: StoredDeadLetter) -> str:
+    origin = dead_letter.origin
+    return "" if origin is None else f"{printable(origin.topic)} {origin.partition}:{origin.offset}"
+
+
+def _size(dead_letter: StoredDeadLetter) -> str:
+    truncated_from = dead_letter.truncated_from_bytes
+    return str(dead_letter.size_bytes) + (f" (truncated from {truncated_from})" if truncated_from is not None else "")
+
+
+def survey_document(survey: Survey) -> dict[str, Any]:
+    """Returns the counts of a list, for --json."""
+    return {
+        "unresolved": survey.unresolved.total(),
+        "reasons": dict(survey.unresolved.most_common()),
+        "replayed_already": survey.by[Eligibility.REPLAYED],
+    }
+
+
+def survey_lines(survey: Survey) -> list[str]:
+    """Returns the counts of a list: a line for each reason, then the sum."""
+    total = f"{survey.unresolved.total():>9}  unresolved, {survey.by[Eligibility.REPLAYED]} already replayed"
+    return [*_reason_lines(survey.unresolved), total]
+
+
+class ReplayReport:
+    """What a replay did with the dead letters; without a `result`, what it would do."""
+
+    def __init__(self, survey: Survey, result: ReplayResult | None, limit: int | None) -> None:
+        self._is_dry_run = result is None
+        self._result = result = result or ReplayResult()
+        self._foreign = survey.by[Eligibility.FOREIGN]
+        self._eligible = eligible = survey.eligible.total()
+        self._reasons = survey.eligible if self._is_dry_run else result.sent
+        self._sent = result.sent.total()
+        self._without_mark = self._sent - result.marked
+        self._skipped = {
+            "replayed_already": survey.by[Eligibility.REPLAYED],
+            "too_often": survey.by[Eligibility.TOO_OFTEN],
+            "filtered": survey.by[Eligibility.FILTERED],
+        }
+        self.to_send = eligible if limit is None else min(limit, eligible)
+        #: What the next run would find; foreign dead letters count until a run fails on them.
+        self.left = max(0, eligible + self._foreign - self._sent - result.failed)
+
+    def document(self) -> dict[str, Any]:
+        """Returns the report for --json."""
+        document = {
+            "dry_run": self._is_dry_run,
+            "to_send": self.to_send,
+            "sent": self._sent,
+            "sent_without_mark": self._without_mark,
+            "skipped": self._skipped,
+            "left": self.left,
+            "failed": self._result.failed,
+            "reasons": dict(self._reasons.most_common()),
+        }
+        if not self._is_dry_run:
+            failures = [{"dead_letter": str(failed), "why": why} for failed, why in self._result.failures]
+            document |= {"failed_first": failures, "stopped": self._result.was_stopped}
+        return document
+
+    def lines(self) -> list[str]:
+        """Returns the report for a person: a line for each reason, then the outcome."""
+        counts = "{replayed_already} already replayed, {too_often} too often, {filtered} filtered out"
+        skipped = f"skipped {sum(self._skipped.values())} ({counts.format(**self._skipped)})"
+        if self._is_dry_run:
+            foreign = f"; {self._foreign} cannot be sent" if self._foreign else ""
+            outcome = f"would send {self.to_send}, {skipped}, left {self._eligible - self.to_send}{foreign}"
+        else:
+            without = f" ({self._without_mark} without a mark, which the next run sends again)"
+            sent = f"sent {self._sent}{without if self._without_mark else ''}"
+            outcome = f"{sent}, {skipped}, left {self.left}, failed {self._result.failed}"
+        return [*_reason_lines(self._reasons), outcome]
+
+
+def _reason_lines(counts: Counter[str]) -> list[str]:
+    return [f"{count:>9}  {printable(reason)}" for reason, count in counts.most_common()]

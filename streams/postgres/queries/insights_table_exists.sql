@@ -1,0 +1,2 @@
+-- Returns whether the database has been migrated.
+SELECT to_regclass('insights') IS NOT NULL

@@ -1,0 +1,302 @@
+"""The stack: order, restarts, stop and data folder, with small shell scripts as services."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Fatal
+from streams.dev.local import stack as stack_module
+from streams.dev.local.child import Child
+from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.service import Environment, Server, Service, Step, never
+from streams.dev.local.stack import DataFolder, RestartPolicy, Stack
+
+ENV = {"PATH": os.defpath}
+SERVE = "echo ready; while :; do sleep 0.01; done"
+
+
+class Script(Service):
+    """Ready when its script has said so."""
+
+    def __init__(self, name: str, log: ProcessLog, script: str = SERVE, *, ready_within_s: float = 10) -> None:
+        super().__init__(name, log, ready_within_s=ready_within_s, stop_within_s=5)
+        self.launches = 0
+        self._script = script
+
+    def is_ready(self) -> bool:
+        return "ready" in self._log.tail(self.name)
+
+    def _new_child(self) -> Child:
+        self.launches += 1
+        return Child(self.name, ["/bin/sh", "-c", self._script], ENV, self._log)
+
+
+class InMemory(Script):
+    loses_data = True
+
+
+class Loading(Server):
+    """Ready when it has printed its environment."""
+
+    def __init__(self, argv: list[str], environment: Environment, log: ProcessLog) -> None:
+        super().__init__("gateway", argv, environment, log, port=0)
+
+    def preflight(self) -> None: ...
+
+    def is_ready(self) -> bool:
+        return len(self._log.tail(self.name)) == 2
+
+
+class Stubborn(Script):
+    def stop(self) -> None:
+        super().stop()
+        raise RuntimeError("no")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[ProcessLog]:
+    log = ProcessLog(tmp_path / "stack.log")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make_stack(tmp_path: Path, log: ProcessLog, said: list[str]) -> Iterator[Callable[..., Stack]]:
+    stacks: list[Stack] = []
+
+    def make(*stages: list[Service]) -> Stack:
+        stacks.append(Stack(stages, DataFolder(tmp_path / "data"), log, said.append))
+        return stacks[-1]
+
+    yield make
+    for stack in stacks:
+        stack.stop()
+
+
+@pytest.fixture
+def watched() -> Iterator[Callable[[Stack], None]]:
+    """Watches a started stack in a thread until the test ends."""
+    running: list[tuple[Stack, threading.Thread]] = []
+
+    def watch(stack: Stack) -> None:
+        thread = threading.Thread(target=stack.watch)
+        thread.start()
+        running.append((stack, thread))
+
+    yield watch
+    for stack, thread in running:
+        stack.stop()
+        thread.join()
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 15.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+def kill(service: Service) -> None:
+    assert service.pid is not None
+    os.kill(service.pid, signal.SIGKILL)
+
+
+def test_stages_start_in_order_and_stop_in_reverse(
+    make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
+) -> None:
+    """Nothing starts before what it needs is ready, nothing stops before what needs it has stopped."""
+    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log), log)
+    with make_stack([Script("broker", log), Script("postgres", log)], [step], [Script("worker", log)]) as stack:
+        assert [service.is_running for service in stack.services] == [True, True, False, True]
+    assert not any(service.is_running for service in stack.services)
+    assert [line.split(" (")[0] for line in said] == [
+        *("broker is ready", "postgres is ready", "migrate is done", "worker is ready"),
+        *("stopping worker", "stopping postgres, broker"),
+    ]
+
+
+def test_a_service_that_ends_stops_the_start_with_its_last_lines(
+    make_stack: Callable[..., Stack], log: ProcessLog
+) -> None:
+    """The error has the name, the exit code and the last lines; what had started is stopped."""
+    broker = Script("broker", log)
+    with pytest.raises(Fatal) as failed:
+        make_stack([broker], [Script("worker", log, "echo no key; exit 3")]).start()
+    assert failed.value.what == "worker did not start"
+    assert "exit code 3" in failed.value.why
+    assert "no key" in failed.value.why
+    assert str(log.path) in failed.value.hint
+    assert not broker.is_running
+
+
+def test_a_service_that_stays_silent_stops_the_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
+    """Readiness has a deadline; a service that misses it is stopped, too."""
+    silent = Script("worker", log, "while :; do sleep 0.01; done", ready_within_s=0.1)
+    with pytest.raises(Fatal, match="worker did not start") as failed:
+        make_stack([silent]).start()
+    assert "did not become ready within 0.1 s" in failed.value.why
+    assert not silent.is_running
+
+
+def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
+    """Later stages are not started."""
+    worker = Script("worker", log)
+    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log), log)
+    with pytest.raises(Fatal, match="migrate failed") as failed:
+        make_stack([step], [worker]).start()
+    assert "bad SQL" in failed.value.why
+    assert worker.launches == 0
+
+
+def test_a_taken_port_is_found_before_anything_starts(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
+    """Ports are checked before the first service starts."""
+    broker = Script("broker", log)
+    gateway = Server("gateway", ["/bin/true"], lambda: ENV, log, port=0, setting="--port")
+    with pytest.raises(Fatal, match="port 0"):
+        make_stack([broker], [gateway]).start()
+    assert broker.launches == 0
+
+
+def test_a_server_loads_while_earlier_stages_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
+    """It waits for its environment, which may depend on what starts before it, and starts again without waiting."""
+    script = "echo loaded; read -r environment; echo $environment; while :; do sleep 0.01; done"
+    environment: dict[str, str] = {}
+    server = Loading(["/bin/sh", "-c", script], lambda: environment, log)
+
+    class Broker(Script):
+        def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
+            super().await_ready(is_cancelled)
+            wait_until(lambda: log.tail("gateway") == ["loaded"])
+            environment["PASSWORD"] = "secret"
+
+    with make_stack([Broker("broker", log)], [server]):
+        assert log.tail("gateway") == ["loaded", '{"PASSWORD":"secret"}']
+        server.launch()
+        wait_until(server.is_ready)
+        assert log.tail("gateway") == ["loaded", '{"PASSWORD":"secret"}']
+
+
+def test_a_dead_service_is_started_again(
+    make_stack: Callable[..., Stack], watched: Callable[[Stack], None], log: ProcessLog, said: list[str]
+) -> None:
+    """Only that one restarts, and a message says so."""
+    broker, worker = Script("broker", log), Script("worker", log)
+    stack = make_stack([broker], [worker])
+    stack.start()
+    watched(stack)
+    kill(worker)
+    wait_until(lambda: worker.launches == 2 and worker.is_running)
+    assert broker.launches == 1
+    assert "worker ended with signal 9: restarts in 1 s" in said
+
+
+def test_everything_after_a_service_that_loses_data_restarts(
+    make_stack: Callable[..., Stack], watched: Callable[[Stack], None], log: ProcessLog
+) -> None:
+    """A broker that lost its topics gets them again before a worker sees it."""
+    database, broker, worker = Script("postgres", log), InMemory("broker", log), Script("worker", log)
+    stack = make_stack([database], [broker], [worker])
+    stack.start()
+    watched(stack)
+    kill(broker)
+    wait_until(lambda: worker.launches == 2 and worker.is_running)
+    assert [database.launches, broker.launches] == [1, 2]
+
+
+def test_stop_goes_on_when_a_service_cannot_be_stopped(
+    make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
+) -> None:
+    """One failure leaves nothing else running, and the folder is free again."""
+    with make_stack([Script("broker", log)], [Stubborn("worker", log)]) as stack:
+        pass
+    assert not any(service.is_running for service in stack.services)
+    assert "worker could not be stopped: no" in said
+    with make_stack([Script("broker", log)]):
+        pass
+
+
+def test_a_closed_terminal_does_not_keep_the_stack_from_stopping(tmp_path: Path, log: ProcessLog) -> None:
+    """Messages to it are dropped."""
+
+    def say(_: str) -> None:
+        raise BrokenPipeError
+
+    service = Script("broker", log)
+    with Stack([[service]], DataFolder(tmp_path / "data"), log, say):
+        assert service.is_running
+    assert not service.is_running
+
+
+def test_one_stack_a_folder(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
+    """The error of the second stack names the process of the first one, which runs on."""
+    first = Script("broker", log)
+    with make_stack([first]):
+        with pytest.raises(Fatal, match="is in use") as refused:
+            make_stack([Script("broker", log)]).start()
+        assert str(os.getpid()) in refused.value.why
+        assert first.is_running
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    """The folder is named, with what to change."""
+    (tmp_path / "file").touch()
+    with pytest.raises(Fatal, match="cannot be written") as refused:
+        DataFolder(tmp_path / "file" / "data").acquire()
+    assert "--data" in refused.value.hint
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little room is found before anything is written, and the folder is not kept locked."""
+    monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 2**60)
+    folder = DataFolder(tmp_path / "data")
+    with pytest.raises(Fatal, match="is full"):
+        folder.acquire()
+    monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 1)
+    folder.acquire()
+    folder.release()
+
+
+def test_pauses_double_up_to_half_a_minute() -> None:
+    """A service that keeps failing restarts after 1, 2, 4 ... and at most 30 seconds."""
+    policy = RestartPolicy()
+    assert [policy.ended(now_s=0.0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_minute_alive_makes_the_pause_short_again() -> None:
+    """Old failures do not count against a service that has run well since."""
+    policy = RestartPolicy()
+    policy.started(0.0)
+    assert [policy.ended(1.0), policy.ended(2.0)] == [1, 2]
+    policy.started(10.0)
+    assert policy.ended(69.9) == 4
+    policy.started(100.0)
+    assert policy.ended(160.0) == 1
+
+
+def test_a_restart_is_due_only_after_its_pause() -> None:
+    """Nothing is due while it lives, nor before the pause is over."""
+    policy = RestartPolicy()
+    policy.started(100.0)
+    assert not policy.is_due(1000.0)
+    policy.ended(200.0)
+    assert policy.is_waiting
+    assert [policy.is_due(200.9), policy.is_due(201.0)] == [False, True]
+
+
+def test_a_start_ends_the_waiting() -> None:
+    """Once started again, a service is neither waiting nor due."""
+    policy = RestartPolicy()
+    policy.ended(5.0)
+    policy.started(6.0)
+    assert not policy.is_waiting
+    assert not policy.is_due(1000.0)

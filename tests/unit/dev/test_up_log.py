@@ -1,0 +1,33 @@
+"""How `up` shows the log of all processes on a terminal."""
+
+import json
+
+from streams.commands.up import terminal_line
+
+
+def shown(name: str, **event: object) -> str | None:
+    line = terminal_line(f"{name} | {json.dumps(event)}\n")
+    return None if line is None else line.plain
+
+
+def test_our_events_are_condensed() -> None:
+    """Process, time, event and its fields; the rest is in the file."""
+    line = shown("worker-1", event="worker_stopping", level="info", logger="x", timestamp="2026-11-24T13:49:11Z", n=1)
+    assert line == "worker-1  | 13:49:11 worker_stopping n=1"
+
+
+def test_sentences_of_libraries_are_left_out_unless_they_warn() -> None:
+    """Faust and aiokafka tell hundreds at each start."""
+    assert shown("worker-1", event="Resuming flow...", level="info") is None
+    assert shown("worker-1", event="Heartbeat failed", level="warning") == "worker-1  |  Heartbeat failed"
+
+
+def test_other_output_stays_as_it_is() -> None:
+    """Text that is no event, JSON or not, is not swallowed; Postgres's routine is."""
+    for text in ("Segmentation fault", "[1, 2]", '{"a": 1}', "2026-01-01 UTC [1] ERROR:  no such table"):
+        line = terminal_line(f"postgres | {text}\n")
+        assert line is not None
+        assert line.plain == f"postgres  | {text}"
+    assert terminal_line("postgres | 2026-01-01 UTC [1] LOG:  shutting down\n") is None
+    assert terminal_line("postgres | 2026-01-01 UTC [1] FATAL:  the database system is starting up\n") is None
+    assert terminal_line("initdb | creating subdirectories ... ok\n") is None
