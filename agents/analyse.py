@@ -157,9 +157,13 @@ class Analysis:
         if self._calling:
             await asyncio.wait(set(self._calling), timeout=within_s)
         askers = set(self._askers)
-        for asker in askers:
-            asker.cancel()
+        self.cancel_calls()
         await asyncio.gather(*askers, return_exceptions=True)
+
+    def cancel_calls(self) -> None:
+        """Cancels every call, during a drain."""
+        for asker in self._askers:
+            asker.cancel()
 
     def forget(self) -> None:
         """Forgets the flights of the assignment that is over, and allows calls again in the next one."""

@@ -139,6 +139,8 @@ class Analyst:
         self._open_records = 0
         self._open_bytes = 0
         self._has_room = asyncio.Event()
+        self._drain_ends_at_s = 0.0
+        self._drain_timeout: asyncio.Timeout | None = None
         linger_s = options.linger_s
         self._analysis = Analysis(
             analyser,
@@ -202,18 +204,30 @@ class Analyst:
     async def drain(self, within_s: float, keep_s: float) -> None:
         """Gives records in flight a bounded time to finish; answers that came are still kept, within `keep_s`."""
         loop = asyncio.get_running_loop()
-        ends_at_s = loop.time() + within_s
+        self._drain_ends_at_s = loop.time() + within_s
         await self._analysis.drain(within_s)
         try:
-            async with asyncio.timeout(max(ends_at_s - loop.time(), keep_s)):
+            async with asyncio.timeout(max(self._drain_ends_at_s - loop.time(), keep_s)) as self._drain_timeout:
                 while busy := [stage for stage in self._stages if stage.is_busy]:
                     await busy[0].wait_idle()
         except TimeoutError:
             log.warning("drain_incomplete", stages=[stage.name for stage in self._stages if stage.is_busy])
+        finally:
+            self._drain_timeout = None
+
+    def shorten_drain(self, keep_s: float) -> None:
+        """Cancels the calls of a drain that is going on, and leaves `keep_s` for their answers."""
+        now_s = asyncio.get_running_loop().time()
+        self._drain_ends_at_s = min(self._drain_ends_at_s, now_s)
+        self._analysis.cancel_calls()
+        if self._drain_timeout is not None and (until_s := self._drain_timeout.when()) is not None:
+            self._drain_timeout.reschedule(min(until_s, now_s + keep_s))
 
     def forget(self) -> None:
         """The assignment is over and its trackers are revoked: nothing of it is open any more."""
         self._analysis.forget()
+        for stage in self._stages:
+            stage.clear()
         self._open_records = self._open_bytes = 0
         self._has_room.set()
 
@@ -226,9 +240,8 @@ class Analyst:
                 decode(job)
             except Unprocessable as error:
                 self._die(job, Dead(DeadLetterReason(error.reason), error.detail))
-            except Exception as error:  # a defect of ours: this record is set aside, and its neighbours go on
-                log.exception("decode_failed", partition=job.origin.partition, offset=job.origin.offset)
-                self._die(job, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
+            except Exception as error:
+                self._die_of_defect(job, error)
             else:
                 decoded.append(job)
         return decoded
@@ -236,7 +249,11 @@ class Analyst:
     def _prefilter(self, jobs: list[Job]) -> list[Job]:
         kept, filtered = [], []
         for job in jobs:
-            reason = low_value(job.text)
+            try:
+                reason = low_value(job.text)
+            except Exception as error:
+                self._die_of_defect(job, error)
+                continue
             if reason is None:
                 kept.append(job)
             else:
@@ -279,6 +296,11 @@ class Analyst:
     def _die(self, job: Job, outcome: Dead) -> None:
         job.outcome = outcome
         self._dead_letters.put([job])
+
+    def _die_of_defect(self, job: Job, error: Exception) -> None:
+        """Sets one record aside for a defect of ours, so that its neighbours go on. Called while it is handled."""
+        log.exception("record_failed", partition=job.origin.partition, offset=job.origin.offset)
+        self._die(job, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
 
     async def _store(self, jobs: list[Job]) -> None:
         written = await self._sinks.rows.write(jobs)

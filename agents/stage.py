@@ -62,6 +62,13 @@ class Stage(Generic[T]):
             self._has_waiting.set()
             self._is_idle.clear()
 
+    def clear(self) -> None:
+        """Drops what waits; what is being worked on goes on."""
+        self._waiting.clear()
+        self._has_waiting.clear()
+        if not self._working:
+            self._is_idle.set()
+
     async def wait_idle(self) -> None:
         """Returns when nothing waits and nothing is being worked on."""
         await self._is_idle.wait()

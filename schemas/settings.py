@@ -140,6 +140,10 @@ class Settings(BaseSettings):
         return [
             (self.asks_grok and self.grok_model is None, "GROK_MODEL: is required when Grok is the analyser"),
             (self.analyser == "grok" and self.xai_api_key is None, "XAI_API_KEY: is required with ANALYSER=grok"),
+            (
+                self.kafka_rebalance_timeout_s < 2 * self.kafka_heartbeat_interval_s,
+                "KAFKA_REBALANCE_TIMEOUT_S: must be at least 0.6 of KAFKA_SESSION_TIMEOUT_S, or 6",
+            ),
             (sasl and not has_login, "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: are required with a SASL protocol"),
             (
                 not self.allow_anonymous and not _is_loopback(self.gateway_host),
@@ -151,6 +155,11 @@ class Settings(BaseSettings):
     def topics(self) -> Topics:
         """The names of the topics and of the consumer group."""
         return Topics(self.topic_prefix, self.consumer_group or f"{self.topic_prefix}grok-insights")
+
+    @property
+    def kafka_heartbeat_interval_s(self) -> float:
+        """Three heartbeats a session, so that two may be lost; 3 s at most, as is Kafka's default."""
+        return min(0.3 * self.kafka_session_timeout_s, 3.0)
 
     @property
     def asks_grok(self) -> bool:

@@ -19,8 +19,6 @@ from schemas.errors import InsightsError, Retryable, Unprocessable
 from schemas.insight import Answer, Usage
 
 MAX_REPLY_BYTES = 1024 * 1024
-#: A bad answer is asked for once more: a third would be paid for in the hope of better luck.
-_ASKS = 2
 #: A connection that is not there by then will rather not come; the rest of the time limit is for the answer.
 _MAX_CONNECT_S = 10.0
 _KEEPALIVE_S = 60.0
@@ -65,6 +63,8 @@ class GrokAnalyser:
         self._now = now
         self._version = analysis_version(SYSTEM_PROMPT, ANSWER_SCHEMA, model)
         self._session: aiohttp.ClientSession | None = None
+        #: The first bad answer to texts whose next call failed, the oldest first.
+        self._bad_answers: dict[str, BadAnswer] = {}
 
     @property
     def version(self) -> str:
@@ -97,15 +97,28 @@ class GrokAnalyser:
         Raises Retryable (also while the breaker is open), Unprocessable (refused, or bad answers only) or Fatal.
         """
         body, spent = self._template.body(text), Usage()
-        bad: BadAnswer | None = None
-        for _ in range(_ASKS):
+        bad = self._bad_answers.pop(text, None)
+        while True:
+            if bad is not None:
+                spent = _sum(spent, bad.usage)
             try:
                 reply = await self._call(body)
             except BadAnswer as error:
-                bad, spent = error, _sum(spent, error.usage)
+                if bad is not None:
+                    raise Unprocessable(DeadLetterReason.BAD_ANSWER, error.detail) from error
+                bad = error
+            except Retryable:
+                self._remember_bad(text, bad)
+                raise
             else:
                 return Answer(reply.insight, _sum(spent, reply.usage), reply.model or self._model, self._now())
-        raise Unprocessable(DeadLetterReason.BAD_ANSWER, bad.detail if bad else "") from bad
+
+    def _remember_bad(self, text: str, bad: BadAnswer | None) -> None:
+        """A text's bad answer counts also when the next call fails otherwise: each text gets two answers at most."""
+        if bad is not None:
+            self._bad_answers[text] = bad
+            if len(self._bad_answers) > self._max_connections:
+                del self._bad_answers[next(iter(self._bad_answers))]
 
     async def _call(self, body: bytes) -> Reply:
         """Makes one call and reports its result to the breaker and the observer."""
@@ -148,6 +161,9 @@ class GrokAnalyser:
         except (aiohttp.ClientError, TimeoutError) as error:
             if fenced.refusal is not None:
                 raise fenced.refusal from error
+            if isinstance(error, TimeoutError) and not fenced.is_sent and not isinstance(error, aiohttp.ClientError):
+                # It waited for the fence: nothing was sent, and the provider is not to blame.
+                raise CallFailure(Retryable("the call was not sent in time"), "timeout") from error
             raise failure_of_exception(error) from error
         if response.status != 200:
             raise failure_of_status(response.status, response.headers, received, self._now())
@@ -190,6 +206,7 @@ class _FencedBody(BytesPayload):
         self._may_pay = may_pay
         #: What `may_pay` raised: aiohttp reports a broken connection instead.
         self.refusal: InsightsError | None = None
+        self.is_sent = False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Raises what `may_pay` raises, with nothing sent."""
@@ -198,6 +215,7 @@ class _FencedBody(BytesPayload):
         except InsightsError as error:
             self.refusal = error
             raise
+        self.is_sent = True
         await super().write_with_length(writer, content_length)
 
 

@@ -68,6 +68,8 @@ async def retry(work: Callable[[], Awaitable[T]], backoff: Backoff, is_wanted: C
             if defects >= DEFECT_ATTEMPTS:
                 raise
             least_s = 0.0
+        if not is_wanted():
+            break
         await asyncio.sleep(least_s + backoff.delay_s(attempt, random.random))
         attempt += 1
     raise NoLongerWanted("its records are no longer assigned here")

@@ -11,12 +11,12 @@ idempotent. That can cost a record that is in the log twice, and two records wit
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, UnknownError
 from aiokafka.structs import RecordMetadata
 
 from agents.partitioner import owner_partition
@@ -98,6 +98,8 @@ class ReconnectingProducer:
         """Retires a producer that `error` broke; nothing happens when another one has replaced it already."""
         if producer is self.current:
             log.warning("producer_replaced", error=type(error).__name__)
+            self.current = None
+            self._is_connected.clear()
             self._is_broken.set()
 
     async def _keep_connected(self) -> None:
@@ -112,7 +114,7 @@ class ReconnectingProducer:
             await self._is_broken.wait()
             self._is_connected.clear()
             self.current = None
-            # What waits for other partitions may still be delivered by the old one, beside the new one.
+            # What waits for other partitions has a moment to be delivered by the old one, beside the new one.
             retiring = asyncio.create_task(_stop(producer), name="producer-retiring")
             self._retired.add(retiring)
             retiring.add_done_callback(self._retired.discard)
@@ -202,14 +204,17 @@ class ConfirmedProducer:
     async def send_all(self, topic: str, records: Sequence[Outgoing]) -> list[Delivery]:
         """Sends one produce batch for each partition; returns what became of each record, in the order given."""
         producer = await self._connection.connected()
-        deliveries: list[Delivery] = [_NOT_SENT] * len(records)
         try:
             places = await self._by_partition(producer, topic, records)
         except KafkaError as error:
             return [self._failure(producer, error, topic)] * len(records)
-        await asyncio.gather(
-            *(self._send_to(producer, topic, partition, records, at, deliveries) for partition, at in places.items())
+        sent = await asyncio.gather(
+            *(self._send_to(producer, topic, partition, [records[at] for at in of]) for partition, of in places.items())
         )
+        deliveries: list[Delivery] = [_NOT_SENT] * len(records)
+        for of_partition, results in zip(places.values(), sent, strict=True):
+            for place, result in zip(of_partition, results, strict=True):
+                deliveries[place] = result
         return deliveries
 
     async def _by_partition(
@@ -229,39 +234,34 @@ class ConfirmedProducer:
         return places
 
     async def _send_to(
-        self,
-        producer: AIOKafkaProducer,
-        topic: str,
-        partition: int,
-        records: Sequence[Outgoing],
-        places: Sequence[int],
-        deliveries: list[Delivery],
-    ) -> None:
-        """Fills in the deliveries of the records at `places`, all of one partition."""
-        sent = []
+        self, producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing]
+    ) -> list[Delivery]:
+        """Sends the records of one partition; returns what became of each."""
+        sent: list[tuple[list[Outgoing], asyncio.Future[RecordMetadata]]] = []
         try:
-            for batch, of_batch in _batches(producer, records, places):
+            for batch, of_batch in _batches(producer, records):
                 sent.append((of_batch, await producer.send_batch(batch, topic, partition=partition)))
-        except KafkaError as error:  # a producer whose sender has died says so here; what is not sent stays so
+        except KafkaError as error:  # a producer whose sender has died says so here
             self._failure(producer, error, topic)
+        deliveries: list[Delivery] = []
         for of_batch, confirmation in sent:
             try:
                 first = (await confirmation).offset
             except MessageSizeTooLargeError as error:
                 failure = self._failure(producer, error, topic)
-                if len(of_batch) == 1:
-                    deliveries[of_batch[0]] = failure
-                else:  # one of them is too large: each is sent alone
-                    for place in of_batch:
-                        producer = await self._connection.connected()
-                        await self._send_to(producer, topic, partition, records, [place], deliveries)
+                deliveries += [failure] if len(of_batch) == 1 else await self._send_alone(topic, partition, of_batch)
             except KafkaError as error:
-                failure = self._failure(producer, error, topic)
-                for place in of_batch:
-                    deliveries[place] = failure
+                deliveries += [self._failure(producer, error, topic)] * len(of_batch)
             else:
-                for number, place in enumerate(of_batch):
-                    deliveries[place] = first + number
+                deliveries += range(first, first + len(of_batch))
+        return deliveries + [_NOT_SENT] * (len(records) - len(deliveries))
+
+    async def _send_alone(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[Delivery]:
+        """One of the records is too large for the topic: only that one is refused."""
+        deliveries: list[Delivery] = []
+        for record in records:
+            deliveries += await self._send_to(await self._connection.connected(), topic, partition, [record])
+        return deliveries
 
     def _failure(self, producer: AIOKafkaProducer, error: KafkaError, topic: str) -> Retryable | Unprocessable:
         """What the sender does about it. A producer whose sender has died says so at each send."""
@@ -279,21 +279,32 @@ class ConfirmedProducer:
 _NOT_SENT = Retryable("Kafka: not sent")
 
 
-def _batches(producer: AIOKafkaProducer, records: Sequence[Outgoing], places: Sequence[int]) -> Any:
-    """Yields produce batches of at most MAX_BATCH_BYTES, each with the places of its records."""
-    builder, of_batch = producer.create_batch(), list[int]()
-    for place in places:
-        record = records[place]
+def _batches(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> Iterator[tuple[Any, list[Outgoing]]]:
+    """Yields produce batches of at most MAX_BATCH_BYTES, each with its records."""
+    builder, of_batch = producer.create_batch(), list[Outgoing]()
+    for record in records:
         # A builder takes its first record whatever its size: the limit is then the broker's to say.
         while builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers)) is None:
             yield builder, of_batch
             builder, of_batch = producer.create_batch(), []
-        of_batch.append(place)
+        of_batch.append(record)
     yield builder, of_batch
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    """Gives up after FLUSH_TIMEOUT_S: with a dead broker an idempotent producer would flush indefinitely."""
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+    """Gives up after FLUSH_TIMEOUT_S: with a dead broker an idempotent producer would flush indefinitely.
+
+    Fails what is left then: aiokafka would leave its confirmations open, and the senders that await them would hang.
+    """
+    try:
         async with asyncio.timeout(FLUSH_TIMEOUT_S):
             await producer.stop()
+    except Exception as error:  # also one that a half-started producer raises: another one takes its place
+        log.debug("producer_not_stopped", error=type(error).__name__)
+    sender = producer._sender
+    if sender is not None and sender.sender_task is not None:
+        sender.sender_task.cancel()
+    producer._message_accumulator.fail_all(ProducerClosed())
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            await producer.client.close()

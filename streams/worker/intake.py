@@ -133,16 +133,19 @@ class Intake:
 
     async def _read(self, assignment: Assignment) -> None:
         """A consumer of its own for each assignment: nothing of an earlier one can come out of it."""
+        is_out_of_range = False
         while assignment.is_open:
             try:
+                if is_out_of_range:
+                    await self._skip_removed(assignment)
+                    is_out_of_range = False
                 if not assignment.trackers:
                     positions = await self._offset_reader.positions(assignment.partitions)
                     assignment.trackers = {tp: Tracker(tp, at.start) for tp, at in positions.items()}
                 await self._feed(assignment)
-            except OffsetOutOfRangeError:
-                await self._skip_removed(assignment)
             except (KafkaError, OSError) as error:
                 log.warning("reading_interrupted", error=type(error).__name__)
+                is_out_of_range = isinstance(error, OffsetOutOfRangeError)
                 await asyncio.sleep(RETRY_S)
 
     async def _feed(self, assignment: Assignment) -> None:

@@ -71,9 +71,18 @@ class Rebalance:
         """Nothing: `leave` came before."""
 
     async def leave(self) -> None:
-        """Ends the assignment for good, while this worker is still a member of the group."""
+        """Ends the assignment for good, while this worker is still a member of the group.
+
+        A drain that has begun already, for a rebalance, may be allowed more time than a stop has.
+        """
         self._is_stopped = True
-        await self._end()
+        shortening = asyncio.get_running_loop().call_later(
+            self._timings.stop_drain_s, self._analyst.shorten_drain, self._timings.keep_s
+        )
+        try:
+            await self._end()
+        finally:
+            shortening.cancel()
 
     async def _end(self) -> None:
         """No new record or call; a bounded time for those in flight; the last commit; then nothing of it counts."""
@@ -83,8 +92,8 @@ class Rebalance:
             if assignment is None:
                 return
             timings = self._timings
-            await self._analyst.drain(timings.stop_drain_s if self._is_stopped else timings.drain_s, timings.keep_s)
             try:
+                await self._analyst.drain(timings.stop_drain_s if self._is_stopped else timings.drain_s, timings.keep_s)
                 async with asyncio.timeout(timings.last_commit_s):
                     await self._intake.commit(assignment)
             except TimeoutError:
