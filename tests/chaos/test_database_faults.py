@@ -17,7 +17,7 @@ from streams.dev.local.process_log import ProcessLog
 from streams.postgres.migrations import migrate_database
 from streams.sinks.rows import RowSink
 from tests.chaos.database_faults import DatabaseFaults
-from tests.fakes.analysis import a_result
+from tests.support.factories import a_result
 from tests.support.process_tree import tree_of
 
 DEADLINE_S = 30

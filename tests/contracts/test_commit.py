@@ -1,8 +1,6 @@
 """Offsets are committed as a member of the generation in which they were finished, or not at all."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +11,7 @@ from streams.engine import consumer as module
 from streams.engine.consumer import MemberThread
 from streams.kafka.offset_reader import OffsetReader
 from tests.contracts.conftest import Cluster, a_member
+from tests.support.process_tree import continue_tree, stop_tree
 
 ON_TANSU = pytest.mark.parametrize("cluster", ["tansu"], indirect=True)
 
@@ -84,11 +83,11 @@ async def test_a_broker_that_does_not_answer_is_not_waited_for(
     monkeypatch.setattr(module, "COMMIT_TIMEOUT_S", 0.2)
     thread, generation = thread_of(consumer), consumer._coordinator.generation
     assert tansu.pid is not None
-    os.kill(tansu.pid, signal.SIGSTOP)
+    stop_tree(tansu.pid)
     try:
         assert not await thread.commit_as(generation, {first(cluster): 1_328})
     finally:
-        os.kill(tansu.pid, signal.SIGCONT)
+        continue_tree(tansu.pid)
     monkeypatch.undo()
     async with asyncio.timeout(30):
         while not await thread.commit_as(generation, {first(cluster): 1_328}):

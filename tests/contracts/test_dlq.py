@@ -28,7 +28,7 @@ from streams.kafka.scan import bounds
 from streams.operations.dlq.dead_letter import REPLAY_COUNT, REPLAYED_DEAD_LETTER, read_dead_letter
 from streams.operations.dlq.ledger import ReplayLedger
 from streams.sinks.dead_letters import TRUNCATED
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
 

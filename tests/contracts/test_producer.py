@@ -1,8 +1,6 @@
 """The fake producer fails and confirms like aiokafka's, and confirmed batches say what became of each record."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +18,7 @@ from streams.kafka.admin import create_topics
 from streams.kafka.producer import ConfirmedProducer, Delivery, Outgoing
 from tests.contracts.conftest import PARTITIONS, Cluster
 from tests.fakes.producer import FakeProducer
+from tests.support.process_tree import continue_tree, stop_tree
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
 
@@ -104,14 +103,14 @@ async def test_a_silent_broker_leaves_the_confirmation_open(started: Producer, t
     """Giving up the wait is the caller's decision; it does not break the producer."""
     await (await send(started))
     assert tansu.pid is not None
-    os.kill(tansu.pid, signal.SIGSTOP)
+    stop_tree(tansu.pid)
     try:
         started.is_silent = True
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await (await send(started))
     finally:
-        os.kill(tansu.pid, signal.SIGCONT)
+        continue_tree(tansu.pid)
     started.is_silent = False
     async with asyncio.timeout(10):
         await (await send(started))
@@ -189,12 +188,12 @@ async def test_a_send_waits_for_a_broker_that_is_frozen(
 ) -> None:
     """It is confirmed once the broker answers, or asks to be tried again."""
     assert tansu.pid is not None
-    os.kill(tansu.pid, signal.SIGSTOP)
+    stop_tree(tansu.pid)
     try:
         sending = asyncio.create_task(confirmed.send_all(cluster.topics.conversations, outgoing(10)))
         assert not (await asyncio.wait({sending}, timeout=0.3))[0]
     finally:
-        os.kill(tansu.pid, signal.SIGCONT)
+        continue_tree(tansu.pid)
     assert all(isinstance(delivery, int | Retryable) for delivery in await sending)
 
 

@@ -17,7 +17,7 @@ from streams.operations.dlq.replay import MAX_IN_FLIGHT, Pacer, ReplayOptions, R
 from streams.operations.dlq.selection import Filters, Selection
 from streams.operations.dlq.survey import dead_letter_bounds
 from tests.e2e.producer import texts_with_repeats
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.support.processes import Process, Service
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS

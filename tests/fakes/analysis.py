@@ -5,11 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from agents.analyse import Flight
 from schemas.insight import Answer
-from tests.support.factories import NOON as NOON
-from tests.support.factories import PARTITIONS
-from tests.support.factories import a_result as a_result
-from tests.support.factories import an_answer as an_answer
-from tests.support.factories import an_insight as an_insight
+from tests.support.factories import PARTITIONS, an_answer
 
 
 async def at_once() -> None:

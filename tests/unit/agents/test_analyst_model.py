@@ -15,7 +15,7 @@ import pytest
 import agents.analyst
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
-from tests.fakes.analysis import NOON, an_answer
+from tests.support.factories import NOON, an_answer
 from tests.support.mutants import Mutant, load
 
 MODULE = "agents.analyst"

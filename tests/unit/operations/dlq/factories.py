@@ -13,7 +13,7 @@ from schemas.kafka import Origin
 from streams.kafka.producer import Headers
 from streams.operations.dlq.dead_letter import StoredDeadLetter, read_dead_letter
 from streams.operations.dlq.ledger import ReplayLedger, mark_record
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.support.topics import TOPICS
 
 WRITTEN_MS = 1_790_000_000_000

@@ -18,7 +18,7 @@ from streams.operations.dlq.dead_letter import (
     read_dead_letter,
     replay_record,
 )
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.unit.operations.dlq.factories import EARLIER, WRITTEN_MS, dead_letter, record
 
 

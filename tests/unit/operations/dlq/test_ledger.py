@@ -5,7 +5,7 @@ import pytest
 from schemas.kafka import Origin
 from streams.operations.dlq.dead_letter import DeadLetterId, read_dead_letter
 from streams.operations.dlq.ledger import ReplayLedger, mark_record
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.unit.operations.dlq.factories import SENT_TO, WRITTEN_MS, dead_letter, ledger_of, record
 
 

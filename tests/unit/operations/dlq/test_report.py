@@ -10,7 +10,7 @@ from streams.operations.dlq.ledger import ReplayMark
 from streams.operations.dlq.replay import ReplayResult
 from streams.operations.dlq.selection import Eligibility
 from streams.operations.dlq.survey import Survey
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.support.topics import TOPICS
 from tests.unit.operations.dlq.factories import dead_letter
 

@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import Fatal
 from streams.operations.dlq.dead_letter import REPLAY_COUNT, StoredDeadLetter
 from streams.operations.dlq.selection import Eligibility, Filters, Selection, parse_filters, parse_since
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.unit.operations.dlq.factories import dead_letter, foreign, ledger_of
 
 

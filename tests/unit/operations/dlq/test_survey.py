@@ -6,7 +6,7 @@ from schemas.dead_letter import DeadLetterReason
 from streams.operations.dlq.dead_letter import StoredDeadLetter
 from streams.operations.dlq.selection import Eligibility, Filters, Selection
 from streams.operations.dlq.survey import Newest, survey
-from tests.fakes.analysis import NOON
+from tests.support.factories import NOON
 from tests.unit.operations.dlq.factories import dead_letter, each, foreign, ledger_of
 
 
