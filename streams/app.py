@@ -59,6 +59,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         broker_session_timeout=times.session_timeout_s,
         broker_heartbeat_interval=times.heartbeat_interval_s,
         broker_rebalance_timeout=times.rebalance_timeout_s,
+        broker_request_timeout=times.request_timeout_s,
         loglevel=settings.log_level,
         **faust_connection(options, topics, settings.data_dir),
     )

@@ -68,10 +68,6 @@ class WorkerApp(faust.App):
             TableManager=_Tables,
             topic_allow_declare=False,  # `grok-insights topics` creates them, so workers need no right to
             stream_recovery_delay=0.1,
-            # A join is answered after the rebalance timeout at the latest; Faust refuses less than the session timeout.
-            broker_request_timeout=max(
-                30.0, options["broker_session_timeout"], options["broker_rebalance_timeout"] + 5.0
-            ),
             **options,
         )
         self.inputs = frozenset(topics.inputs)

@@ -39,6 +39,8 @@ class Timings:
     #: A table recovery that reads nothing for this long never ends by itself.
     recovery_stall_s: float = 15.0
     commit_interval_s: float = 0.3
+    #: What a broker gets for an answer; a join is answered after the rebalance timeout at the latest.
+    request_timeout_s: float = 30.0
     #: A member learns of a rebalance from the answer to its next heartbeat.
     heartbeat_interval_s: float = 3.0
 
@@ -58,6 +60,7 @@ def timings(settings: Settings) -> Timings:
         session_timeout_s=settings.kafka_session_timeout_s,
         heartbeat_interval_s=heartbeat_s,
         rebalance_timeout_s=rebalance_s,
+        request_timeout_s=max(30.0, settings.kafka_session_timeout_s, rebalance_s + 5.0),
         drain_s=drain_s,
         stop_drain_s=min(drain_s, MAX_STOP_DRAIN_S),
         keep_s=share * KEEP_S,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -51,6 +52,7 @@ class Work:
         self.partitions = 0
         self.current: Assignment | None = None
         self.drain_s = 0.0
+        self.is_shortened = asyncio.Event()
         self.commit_error: Exception | None = None
         self.commit_hangs = False
 
@@ -67,7 +69,12 @@ class Work:
 
     async def drain(self, within_s: float, keep_s: float) -> None:
         self.journal.append(f"drain {within_s:g} {keep_s:g}")
-        await asyncio.sleep(self.drain_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.drain_s):
+                await self.is_shortened.wait()
+
+    def shorten_drain(self, keep_s: float) -> None:
+        self.is_shortened.set()
 
     async def commit(self, assignment: Assignment) -> None:
         self.journal.append("commit")
@@ -240,6 +247,18 @@ async def test_a_revocation_during_a_stop_waits_for_the_same_drain(rig: Rig) -> 
     await rig.revoke()
     assert (asyncio.get_running_loop().time(), leaving.done()) == (3, True)
     assert rig.work.journal.count("commit") == 1
+
+
+async def test_a_stop_shortens_the_drain_of_a_rebalance(rig: Rig) -> None:
+    """That may be allowed more time than a stop has in all."""
+    await rig.begin()
+    rig.work.drain_s = 30
+    revoking = asyncio.create_task(rig.revoke())
+    await asyncio.sleep(1)
+    await rig.rebalance.leave()
+    assert asyncio.get_running_loop().time() == 1 + TIMES.stop_drain_s
+    await revoking
+    assert rig.work.journal[-2:] == ["commit", "forget"]
 
 
 async def test_an_assignment_counts_the_partitions_again(rig: Rig) -> None:
