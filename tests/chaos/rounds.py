@@ -39,7 +39,7 @@ _NOT_RARE = (
 #: checked: of one or two stops, none may have been graceful by chance.
 ROUNDS_FOR_ALL_FAULTS = 20
 _IN_A_LONG_RUN = {*FAULTS, "shards_rebuilt"}
-IN_FLIGHT_AT_A_KILL = 200
+IN_FLIGHT_AT_A_KILL = 100
 IN_FLIGHT = 300
 _LOAD_WITHIN_S = 20.0
 

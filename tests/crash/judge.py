@@ -6,9 +6,9 @@ from typing import Any
 
 from aiokafka.structs import ConsumerRecord
 
-from agents.local.analyser import LocalInsights
 from tests.crash.evidence import Evidence
 from tests.crash.workload import Item
+from tests.support.standin_answers import StandinAnswers
 
 #: Fields in which copies of an event may differ: a record that is read again is answered from the table.
 CIRCUMSTANCES = frozenset({"outcome", "analysed_at", "prompt_tokens", "completion_tokens", "cost_usd_ticks"})
@@ -29,7 +29,7 @@ class Calls:
 class Judge:
     """For one run."""
 
-    def __init__(self, items: Sequence[Item], insights: LocalInsights) -> None:
+    def __init__(self, items: Sequence[Item], insights: StandinAnswers) -> None:
         self._insights = insights
         self._items = {item.value: item for item in items}
 

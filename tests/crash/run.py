@@ -10,7 +10,6 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from agents.local.analyser import LocalInsights
 from schemas.kafka import Topics
 from streams.dev.local.ports import free_port
 from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
@@ -20,6 +19,7 @@ from tests.crash.judge import Calls, Judge, repeated
 from tests.crash.lives import Life, Lives
 from tests.crash.points import EXIT_CODE
 from tests.crash.workload import PARTITIONS, REFUSED, Item, occurrences, workload
+from tests.support.standin_answers import StandinAnswers
 from tests.support.topics import topics_with
 
 #: Few at once and slow enough for several commits.
@@ -43,7 +43,7 @@ class Stage:
     http: aiohttp.ClientSession
     settings: Mapping[str, str]
     folder: Path
-    insights: LocalInsights
+    insights: StandinAnswers
     starting: asyncio.Semaphore
 
 

@@ -12,11 +12,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from agents.local.analyser import LocalInsights
 from streams.dev.local.kafka import Kafka
 from tests.crash.lives import Lives
 from tests.crash.points import POINTS
 from tests.crash.run import MAX_IN_FLIGHT, Stage, Verdict, crash_once
+from tests.support.standin_answers import StandinAnswers
 
 #: The long form is GROK_INSIGHTS_CRASHES=10. A printed seed makes the same conversations and crashes at the same steps.
 CRASHES = int(os.environ.get("GROK_INSIGHTS_CRASHES", "2"))
@@ -46,7 +46,7 @@ async def staged(bootstrap_servers: str, database_url: str, folder: Path) -> Asy
         log = await stack.enter_async_context(AIOKafkaConsumer(bootstrap_servers=bootstrap_servers))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield Stage(
-            lives, admin, producer, log, http, settings, folder, LocalInsights(), asyncio.Semaphore(STARTS_AT_ONCE)
+            lives, admin, producer, log, http, settings, folder, StandinAnswers(), asyncio.Semaphore(STARTS_AT_ONCE)
         )
 
 

@@ -9,14 +9,14 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 
-from agents.local.analyser import LocalInsights
 from schemas.kafka import DEFAULT_TENANT
 from tests.crash.evidence import Evidence
 from tests.crash.judge import Calls, Judge
 from tests.crash.workload import PARTITIONS, Item, workload
+from tests.support.standin_answers import StandinAnswers
 from tests.support.topics import TOPICS
 
-INSIGHTS = LocalInsights()
+INSIGHTS = StandinAnswers()
 ITEMS = workload("run", random.Random(1))
 GOOD = next(item for item in ITEMS if item.is_asked and not item.is_dead and not item.is_away)
 REFUSED = next(item for item in ITEMS if item.is_asked and item.is_dead)
