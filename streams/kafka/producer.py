@@ -301,10 +301,9 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     except Exception as error:  # also one that a half-started producer raises: another one takes its place
         log.debug("producer_not_stopped", error=type(error).__name__)
-    sender = producer._sender
-    if sender is not None and sender.sender_task is not None:
-        sender.sender_task.cancel()
-    producer._message_accumulator.fail_all(ProducerClosed())
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+    with contextlib.suppress(AttributeError, TimeoutError, KafkaError, OSError):  # the first: it has never been started
+        if producer._sender.sender_task is not None:
+            producer._sender.sender_task.cancel()
+        producer._message_accumulator.fail_all(ProducerClosed())
         async with asyncio.timeout(FLUSH_TIMEOUT_S):
             await producer.client.close()

@@ -20,7 +20,7 @@ IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND)
 
 def environment(data_dir: Path) -> dict[str, str]:
     # Tansu makes every join wait for half of the rebalance timeout.
-    return {**os.environ, "DATA_DIR": str(data_dir), "KAFKA_REBALANCE_TIMEOUT_S": "2"}
+    return {**os.environ, "DATA_DIR": str(data_dir)}
 
 
 def run(data_dir: Path, *options: str) -> "subprocess.CompletedProcess[str]":
