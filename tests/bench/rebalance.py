@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 
 from streams.progress import Display
-from tests.bench.drain import commits_made, rows_written
+from tests.bench.drain import rows_written, work_finished
 from tests.bench.environment import CommittedRow, Environment, Run
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload, feed
@@ -36,7 +36,7 @@ async def _measure(env: Environment, display: Display, rate: float) -> tuple[lis
         await asyncio.wait([feeding])
         fed = await run.count_conversations()
         await rows_written(run, fed, staying)
-        await commits_made(run)
+        await work_finished(run, fed)
         rows = await run.committed_rows()
         ends_s = [*(at_s for _, at_s in marks[1:]), rows[-1].committed_s]
         return [_look(rows, what, at_s, end_s) for (what, at_s), end_s in zip(marks, ends_s, strict=True)], fed - len(

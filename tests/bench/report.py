@@ -80,7 +80,7 @@ def write_json(report: Report, path: Path) -> None:
 
 
 def write_docs(report: Report, docs: Path = DOCS) -> None:
-    """Replaces what stands between the scenario's markers in its page. Raises ValueError when there are none."""
+    """Replaces the text between the scenario's markers in its page. Raises ValueError when they are missing."""
     page = docs / report.page
     begin, end = (f"<!-- {word} {report.name} -->" for word in ("begin", "end"))
     text = page.read_text()
