@@ -57,6 +57,8 @@ def _row(drains: list[Drain], handwritten: list[Drain]) -> dict[str, Figure]:
         "conversations/s": median(done.rate for done in drains),
         "ratio": median(ratios) if ratios else "-",
         "CPU us": median(done.cpu_us for done in drains),
+        "Kafka us": median(done.others.kafka_us for done in drains),
+        "Postgres us": median(done.others.postgres_us for done in drains),
         "peak RSS MiB": median(done.rss_mb for done in drains),
         "calls": calls,
         "distinct": distinct,
