@@ -58,6 +58,8 @@ class Report(msgspec.Struct):
     #: Single runs, where the tables hold medians of them.
     runs: Sequence[object] = ()
     page: str = "performance.md"
+    #: What was run, where it is not the same each time.
+    scope: str = ""
 
 
 def print_report(report: Report) -> None:
@@ -87,7 +89,7 @@ def write_docs(report: Report, docs: Path = DOCS) -> None:
     if begin not in text or end not in text:
         raise ValueError(f"{page} has no markers {begin} and {end}")
     before, after = text.split(begin)[0], text.split(end)[1]
-    generated = [f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}."]
+    generated = [f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}{report.scope and f', {report.scope}'}."]
     for title, bars in report.charts.items():
         image = f"bench/{report.name}-{_file_name(title)}.svg"
         (docs / image).parent.mkdir(exist_ok=True)
