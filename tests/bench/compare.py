@@ -31,10 +31,10 @@ def compare(
                 display.say(f"round {number + 1}, {_latency(latency)}, {_summary(done)}, {load}")
                 display.reached("runs", len(drains))
     display.done("runs")
-    return _report(drains)
+    return _report(drains, f"{rounds} rounds of {workload.records:,} conversations")
 
 
-def _report(drains: list[Drain]) -> Report:
+def _report(drains: list[Drain], scope: str) -> Report:
     tables, charts = [], {}
     for latency in dict.fromkeys(done.latency_s for done in drains):
         title = f"Conversations a second, {_latency(latency)}, {LATENCIES[latency]:,} in flight"
@@ -45,7 +45,7 @@ def _report(drains: list[Drain]) -> Report:
         handwritten = by_name.get(HANDWRITTEN, [])
         tables.append(ReportTable(title, [_row(of_name, handwritten) for of_name in by_name.values()]))
         charts[title] = [_bar(CANDIDATES[name], of_name) for name, of_name in by_name.items()]
-    return Report("compare", tables, all(done.is_as_promised for done in drains), charts, drains)
+    return Report("compare", tables, all(done.is_as_promised for done in drains), charts, drains, scope=scope)
 
 
 def _row(drains: list[Drain], handwritten: list[Drain]) -> dict[str, Figure]:
@@ -57,6 +57,8 @@ def _row(drains: list[Drain], handwritten: list[Drain]) -> dict[str, Figure]:
         "conversations/s": median(done.rate for done in drains),
         "ratio": median(ratios) if ratios else "-",
         "CPU us": median(done.cpu_us for done in drains),
+        "Kafka us": median(done.others.kafka_us for done in drains),
+        "Postgres us": median(done.others.postgres_us for done in drains),
         "peak RSS MiB": median(done.rss_mb for done in drains),
         "calls": calls,
         "distinct": distinct,

@@ -24,7 +24,7 @@ _SAMPLE_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.5
 #: Longer than any start and any rebalance: a candidate that writes nothing for so long will write nothing more.
 _GIVEN_UP_AFTER_S = 60.0
-_COMMITTED_WITHIN_S = 6.0
+_FINISHED_WITHIN_S = 30.0
 
 
 class Candidate(NamedTuple):
@@ -124,7 +124,7 @@ async def drain(
         sampling = asyncio.create_task(use.sample())
         try:
             await rows_written(run, workload.records, process)
-            await commits_made(run)
+            await work_finished(run, workload.records)
         finally:
             sampling.cancel()
         after, count = env.used(), workload.records
@@ -148,7 +148,7 @@ def start_candidate(run: Run, candidate: Candidate, max_in_flight: int, name: st
 
 
 async def rows_written(run: Run, count: int, *processes: Process) -> None:
-    """Returns when there are so many rows, or no more come. Raises when a process has ended by itself."""
+    """Returns when there are `count` rows, or no more come. Raises when a process has ended by itself."""
     seen, seen_at_s = 0, time.monotonic()
     while (rows := await run.count_rows()) < count and time.monotonic() < seen_at_s + _GIVEN_UP_AFTER_S:
         for process in processes:
@@ -159,10 +159,13 @@ async def rows_written(run: Run, count: int, *processes: Process) -> None:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def commits_made(run: Run) -> None:
-    """Returns when the group has committed everything, or after a while: some commit only when they are stopped."""
-    deadline_s = time.monotonic() + _COMMITTED_WITHIN_S
-    while await run.uncommitted() and time.monotonic() < deadline_s:
+async def work_finished(run: Run, count: int) -> None:
+    """Returns when the group has committed everything and there are `count` events, or when that takes too long.
+
+    Both count: some candidates commit a record before its event is confirmed, others seconds later.
+    """
+    deadline_s = time.monotonic() + _FINISHED_WITHIN_S
+    while time.monotonic() < deadline_s and (await run.uncommitted() or await run.count_events() < count):
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

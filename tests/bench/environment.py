@@ -65,7 +65,8 @@ class Environment:
 
     def used(self) -> Used:
         """What Kafka and Postgres have used so far. Ended backends are forgotten: compare while clients live."""
-        logs = (log for log in (self.folder / "kafka" / "data").glob("*/*.log") if _holds_records(log.parent.name))
+        data = self.folder / "kafka" / "data"
+        logs = (log for folder in data.iterdir() if _is_of_a_topic(folder) for log in folder.glob("*.log"))
         return Used(_cpu_s(self._kafka_pid), _cpu_s(self._postgres_pid), sum(log.stat().st_size for log in logs))
 
 
@@ -195,9 +196,9 @@ async def _remember_commit_times(url: str) -> None:
     await connection.close()
 
 
-def _holds_records(folder: str) -> bool:
-    """Deleted topics stay on the disk for a while; internal ones are not ours."""
-    return not folder.startswith("__") and not folder.endswith("-delete")
+def _is_of_a_topic(folder: Path) -> bool:
+    """Whether it is a partition of a topic of ours. Deleted ones stay for a while and may vanish at any moment."""
+    return folder.is_dir() and not folder.name.startswith("__") and not folder.name.endswith("-delete")
 
 
 def _cpu_s(pid: int) -> float:

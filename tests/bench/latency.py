@@ -7,7 +7,7 @@ request was due to when its row was committed.
 import asyncio
 
 from streams.terminal import Display
-from tests.bench.drain import commits_made, rows_written
+from tests.bench.drain import rows_written, work_finished
 from tests.bench.environment import Environment, Latency, Run
 from tests.bench.gateway import PATH, generate_load, is_accepting
 from tests.bench.report import Figure, Report, ReportTable
@@ -71,5 +71,5 @@ async def _post(run: Run, worker: Process, url: str, prefix: str, rate: float, s
     await run.rows.execute("TRUNCATE insights")
     load = await generate_load(run, url, "--rate", str(rate), "--seconds", str(seconds))
     await rows_written(run, count, worker)
-    await commits_made(run)
+    await work_finished(run, count)
     return load.began_s

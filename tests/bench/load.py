@@ -91,7 +91,7 @@ class Load:
         self._failure: Exception | None = None
 
     async def run(self, seconds: float) -> LoadFigures:
-        """Returns after so many seconds, or at a given rate when every request that was due is answered."""
+        """Returns after `seconds`, or at a given rate when every request that was due is answered."""
         loop = asyncio.get_running_loop()
         for _ in range(self._connections):
             self._idle.append((await loop.create_connection(lambda: _Connection(self), *self._address))[1])

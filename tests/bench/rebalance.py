@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 
 from streams.terminal import Display
-from tests.bench.drain import commits_made, rows_written
+from tests.bench.drain import rows_written, work_finished
 from tests.bench.environment import CommittedRow, Environment, Run
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload, feed
@@ -36,7 +36,7 @@ async def _measure(env: Environment, display: Display, rate: float) -> tuple[lis
         await asyncio.wait([feeding])
         fed = await run.count_conversations()
         await rows_written(run, fed, staying)
-        await commits_made(run)
+        await work_finished(run, fed)
         rows = await run.committed_rows()
         ends_s = [*(at_s for _, at_s in marks[1:]), rows[-1].committed_s]
         return [_look(rows, what, at_s, end_s) for (what, at_s), end_s in zip(marks, ends_s, strict=True)], fed - len(
@@ -70,7 +70,9 @@ async def _disturb(run: Run, display: Display) -> list[tuple[str, float]]:
 
 
 def _look(rows: list[CommittedRow], what: str, began_s: float, ended_s: float) -> dict[str, Figure]:
-    committed_s = [began_s, *(row.committed_s for row in rows if began_s <= row.committed_s < ended_s), ended_s]
+    """A conversation counts where its row was committed: what waits for a rebalance may have come before it."""
+    of_this = [row for row in rows if began_s <= row.committed_s <= ended_s]
+    committed_s = [began_s, *(row.committed_s for row in of_this), ended_s]
     without_rows_s = max(after - before for before, after in pairwise(committed_s))
-    waited_s = [row.committed_s - row.received_s for row in rows if began_s <= row.received_s < ended_s]
-    return {"": what, "longest time without a row, s": without_rows_s, "slowest conversation, s": max(waited_s)}
+    slowest_s = max(row.committed_s - row.received_s for row in of_this)
+    return {"": what, "longest time without a row, s": without_rows_s, "slowest conversation, s": slowest_s}

@@ -58,6 +58,8 @@ class Report(msgspec.Struct):
     #: Single runs, where the tables hold medians of them.
     runs: Sequence[object] = ()
     page: str = "performance.md"
+    #: What was run, where it is not the same each time.
+    scope: str = ""
 
 
 def print_report(report: Report) -> None:
@@ -80,14 +82,14 @@ def write_json(report: Report, path: Path) -> None:
 
 
 def write_docs(report: Report, docs: Path = DOCS) -> None:
-    """Replaces what stands between the scenario's markers in its page. Raises ValueError when there are none."""
+    """Replaces the text between the scenario's markers in its page. Raises ValueError when they are missing."""
     page = docs / report.page
     begin, end = (f"<!-- {word} {report.name} -->" for word in ("begin", "end"))
     text = page.read_text()
     if begin not in text or end not in text:
         raise ValueError(f"{page} has no markers {begin} and {end}")
     before, after = text.split(begin)[0], text.split(end)[1]
-    generated = [f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}."]
+    generated = [f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}{report.scope and f', {report.scope}'}."]
     for title, bars in report.charts.items():
         image = f"bench/{report.name}-{_file_name(title)}.svg"
         (docs / image).parent.mkdir(exist_ok=True)

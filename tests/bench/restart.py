@@ -15,7 +15,7 @@ from aiokafka.partitioner import murmur2
 
 from streams.terminal import Display
 from tests.bench.candidates.work import text_key
-from tests.bench.drain import commits_made, rows_written
+from tests.bench.drain import rows_written, work_finished
 from tests.bench.environment import Environment, Run
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload, produce
@@ -69,7 +69,7 @@ async def _start_and_stop(run: Run, name: str, conversations: Workload | None) -
         rows = await run.count_rows()
         await produce(run.service.settings["KAFKA_BOOTSTRAP_SERVERS"], conversations.conversations(), "text")
         await rows_written(run, rows + conversations.records, worker)
-        await commits_made(run)
+        await work_finished(run, conversations.records)
     if await asyncio.to_thread(worker.stop):
         raise RuntimeError(f"the worker did not stop by itself, see {worker.log}")
     return seconds

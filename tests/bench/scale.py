@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from streams.terminal import Display
-from tests.bench.drain import ProcessUse, commits_made, rows_written
+from tests.bench.drain import ProcessUse, rows_written, work_finished
 from tests.bench.environment import Environment
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload, produce
@@ -35,7 +35,7 @@ async def _run(env: Environment, workload: Workload, workers: int, partitions: i
         sampling = [asyncio.create_task(use.sample()) for use in uses]
         await produce(env.bootstrap_servers, workload.conversations(), "text")
         await rows_written(run, workload.records, *processes)
-        await commits_made(run)
+        await work_finished(run, workload.records)
         for task in sampling:
             task.cancel()
         committed_s = [row.committed_s for row in await run.committed_rows()]

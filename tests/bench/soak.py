@@ -4,7 +4,7 @@ import asyncio
 from statistics import median
 
 from streams.terminal import Display
-from tests.bench.drain import ProcessUse, commits_made, rows_written
+from tests.bench.drain import ProcessUse, rows_written, work_finished
 from tests.bench.environment import Environment, Latency
 from tests.bench.report import Figure, Report, ReportTable
 from tests.bench.workload import Workload, feed
@@ -42,7 +42,7 @@ async def _measure(
             display.reached("conversations", await run.count_rows())
         await feeding
         await rows_written(run, workload.records, worker)
-        await commits_made(run)
+        await work_finished(run, workload.records)
         display.done("conversations")
         sampling.cancel()
         return use, workload.records - await run.count_rows()

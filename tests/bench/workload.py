@@ -62,7 +62,7 @@ async def produce(bootstrap_servers: str, conversations: list[Conversation], key
 
 
 async def feed(bootstrap_servers: str, conversations: Iterable[Conversation], rate: float) -> None:
-    """Produces so many a second, keyed by text, until they run out or it is cancelled."""
+    """Produces `rate` conversations a second, keyed by text, until they run out or it is cancelled."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True) as producer:
         began_s = time.monotonic()
         for number, conversation in enumerate(conversations):
