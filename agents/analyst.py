@@ -8,8 +8,8 @@
     6 ask          Grok is asked, and the answer is kept in the table `answers`
     7 deliver      the row, then the event; a dead letter, then its row
 
-Steps 1 to 5 are plain code over a whole fetch. Whatever has to wait then waits in a Stage, which works on all that has
-gathered as one batch. Knows nothing of Faust, Kafka's client or Postgres.
+Steps 1 to 5 are plain code over a whole fetch. What has to wait then waits for a place for a call, or in a
+Stage, which works on all that has gathered as one batch. Knows nothing of Faust, Kafka's client or Postgres.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Stage: a queue whose workers take all that waits and work on it as one batch.
 
-Stages are the only places where records wait. One request, statement or wake-up then serves hundreds of them, and the
-busier the worker is, the larger the batches become by themselves.
+Records wait in stages, and for a place for a call. One request, statement or wake-up then serves hundreds of them, and
+the busier the worker is, the larger the batches become by themselves.
 """
 
 import asyncio

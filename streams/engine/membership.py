@@ -9,7 +9,9 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 
 
 class GroupLease:
-    """Proof that this worker is a member of its group; while it is held, its partitions cannot have been reassigned.
+    """Proof that this worker is a member of its group; while it is held, no session timeout has replaced it.
+
+    A member that rejoins too late can lose its partitions while the lease lasts: the fence is closed by then.
 
     Valid for one session timeout after the latest join or heartbeat that the group accepted, counted from when that
     was sent. A worker that was frozen or cut off for longer may have been replaced: rows and events survive that, but a

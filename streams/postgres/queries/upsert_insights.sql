@@ -1,7 +1,7 @@
 -- Writes a batch of results, one row for each (tenant, conversation). The newest occurred_at wins; the same result
 -- again changes nothing, except that a dead conversation is replaced when its record ends otherwise after a replay.
--- Rows are taken in key order, so that two batches in flight never wait for each other. One JSON parameter for the
--- whole batch costs less than an array a column, and works behind a pooler.
+-- Rows are taken in key order, so that two batches in flight cannot deadlock. One JSON parameter for the whole batch
+-- costs less than an array a column.
 INSERT INTO insights AS stored (
     tenant, conversation_id, outcome, reason, sentiment, sentiment_score, topics, intent, urgency, summary,
     action_needed, confidence, language, extra, source, occurred_at, received_at, analysed_at, text_key,
