@@ -15,10 +15,9 @@ from agents.analyser import Analyser
 from agents.decode import Job
 from agents.limits.retry import Backoff, NoLongerWanted, retry
 from agents.stage import Stage
-from schemas.dead_letter import DeadLetterReason
-from schemas.errors import Fatal, Unprocessable
+from schemas.errors import Fatal
 from schemas.insight import Answer
-from schemas.outcome import Analysed, Cached, Dead
+from schemas.outcome import Analysed, Cached, Dead, dead_by
 
 CALL_BACKOFF = Backoff(base_s=0.2, cap_s=30.0)
 KEEP_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
@@ -192,13 +191,11 @@ class Analysis:
         except asyncio.CancelledError:
             self._drop(flight)
             raise
-        except Unprocessable as error:
-            self._refuse(flight, Dead(DeadLetterReason(error.reason), error.detail))
         except Fatal as error:
             self._drop(flight)
             self._fail(error)
-        except Exception as error:  # a defect of ours that did not pass: this text is set aside
-            self._refuse(flight, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
+        except Exception as error:  # refused, or a defect of ours that did not pass: this text is set aside
+            self._refuse(flight, dead_by(error))
         else:
             self._remember(flight)
             self._to_keep([flight])

@@ -27,10 +27,9 @@ from agents.limits.retry import Backoff
 from agents.partitioner import owner_partition
 from agents.prefilter.low_value import low_value
 from agents.stage import Stage
-from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.insight import Usage
-from schemas.outcome import Analysed, Cached, Dead, Filtered, outcome_name
+from schemas.outcome import Analysed, Cached, Dead, Filtered, dead_by, outcome_name
 from schemas.result import ConversationResult
 
 DELIVERY_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
@@ -133,7 +132,6 @@ class Analyst:
         self._sinks = sinks
         self._limit = limit
         self._observer = observer
-        self._fail = fail
         self._now = now
         self._max_open_records = options.max_open_records
         self._open_records = 0
@@ -239,7 +237,7 @@ class Analyst:
             try:
                 decode(job)
             except Unprocessable as error:
-                self._die(job, Dead(DeadLetterReason(error.reason), error.detail))
+                self._die(job, error)
             except Exception as error:
                 self._die_of_defect(job, error)
             else:
@@ -277,7 +275,7 @@ class Analyst:
             self._observer.rehomed(len(sent))
             self._finish(sent)
             for job, error in refused:
-                self._die(job, Dead(DeadLetterReason(error.reason), error.detail))
+                self._die(job, error)
 
     # --- step 7
 
@@ -293,14 +291,14 @@ class Analyst:
                 living.append(job)
         self._rows.put(living)
 
-    def _die(self, job: Job, outcome: Dead) -> None:
-        job.outcome = outcome
+    def _die(self, job: Job, error: Exception) -> None:
+        job.outcome = dead_by(error)
         self._dead_letters.put([job])
 
     def _die_of_defect(self, job: Job, error: Exception) -> None:
         """Sets one record aside for a defect of ours, so that its neighbours go on. Called while it is handled."""
         log.exception("record_failed", partition=job.origin.partition, offset=job.origin.offset)
-        self._die(job, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
+        self._die(job, error)
 
     async def _store(self, jobs: list[Job]) -> None:
         written = await self._sinks.rows.write(jobs)
@@ -325,10 +323,8 @@ class Analyst:
                 # The dead letter is durable and says why; a row that cannot be stored must not make it die again.
                 log.warning("dead_without_row", reason=job.outcome.reason, error=type(error).__name__)
                 self._finish_ended([job])
-            elif isinstance(error, Unprocessable):
-                self._die(job, Dead(DeadLetterReason(error.reason), error.detail))
             else:
-                self._die(job, Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__))
+                self._die(job, error)
 
     async def _announce(self, jobs: list[Job]) -> None:
         async for sent, refused in _send(self._sinks.events, jobs):
@@ -376,7 +372,7 @@ class Analyst:
             tenant=job.tenant,
             id=job.id,
             outcome=outcome_name(outcome),
-            occurred_at=job.conversation.occurred_at or job.received_at,
+            occurred_at=job.occurred_at,
             received_at=job.received_at,
             analysed_at=now,
             origin=job.origin,

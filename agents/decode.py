@@ -121,7 +121,7 @@ class Record:
 class Job(Record):
     """A record from its admission to its last confirmation."""
 
-    __slots__ = ("is_finished", "outcome", "result", "tracker")
+    __slots__ = ("is_finished", "outcome", "result", "size_bytes", "tracker")
 
     outcome: Outcome
     result: ConversationResult
@@ -130,17 +130,14 @@ class Job(Record):
         super().__init__(source, was_rehomed=was_rehomed)
         self.tracker = tracker
         self.is_finished = False
+        headers = sum(len(name) + len(value or b"") for name, value in source.headers or ())
+        #: The size of the record as it was read; what is decoded from it takes about twice as much again.
+        self.size_bytes = len(source.value or b"") + len(source.key or b"") + headers
 
     @property
     def is_wanted(self) -> bool:
         """False once it is finished, or its partition was revoked: the next owner reads the record again."""
         return not (self.is_finished or self.tracker.is_revoked)
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of the record as it was read; what is decoded from it takes about twice as much again."""
-        headers = sum(len(name) + len(value or b"") for name, value in self.source.headers or ())
-        return len(self.source.value or b"") + len(self.source.key or b"") + headers
 
 
 def decode(record: Record) -> None:

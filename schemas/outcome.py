@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal, assert_never, get_args
 
 from schemas.dead_letter import DeadLetterReason
+from schemas.errors import Unprocessable
 from schemas.insight import Answer
 
 
@@ -50,6 +51,13 @@ class Dead:
 
     reason: DeadLetterReason
     detail: str
+
+
+def dead_by(error: Exception) -> Dead:
+    """The outcome of a record that `error` sets aside: its own reason, or an internal error for a defect of ours."""
+    if isinstance(error, Unprocessable):
+        return Dead(DeadLetterReason(error.reason), error.detail)
+    return Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__)
 
 
 Outcome = Analysed | Cached | Filtered | Dead

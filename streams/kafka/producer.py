@@ -52,6 +52,11 @@ class Outgoing(NamedTuple):
 Delivery = int | Retryable | Unprocessable
 
 
+def errors_of(deliveries: Sequence[Delivery]) -> list[Retryable | Unprocessable | None]:
+    """What kept each record from being taken; None for those that were."""
+    return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
+
+
 class ReconnectingProducer:
     """Starts without a broker, and finds it again by itself.
 
@@ -265,11 +270,10 @@ class ConfirmedProducer:
 
     def _failure(self, producer: AIOKafkaProducer, error: KafkaError, topic: str) -> Retryable | Unprocessable:
         """What the sender does about it. A producer whose sender has died says so at each send."""
-        if isinstance(error, MessageSizeTooLargeError):
-            self._connection.replace(producer, error)
-            return Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}")
         if not error.retriable:
             self._connection.replace(producer, error)
+        if isinstance(error, MessageSizeTooLargeError):
+            return Unprocessable(DeadLetterReason.TOO_LARGE, f"too large for the topic {topic}")
         log.warning("send_failed", topic=topic, error=type(error).__name__)
         failure = Retryable(f"Kafka: {type(error).__name__}")
         failure.__cause__ = error

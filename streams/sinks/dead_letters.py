@@ -9,7 +9,7 @@ from agents.decode import Job
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Retryable, Unprocessable
 from schemas.outcome import Dead
-from streams.kafka.producer import ConfirmedProducer, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing, errors_of
 
 #: What is kept of a value that the topic does not take whole. The record itself stays at its origin for as long as its
 #: topic keeps it.
@@ -43,7 +43,7 @@ class DeadLetterSink:
                 [deliveries[index]] = await self._producer.send_all(
                     self._topic, [_truncated(jobs[index], records[index])]
                 )
-        return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
+        return errors_of(deliveries)
 
     def _record(self, job: Job) -> Outgoing:
         assert isinstance(job.outcome, Dead), "only the dead are sent here"

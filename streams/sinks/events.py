@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agents.decode import Job
 from schemas.errors import Retryable, Unprocessable
 from schemas.kafka import EventType, Header
-from streams.kafka.producer import ConfirmedProducer, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing, errors_of
 
 _FIXED_HEADERS = [
     (Header.SPEC_VERSION, b"1.0"),
@@ -23,8 +23,7 @@ class EventSink:
 
     async def send(self, jobs: Sequence[Job]) -> list[Retryable | Unprocessable | None]:
         """See agents.analyst.Sender."""
-        deliveries = await self._producer.send_all(self._topic, [_event(job) for job in jobs])
-        return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
+        return errors_of(await self._producer.send_all(self._topic, [_event(job) for job in jobs]))
 
 
 def _event(job: Job) -> Outgoing:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from agents.decode import Job
 from schemas.errors import Retryable, Unprocessable
-from streams.kafka.producer import ConfirmedProducer, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing, errors_of
 
 
 class RehomedSink:
@@ -17,5 +17,4 @@ class RehomedSink:
     async def send(self, jobs: Sequence[Job]) -> list[Retryable | Unprocessable | None]:
         """See agents.analyst.Sender."""
         records = [Outgoing(job.text_key.encode(), job.source.value, job.rehoming_headers()) for job in jobs]
-        deliveries = await self._producer.send_all(self._topic, records)
-        return [None if isinstance(delivery, int) else delivery for delivery in deliveries]
+        return errors_of(await self._producer.send_all(self._topic, records))

@@ -11,7 +11,7 @@ from agents.canonical_text import text_key
 from agents.partitioner import owner_partition
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
-from streams.dev.standin.completions import Answerer
+from tests.support.standin_answers import StandinAnswers
 
 _WORDS = (
     *("parcel", "refund", "invoice", "login", "password", "delivery", "charge", "account", "late", "broken"),
@@ -72,10 +72,9 @@ class Oracle:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._prefix = f"c{seed:08x}-"
-        self._answerer = Answerer()
         # A world is judged many times.
         self.case = lru_cache(maxsize=None)(self._case)
-        self._insight_of = lru_cache(maxsize=None)(self._read_answer)
+        self._insight_of = lru_cache(maxsize=None)(StandinAnswers().insight)
 
     def number_of(self, conversation_id: str) -> int | None:
         """None for an id that is not the oracle's."""
@@ -85,9 +84,6 @@ class Oracle:
     def insight(self, case: Case) -> Insight:
         """The stand-in's answer for the text, always the same."""
         return self._insight_of(case.text)
-
-    def _read_answer(self, text: str) -> Insight:
-        return _read_insight(self._answerer.completion("", text, "standin", None).body)
 
     def _case(self, number: int) -> Case:
         source = random.Random(f"{self.seed}:{number}")
@@ -131,8 +127,3 @@ def _kind(drawn: float) -> Kind:
 
 def _owner_of(text: str) -> int:
     return owner_partition(text_key(DEFAULT_TENANT, text).encode(), PARTITIONS)
-
-
-def _read_insight(completion: bytes) -> Insight:
-    content = json.loads(json.loads(completion)["choices"][0]["message"]["content"])
-    return Insight(**{**content, "topics": tuple(content["topics"])})

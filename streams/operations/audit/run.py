@@ -133,7 +133,6 @@ class TopicReader:
         self._result = result
         self._due_below: dict[TopicPartition, int] = {}
         self._bounds: Bounds = {}
-        self._later_bounds: Bounds = {}
 
     async def start(self) -> int:
         """Reads the group's offsets, then the topics' bounds; returns the largest possible number of records."""
