@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
+from streams.kafka.header_names import accept_any_header_name
 
 _CANCEL_AGAIN_S = 0.2
 
@@ -19,6 +20,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """
     if settings.kafka_bootstrap_servers is None:
         raise Fatal("no broker is configured", "KAFKA_BOOTSTRAP_SERVERS is empty", "set it to host:port", exit_code=2)
+    accept_any_header_name()
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
