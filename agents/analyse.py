@@ -99,6 +99,9 @@ class Analysis:
         #: One task for each place for a call that is taken, and those of them whose call has begun.
         self._askers: set[asyncio.Task[None]] = set()
         self._calling: set[asyncio.Task[None]] = set()
+        #: Answered and not kept yet. Each still takes its place, so that a worker that is killed loses no more answers
+        #: than it has places, and pays for none while the changelog takes none.
+        self._answered: set[Flight] = set()
         self._is_draining = False
         #: Answers that were paid for and are not kept yet, the oldest first.
         self._unkept: dict[bytes, Answer] = {}
@@ -139,10 +142,7 @@ class Analysis:
             flight.answer = self._unkept.get(flight.key)
         self._to_keep([flight for flight in flights if flight.answer is not None])
         self._to_ask.extend(flight for flight in flights if flight.answer is None)
-        for _ in range(min(len(self._to_ask), self._max_calls - len(self._askers))):
-            asker = asyncio.create_task(self._ask_on(), name="asker")
-            self._askers.add(asker)
-            asker.add_done_callback(self._asker_ended)
+        self._fill_places()
 
     async def drain(self, within_s: float) -> None:
         """Starts no new call, and gives those in flight a bounded time before they are cancelled.
@@ -167,25 +167,35 @@ class Analysis:
     def forget(self) -> None:
         """Forgets the flights of the assignment that is over, and allows calls again in the next one."""
         self._flights.clear()
+        self._answered.clear()
         self._is_draining = False
 
+    def _fill_places(self) -> None:
+        for _ in range(min(len(self._to_ask), self._max_calls - len(self._askers) - len(self._answered))):
+            asker = asyncio.create_task(self._ask_on(), name="asker")
+            self._askers.add(asker)
+            asker.add_done_callback(self._asker_ended)
+
     async def _ask_on(self) -> None:
-        """One place for a call: asks about one text after the other while any waits."""
+        """One place for a call: asks about one text after the other while any waits and the place is not taken."""
+        asker = asyncio.current_task()
+        assert asker is not None, "runs in a task of its own"
         try:
-            while self._to_ask:
-                await self._ask_one(self._to_ask.popleft())
+            while self._to_ask and len(self._askers) + len(self._answered) <= self._max_calls:
+                await self._ask_one(self._to_ask.popleft(), asker)
         finally:
             # In the very step that found nothing waiting: whatever comes next must not count on this place.
-            self._askers.discard(_current_task())
+            self._askers.discard(asker)
 
     def _asker_ended(self, asker: "asyncio.Task[None]") -> None:
         self._askers.discard(asker)  # one that was cancelled before its first step is still there
         if not asker.cancelled() and (error := asker.exception()) is not None:
             self._fail(error)
 
-    async def _ask_one(self, flight: Flight) -> None:
+    async def _ask_one(self, flight: Flight, asker: "asyncio.Task[None]") -> None:
+        call, is_worth = partial(self._call, flight, asker), partial(self._is_worth, flight)
         try:
-            flight.answer = await retry(partial(self._call, flight), CALL_BACKOFF, partial(self._is_worth, flight))
+            flight.answer = await retry(call, CALL_BACKOFF, is_worth)
         except NoLongerWanted:
             self._drop(flight)
         except asyncio.CancelledError:
@@ -200,13 +210,12 @@ class Analysis:
             self._remember(flight)
             self._to_keep([flight])
 
-    async def _call(self, flight: Flight) -> Answer:
-        task = _current_task()
-        self._calling.add(task)
+    async def _call(self, flight: Flight, asker: "asyncio.Task[None]") -> Answer:
+        self._calling.add(asker)
         try:
             return await self._analyser.analyse(flight.jobs[0].text)
         finally:
-            self._calling.discard(task)
+            self._calling.discard(asker)
 
     def _is_worth(self, flight: Flight) -> bool:
         return flight.is_wanted and not self._is_draining
@@ -220,6 +229,7 @@ class Analysis:
     def _to_keep(self, flights: list[Flight]) -> None:
         for flight in flights:
             flight.value = _encode(flight.answer)
+        self._answered.update(flights)
         self.keep_stage.put(flights)
 
     async def _keep(self, flights: list[Flight]) -> None:
@@ -232,11 +242,14 @@ class Analysis:
             refused = await self._answers.put(flights)
             self._kept([flight for flight in flights if flight not in refused] if refused else flights)
             flights = [flight for flight in refused if flight.is_wanted]
+            self._answered.difference_update(flight for flight in refused if not flight.is_wanted)
+            self._fill_places()
             if flights:
                 await asyncio.sleep(KEEP_BACKOFF.delay_s(attempt, random.random))
                 attempt += 1
 
     def _kept(self, flights: list[Flight]) -> None:
+        self._answered.difference_update(flights)
         jobs: list[Job] = []
         for flight in flights:
             self._unkept.pop(flight.key, None)
@@ -272,9 +285,3 @@ class Analysis:
             return None if value is None else _decode(value)
         except msgspec.DecodeError:
             return None
-
-
-def _current_task() -> "asyncio.Task[None]":
-    task = asyncio.current_task()
-    assert task is not None, "called by an asker"
-    return task

@@ -99,9 +99,11 @@ class Stage(Generic[T]):
 
     def _take(self) -> list[T]:
         waiting = self._waiting
-        batch = [waiting.popleft() for _ in range(min(self._max_batch, len(waiting)))]
-        if not waiting:
-            self._has_waiting.clear()
+        if len(waiting) > self._max_batch:
+            return [waiting.popleft() for _ in range(self._max_batch)]
+        batch = list(waiting)
+        waiting.clear()
+        self._has_waiting.clear()
         return batch
 
     async def _work_on(self, batch: list[T]) -> None:

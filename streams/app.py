@@ -42,8 +42,9 @@ from streams.worker.lifecycle import Lifecycle
 from streams.worker.rebalance import Rebalance
 from streams.worker.timings import timings
 
-#: Records open at once for each place for a call: cached and filtered ones pass by those that wait for an answer.
-OPEN_RECORDS_PER_CALL = 2
+#: Records open at once for each place for a call: cached and filtered ones pass by those that wait for an answer, and
+#: what is being written is written in batches that are worth their cost.
+OPEN_RECORDS_PER_CALL = 4
 
 
 def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:

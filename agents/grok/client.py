@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import aiohttp
 from aiohttp import BytesPayload
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from agents.analyser import CallObserver
 from agents.grok.failures import CallFailure, failure_of_exception, failure_of_status
@@ -48,7 +49,7 @@ class GrokAnalyser:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._url = URL(f"{base_url.rstrip('/')}/chat/completions")
         self._api_key = api_key
         self._model = model
         self._template = RequestTemplate(model)

@@ -1,5 +1,6 @@
 """Mistakes between a text and its answer: calls, their sharing, and the table `answers`."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import msgspec
@@ -99,9 +100,9 @@ def flight_drops_error() -> None:
     """When a call fails, those who share it get an empty answer instead of waiting for the next attempt."""
     call = Analysis._call
 
-    async def call_for_the_first(analysis: Analysis, flight: Flight) -> Answer:
+    async def call_for_the_first(analysis: Analysis, flight: Flight, asker: asyncio.Task[None]) -> Answer:
         try:
-            return await call(analysis, flight)
+            return await call(analysis, flight, asker)
         except Retryable:
             flight.jobs, others = flight.jobs[:1], flight.jobs[1:]
             for job in others:

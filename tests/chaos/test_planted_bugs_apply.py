@@ -268,7 +268,7 @@ async def jobs_that_wait_on_when_a_call_fails() -> int:
     analysis = an_analysis(FakeAnalyser([Retryable("down")]))
     [flight] = analysis.share([analysed(), analysed()])
     with suppress(Retryable):
-        await analysis._call(flight)
+        await analysis._call(flight, cast("asyncio.Task[None]", asyncio.current_task()))
     return len(flight.jobs)
 
 

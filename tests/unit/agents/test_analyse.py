@@ -116,6 +116,36 @@ async def test_no_more_calls_than_places() -> None:
         assert bench.analyser.asked == texts
 
 
+async def test_a_call_takes_its_place_until_its_answer_is_kept() -> None:
+    """A worker that is killed then loses no more answers than it has places, and an outage of the changelog is not paid
+    for on and on."""
+    async with Bench(max_calls=2) as bench:
+        bench.answers.gate.clear()
+        texts = [f"text number {n}" for n in range(5)]
+        bench.take(*map(value_of, texts))
+        await bench.settle()
+        assert bench.analyser.asked == texts[:2]
+        bench.answers.gate.set()
+        await bench.settle()
+        assert bench.analyser.asked == texts
+        assert bench.is_all_finished
+
+
+async def test_answers_that_were_given_up_leave_their_places() -> None:
+    """Those that the changelog did not take before their partition was revoked."""
+    async with Bench(max_calls=1) as bench:
+        bench.answers.gate.clear()
+        bench.take(value_of("first text", id="a"))
+        await bench.settle()
+        await bench.analyst.drain(1, 1)
+        bench.revoke()
+        bench.answers.gate.set()
+        bench.assign_again()
+        bench.take(value_of("second text", id="b"))
+        await bench.settle()
+        assert bench.outcomes == {"b": "analysed"}
+
+
 @pytest.mark.parametrize("turns", range(12))
 async def test_no_text_is_left_without_an_asker(turns: int) -> None:
     """Whatever turn of the loop it comes in while the only place for a call becomes free."""
