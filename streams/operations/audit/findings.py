@@ -9,7 +9,6 @@ from typing import NamedTuple
 from schemas.errors import Fatal
 from schemas.kafka import Origin
 from streams.operations.audit.observations import tenant_and_id
-from streams.operations.audit.retention import PartitionOffsets
 
 #: Stands for all partitions that do not exist: rows and headers may name any number of them.
 ELSEWHERE = ("elsewhere", -1)
@@ -75,6 +74,42 @@ class PartitionCounts:
     def of(self, column: str) -> int:
         """Returns the number of records, or the count of a status or discrepancy."""
         return self.records if column == "records" else self.by[column]
+
+
+class PartitionOffsets(NamedTuple):
+    """The group's offset in an input partition, None before the first commit, and the edges of the log.
+
+    `beginning` must be read before `committed`, and `end` after it, so that a group at work causes no finding.
+    """
+
+    beginning: int
+    committed: int | None
+    end: int
+
+    @property
+    def due_below(self) -> int:
+        """Offset below which every record must have an outcome.
+
+        That is the log's beginning where the committed offset is not in this log: workers restart there.
+        """
+        if self.committed is None:
+            return 0
+        return self.beginning if self.ahead else self.committed
+
+    @property
+    def lost(self) -> int:
+        """Offsets that retention removed before the group committed them."""
+        return 0 if self.committed is None else max(0, self.beginning - self.committed)
+
+    @property
+    def ahead(self) -> int:
+        """Committed offsets beyond the end of the log."""
+        return 0 if self.committed is None else max(0, self.committed - self.end)
+
+    @property
+    def unverifiable(self) -> int:
+        """Removed offsets that the group may or may not have read."""
+        return self.beginning if self.committed is None else 0
 
 
 class Reconciliation:

@@ -6,10 +6,9 @@ from itertools import chain
 
 from schemas.kafka import Origin
 from schemas.outcome import OUTCOME_NAMES
-from streams.operations.audit.findings import ELSEWHERE, Reconciliation
+from streams.operations.audit.findings import ELSEWHERE, PartitionOffsets, Reconciliation
 from streams.operations.audit.observations import ExternalSort, Kind, Observation, conversation_key
-from streams.operations.audit.reconcile import Reconciler
-from streams.operations.audit.retention import NEVER, CompleteSince, PartitionOffsets, ReadSpan
+from streams.operations.audit.reconcile import NEVER, CompleteSince, ReadSpan, Reconciler
 from tests.support.topics import TOPICS
 
 #: The audit read offsets 10 to 99 of partition 0; up to 109 were written meanwhile.

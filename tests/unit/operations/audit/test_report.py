@@ -7,10 +7,9 @@ from rich.console import Console
 
 from schemas.errors import Fatal
 from schemas.kafka import Origin
-from streams.operations.audit.findings import Discrepancy, Reconciliation, Status
+from streams.operations.audit.findings import Discrepancy, PartitionOffsets, Reconciliation, Status
 from streams.operations.audit.observations import conversation_key
 from streams.operations.audit.report import conclusion, document, print_report
-from streams.operations.audit.retention import PartitionOffsets
 from tests.support.topics import TOPICS
 
 ORIGIN = Origin("conversations", 3, 42)

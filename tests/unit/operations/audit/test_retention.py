@@ -2,7 +2,8 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from streams.operations.audit.retention import ALWAYS, CLOCK_SKEW_US, NEVER, PartitionOffsets, complete_since_us
+from streams.operations.audit.findings import PartitionOffsets
+from streams.operations.audit.reconcile import ALWAYS, CLOCK_SKEW_US, NEVER, complete_since_us
 from tests.support.topics import TOPICS
 
 
