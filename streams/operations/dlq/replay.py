@@ -22,8 +22,7 @@ from streams.kafka.producer import ConfirmedProducer, Headers, Outgoing
 from streams.operations.broker_errors import REFUSALS, broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import DeadLetterId, StoredDeadLetter, original_value, replay_record
 from streams.operations.dlq.ledger import ReplayLedger, mark_record
-from streams.operations.dlq.selection import Eligibility, Selection
-from streams.operations.dlq.survey import Bounds, read_dead_letters
+from streams.operations.dlq.selection import Bounds, Eligibility, Selection, read_dead_letters
 
 MAX_IN_FLIGHT = 256
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
