@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 
 from schemas.errors import Rejected
-from streams.gateway.insight_reader import DatabaseUnavailable
+from streams.gateway.insights import DatabaseUnavailable
 from streams.gateway.publisher import BrokerUnavailable
-from streams.telemetry.server import HEADERS
+from streams.telemetry.health import HEADERS
 
 JSON_HEADERS = {**HEADERS, "Content-Type": "application/json"}
 PROBLEM_HEADERS = {**HEADERS, "Content-Type": "application/problem+json"}
@@ -29,10 +29,7 @@ def json_response(body: Any, status: int = 200) -> web.Response:
 def problem(
     status: int, code: str, detail: str, *, field: str = "", headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Returns a problem response.
-
-    Its title is the status' reason phrase, as RFC 9457 requires for about:blank.
-    """
+    """Returns a problem response, titled by the status' reason phrase, as RFC 9457 requires for about:blank."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
     if field:
         body["field"] = field
@@ -62,11 +59,6 @@ def too_many_requests(wait_s: float, limit_per_minute: int) -> web.Response:
     """Returns the 429 response to a client over its rate limit."""
     detail = f"more than {limit_per_minute} requests per minute from this address"
     return problem(429, "rate_limited", detail, headers=_retry_after(wait_s))
-
-
-def internal_error() -> web.Response:
-    """Returns the 500 response, which discloses nothing; the log has the error."""
-    return problem(500, "internal_error", "an unexpected error occurred and was logged")
 
 
 def _unavailable(code: str, error: BrokerUnavailable | DatabaseUnavailable) -> web.Response:

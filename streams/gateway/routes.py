@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -14,14 +13,19 @@ from schemas.errors import Rejected
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Header
 from schemas.outcome import OutcomeName
-from streams.gateway.insight_query import CONDITIONS, Cursor, InsightFilter, decode_cursor, parse_filter, storable_text
-from streams.gateway.insight_reader import InsightRecord
-from streams.gateway.publisher import conversation_record
+from streams.gateway.insights import (
+    CONDITIONS,
+    Cursor,
+    PostgresInsightReader,
+    decode_cursor,
+    parse_filter,
+    storable_text,
+)
+from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
 from streams.gateway.responses import json_response, problem
-from streams.kafka.lag import Lag, LagCheck
-from streams.kafka.producer import Outgoing
-from streams.telemetry.health import OK, Health, HealthReport
+from streams.kafka.lag import LagCheck
+from streams.telemetry.health import OK, Health
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
@@ -29,41 +33,12 @@ TOO_LARGE = f"the body is larger than {MAX_VALUE_BYTES} bytes"
 LIST_PARAMETERS = frozenset(CONDITIONS) | {"limit", "cursor"}
 
 
-class Publisher(Protocol):
-    """Publishes accepted conversations; see streams.gateway.publisher."""
-
-    async def publish(self, record: Outgoing) -> None:
-        """Returns once all in-sync replicas have the record.
-
-        Raises BrokerUnavailable when they do not confirm in time, although the record may have been stored, and
-        Rejected when the broker refuses a record of that size.
-        """
-
-
-class InsightReader(Protocol):
-    """Reads insights; see streams.gateway.insight_reader.
-
-    Both methods raise DatabaseUnavailable.
-    """
-
-    async def conversation(self, tenant: str, conversation_id: str) -> InsightRecord | None:
-        """Returns the record of one conversation, None if it is unknown or pending."""
-
-    async def insights(
-        self, tenant: str, wanted: InsightFilter, after: Cursor | None, limit: int
-    ) -> list[InsightRecord]:
-        """Returns at most `limit` records that follow the cursor, newest first."""
-
-
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What the handlers need.
+    """What the handlers need. The caller starts and closes everything; `clock` returns monotonic seconds."""
 
-    The caller starts and closes everything; `clock` returns monotonic seconds.
-    """
-
-    publisher: Publisher
-    reader: InsightReader
+    publisher: KafkaPublisher
+    reader: PostgresInsightReader
     limiter: RateLimiter
     health: Health
     lag: LagCheck
@@ -118,23 +93,20 @@ async def list_insights(request: web.Request) -> web.Response:
 async def show_health(request: web.Request) -> web.Response:
     """Responds with 200 even when degraded; the body names the checks that fail."""
     dependencies = request.app[DEPENDENCIES]
-    report = await dependencies.health.report()
-    return json_response(_health_summary(report, dependencies.lag.latest, dependencies.lag_soft_s))
-
-
-def _health_summary(report: HealthReport, lag: Lag | None, lag_soft_s: float) -> dict[str, Any]:
-    checks = {**report.checks}
+    checks = dict((await dependencies.health.report()).checks)
+    lag, lag_soft_s = dependencies.lag.latest, dependencies.lag_soft_s
     if lag is not None:
         checks["worker"] = OK if lag.worker_running else "no worker is in the consumer group"
         if lag.seconds > lag_soft_s:
             checks["lag"] = f"the oldest unfinished record is {lag.seconds:.0f} s old, the limit is {lag_soft_s:g} s"
-    return {
+    body = {
         "status": OK if all(state == OK for state in checks.values()) else "degraded",
         "lag_records": lag.records if lag else None,
         "lag_seconds": round(lag.seconds, 3) if lag else None,
         "worker_running": lag.worker_running if lag else False,
         "checks": checks,
     }
+    return json_response(body)
 
 
 async def _read_json_body(request: web.Request) -> bytes:
@@ -164,10 +136,10 @@ def _check_content_type(request: web.BaseRequest) -> None:
 
 def _is_json(request: web.BaseRequest) -> bool:
     media_type = request.content_type
-    is_json = media_type == "application/json" or (
+    is_json_type = media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
-    return is_json and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
+    return is_json_type and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
 
 
 def _single_values(request: web.Request) -> dict[str, str]:

@@ -31,10 +31,7 @@ Event = MutableMapping[str, Any]
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
-    """Routes structlog and the standard logging to `stream`, by default stderr.
-
-    Safe to call again.
-    """
+    """Routes structlog and the standard logging to `stream`, by default stderr. Safe to call again."""
     stream = stream or sys.stderr
     structlog.configure(
         processors=[
@@ -89,15 +86,11 @@ def _type_name(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-def drop_contents(_: object, __: str, event: Event) -> Event:
+def drop_contents(logger: object, method: str, event: Event) -> Event:
     """Drops fields whose names stand for contents or secrets, in nested dictionaries as well."""
-    return _without_contents(event)
-
-
-def _without_contents(fields: MutableMapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _without_contents(value) if isinstance(value, dict) else value
-        for name, value in fields.items()
+        name: drop_contents(logger, method, value) if isinstance(value, dict) else value
+        for name, value in event.items()
         if not _is_dropped(name)
     }
 

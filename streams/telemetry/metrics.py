@@ -1,9 +1,25 @@
-"""All Prometheus metrics of the service. Labels take their values from closed sets.
+"""All Prometheus metrics of the service, and the observers that update those of calls, conversations and lag.
 
-Other modules update these metrics and create none.
+Labels take their values from closed sets. Other modules create no metrics.
 """
 
+import asyncio
+import collections
+from collections.abc import Sequence
+from typing import Literal
+
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from agents.analyser import NOTHING, ErrorClass
+from agents.decode import Job
+from schemas.insight import USD_TICKS, Usage
+from schemas.outcome import Dead, Filtered, Outcome, OutcomeName, outcome_name
+from streams.kafka.lag import LagSource
+
+LAG_INTERVAL_S = 5.0
+
+log = structlog.get_logger()
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -61,6 +77,93 @@ LAG_RECORDS = Gauge(
     registry=REGISTRY,
 )
 LAG_S = Gauge("conversations_lag_seconds", "Age of the oldest unfinished record", registry=REGISTRY)
+
+_BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+_PROMPT_TOKENS = ESTIMATED_TOKENS.labels("prompt")
+_COMPLETION_TOKENS = ESTIMATED_TOKENS.labels("completion")
+
+
+class CallMetrics:
+    """See agents.analyser.CallObserver."""
+
+    def call_succeeded(self, latency_s: float, usage: Usage) -> None:
+        self._count(latency_s, usage)
+
+    def _count(self, latency_s: float, usage: Usage) -> None:
+        GROK_CALLS.inc()
+        GROK_CALL_LATENCY_S.observe(latency_s)
+        if usage.prompt_tokens or usage.completion_tokens:
+            _PROMPT_TOKENS.inc(usage.prompt_tokens)
+            _COMPLETION_TOKENS.inc(usage.completion_tokens)
+            ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
+
+    def call_failed(
+        self, error_class: ErrorClass, latency_s: float, *, ambiguous: bool, usage: Usage = NOTHING
+    ) -> None:
+        GROK_CALL_ERRORS.labels(error_class).inc()
+        if error_class == "breaker_open":
+            return  # nothing was sent
+        self._count(latency_s, usage)
+        if ambiguous:
+            GROK_CALLS_AMBIGUOUS.inc()
+
+    def breaker_changed(self, state: Literal["closed", "half_open", "open"]) -> None:
+        BREAKER_STATE.set(_BREAKER_STATES[state])
+
+
+class OutcomeMetrics:
+    """See agents.analyst.Observer; counts a batch at a time."""
+
+    def ended(self, jobs: Sequence[Job]) -> None:
+        for (name, reason), count in collections.Counter(_labels(job.outcome) for job in jobs).items():
+            CONVERSATIONS.labels(name).inc(count)
+            match name:
+                case "cached":
+                    ANALYSIS_CACHE_HITS.inc(count)
+                case "filtered":
+                    PREFILTER_SKIPS.labels(reason).inc(count)
+                case "dead":
+                    DEAD_LETTERS.labels(reason).inc(count)
+
+    def rehomed(self, count: int) -> None:
+        CONVERSATIONS_REHOMED.inc(count)
+
+
+def _labels(outcome: Outcome) -> tuple[OutcomeName, str]:
+    return outcome_name(outcome), outcome.reason.value if isinstance(outcome, Filtered | Dead) else ""
+
+
+class LagMetrics:
+    """Exports the group's lag every LAG_INTERVAL_S seconds.
+
+    A failed reading leaves the gauges unchanged. Every process exports the lag of the whole group: aggregate with max,
+    not with sum.
+    """
+
+    def __init__(self, source: LagSource) -> None:
+        self._source = source
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts the loop, which reads at once."""
+        self._loop = asyncio.create_task(self._run(), name="lag-metrics")
+
+    async def stop(self) -> None:
+        """Cancels the loop and a reading in progress."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                lag = await self._source.read()
+                for partition, records in lag.records_by_partition.items():
+                    LAG_RECORDS.labels(str(partition)).set(records)
+                LAG_S.set(lag.seconds)
+            except Exception as error:  # the edge of a loop: the next reading may succeed
+                log.warning("lag_not_read", error=type(error).__name__)
+            await asyncio.sleep(LAG_INTERVAL_S)
 
 
 def exposition() -> bytes:

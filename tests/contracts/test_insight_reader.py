@@ -15,10 +15,11 @@ from schemas.insight import Insight
 from schemas.kafka import Origin
 from schemas.result import ConversationResult
 from streams.dev.local.ports import free_port
-from streams.gateway.insight_query import Cursor, InsightFilter
-from streams.gateway.insight_reader import (
+from streams.gateway.insights import (
     RETRY_AFTER_S,
+    Cursor,
     DatabaseUnavailable,
+    InsightFilter,
     InsightRecord,
     PostgresInsightReader,
     open_pool,

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.insight import Insight
-from streams.gateway.insight_query import Cursor, InsightFilter
-from streams.gateway.insight_reader import InsightRecord
+from streams.gateway.insights import Cursor, InsightFilter, InsightRecord
 from streams.gateway.rate_limit import RateLimiter
 from streams.gateway.routes import Dependencies
 from streams.kafka.lag import Lag, LagCheck

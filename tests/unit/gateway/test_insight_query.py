@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies
 
 from schemas.errors import Rejected
-from streams.gateway.insight_query import Cursor, decode_cursor, parse_filter
+from streams.gateway.insights import Cursor, decode_cursor, parse_filter
 
 ids = strategies.text(
     strategies.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=256
