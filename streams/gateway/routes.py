@@ -93,7 +93,7 @@ async def list_insights(request: web.Request) -> web.Response:
 async def show_health(request: web.Request) -> web.Response:
     """Responds with 200 even when degraded; the body names the checks that fail."""
     dependencies = request.app[DEPENDENCIES]
-    checks = dict((await dependencies.health.report()).checks)
+    checks = await dependencies.health.report()
     lag, lag_soft_s = dependencies.lag.latest, dependencies.lag_soft_s
     if lag is not None:
         checks["worker"] = OK if lag.worker_running else "no worker is in the consumer group"

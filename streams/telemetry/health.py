@@ -8,7 +8,6 @@ import errno
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
@@ -30,21 +29,6 @@ Check = Callable[[], Awaitable[None]]
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class HealthReport:
-    """Maps the name of each check to "ok" or to a short reason without secrets."""
-
-    checks: Mapping[str, str]
-
-    @property
-    def is_ok(self) -> bool:
-        return not self.failing
-
-    @property
-    def failing(self) -> list[str]:
-        return [name for name, state in self.checks.items() if state != OK]
-
-
 class Health:
     """Runs checks, which pass by returning and fail by raising. Reports the message of our own errors only."""
 
@@ -58,14 +42,14 @@ class Health:
     ) -> None:
         self._checks = {name: _CachedCheck(name, check, timeout_s, fresh_s, clock) for name, check in checks.items()}
 
-    async def report(self, names: Collection[str] | None = None) -> HealthReport:
-        """Returns the results of the named checks, or of all, within `timeout_s` seconds.
+    async def report(self, names: Collection[str] | None = None) -> dict[str, str]:
+        """Returns "ok" or a short reason without secrets for each named check, or for all, within `timeout_s` seconds.
 
         Results are at most `fresh_s` seconds old. Never raises for a failed check, and waits for the named ones only.
         """
         wanted = self._checks if names is None else {name: self._checks[name] for name in names}
         states = await asyncio.gather(*(check.state() for check in wanted.values()))
-        return HealthReport(dict(zip(wanted, states, strict=True)))
+        return dict(zip(wanted, states, strict=True))
 
 
 class _CachedCheck:
@@ -128,10 +112,10 @@ def probe_routes(health: Health, ready_checks: Collection[str] | None = None) ->
         return web.json_response({"status": OK}, headers=HEADERS)
 
     async def readyz(_: web.Request) -> web.Response:
-        report = await health.report(ready_checks)
-        state = OK if report.is_ok else "unavailable"
-        body = {"status": state, "failing": report.failing, "checks": dict(report.checks)}
-        return web.json_response(body, status=200 if report.is_ok else 503, headers=HEADERS)
+        checks = await health.report(ready_checks)
+        failing = [name for name, state in checks.items() if state != OK]
+        body = {"status": "unavailable" if failing else OK, "failing": failing, "checks": checks}
+        return web.json_response(body, status=503 if failing else 200, headers=HEADERS)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=exposition(), headers={**HEADERS, "Content-Type": METRICS_CONTENT_TYPE})

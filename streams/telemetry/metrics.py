@@ -32,11 +32,7 @@ REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 # --- gateway ---
 REQUESTS = Counter("requests_total", "HTTP requests, by route and status", ("route", "status"), registry=REGISTRY)
 REQUEST_LATENCY_S = Histogram(
-    "request_latency_seconds",
-    "Duration of an HTTP request",
-    ("route",),
-    buckets=REQUEST_BUCKETS_S,
-    registry=REGISTRY,
+    "request_latency_seconds", "Duration of an HTTP request", ("route",), buckets=REQUEST_BUCKETS_S, registry=REGISTRY
 )
 
 # --- Grok ---
@@ -70,12 +66,7 @@ DEAD_LETTERS = Counter("dead_letters_total", "Dead letters, by reason", ("reason
 DEAD_LETTERS_STOPPED = Gauge(
     "dead_letters_stopped", "1 when the dead-letter limit stopped the worker, else 0", registry=REGISTRY
 )
-LAG_RECORDS = Gauge(
-    "conversations_lag_records",
-    "Unfinished records by partition",
-    ("partition",),
-    registry=REGISTRY,
-)
+LAG_RECORDS = Gauge("conversations_lag_records", "Unfinished records by partition", ("partition",), registry=REGISTRY)
 LAG_S = Gauge("conversations_lag_seconds", "Age of the oldest unfinished record", registry=REGISTRY)
 
 _BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}

@@ -71,9 +71,10 @@ class PartitionCounts:
     def adds_up(self) -> bool:
         return self.records == sum(self.by[status] for status in Status)
 
-    def of(self, column: str) -> int:
-        """Returns the number of records, or the count of a status or discrepancy."""
-        return self.records if column == "records" else self.by[column]
+    @property
+    def columns(self) -> dict[str, int]:
+        """The number of records, then the count of each status and discrepancy, by name."""
+        return {"records": self.records, **{str(what): self.by[what] for what in (*Status, *Discrepancy)}}
 
 
 class PartitionOffsets(NamedTuple):
