@@ -78,21 +78,18 @@ class _CachedCheck:
         running = asyncio.create_task(_run(self._check))
         try:
             await asyncio.wait({running}, timeout=self._timeout_s)
-            if running.done():
-                self._store("the check was cancelled" if running.cancelled() else running.result())
-            else:
+            if not running.done():
                 running.cancel()
                 self._abandoned.add(running)
                 running.add_done_callback(self._abandoned.discard)
-                self._store(f"no answer within {self._timeout_s:g} s")
+                state = f"no answer within {self._timeout_s:g} s"
+            else:
+                state = "the check was cancelled" if running.cancelled() else running.result()
+            if state != (self._state or OK):
+                log.info("health_changed", check=self._name, state=state)
+            self._state, self._checked_at_s = state, self._clock()
         finally:
             self._refreshing = None
-
-    def _store(self, state: str) -> None:
-        if state != (self._state or OK):
-            log.info("health_changed", check=self._name, state=state)
-        self._state = state
-        self._checked_at_s = self._clock()
 
 
 async def _run(check: Check) -> str:

@@ -78,15 +78,7 @@ class CallMetrics:
     """See agents.analyser.CallObserver."""
 
     def call_succeeded(self, latency_s: float, usage: Usage) -> None:
-        self._count(latency_s, usage)
-
-    def _count(self, latency_s: float, usage: Usage) -> None:
-        GROK_CALLS.inc()
-        GROK_CALL_LATENCY_S.observe(latency_s)
-        if usage.prompt_tokens or usage.completion_tokens:
-            _PROMPT_TOKENS.inc(usage.prompt_tokens)
-            _COMPLETION_TOKENS.inc(usage.completion_tokens)
-            ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
+        _count_call(latency_s, usage)
 
     def call_failed(
         self, error_class: ErrorClass, latency_s: float, *, ambiguous: bool, usage: Usage = NOTHING
@@ -94,12 +86,21 @@ class CallMetrics:
         GROK_CALL_ERRORS.labels(error_class).inc()
         if error_class == "breaker_open":
             return  # nothing was sent
-        self._count(latency_s, usage)
+        _count_call(latency_s, usage)
         if ambiguous:
             GROK_CALLS_AMBIGUOUS.inc()
 
     def breaker_changed(self, state: Literal["closed", "half_open", "open"]) -> None:
         BREAKER_STATE.set(_BREAKER_STATES[state])
+
+
+def _count_call(latency_s: float, usage: Usage) -> None:
+    GROK_CALLS.inc()
+    GROK_CALL_LATENCY_S.observe(latency_s)
+    if usage.prompt_tokens or usage.completion_tokens:
+        _PROMPT_TOKENS.inc(usage.prompt_tokens)
+        _COMPLETION_TOKENS.inc(usage.completion_tokens)
+        ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
 
 
 class OutcomeMetrics:

@@ -48,8 +48,6 @@ ALWAYS = -math.inf
 #: Everything was removed, or its oldest record could not be read.
 NEVER = math.inf
 
-_KEY = attrgetter("key")
-_ORIGIN = attrgetter("topic", "partition", "offset")
 _DEAD = OUTCOME_NAMES.index("dead")
 _NOT_WRITTEN_YET = 2**63 - 1
 
@@ -217,15 +215,15 @@ class Reconciler:
 
     def reconcile(self, observations: Iterable[Observation]) -> None:
         """Takes the observations in the order of ExternalSort.sorted."""
-        for key, found in groupby(observations, key=_KEY):
+        for key, found in groupby(observations, key=attrgetter("key")):
             self._conversation(key, found)
 
     def _conversation(self, key: bytes, found: Iterator[Observation]) -> None:
         first = next(found)
         row, others = (first, found) if first.kind == Kind.ROW else (None, chain([first], found))
         has_id, records, row_has_record = tenant_and_id(key) is not None, 0, False
-        for origin, observations in groupby(others, key=_ORIGIN):
-            evidence = Evidence(Origin(*origin))
+        for origin, observations in groupby(others, key=attrgetter("origin")):
+            evidence = Evidence(origin)
             for observation in observations:
                 evidence.add(observation)
             self._count_repeats(evidence, row)
