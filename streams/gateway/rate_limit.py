@@ -44,7 +44,10 @@ class RateLimiter:
             self._swap(now_s)
         window = self._young.get(client)
         if window is None:
-            window = self._window_of(client, now_s)
+            window = self._old.pop(client, None) or array("I", (0,))
+            if len(self._young) >= self._generation_size:
+                self._swap(now_s)
+            self._young[client] = window
         _expire(window, now_s)
         if window[0] >= self.limit_per_minute:
             return max(_expires_at_s(window[1]) - now_s, 0.001)
@@ -53,15 +56,7 @@ class RateLimiter:
 
     @property
     def clients(self) -> int:
-        """The number of clients with a window."""
         return len(self._young) + len(self._old)
-
-    def _window_of(self, client: bytes, now_s: float) -> _Window:
-        window = self._old.pop(client, None) or array("I", (0,))
-        if len(self._young) >= self._generation_size:
-            self._swap(now_s)
-        self._young[client] = window
-        return window
 
     def _swap(self, now_s: float) -> None:
         self._old, self._young = self._young, {}

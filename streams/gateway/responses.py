@@ -51,7 +51,10 @@ def problem_for(error: Exception) -> web.Response | None:
             # The client has gone and does not read this; it keeps the disconnect from being logged as a defect.
             return problem(400, "incomplete_body", "the connection was closed before the body was complete")
         case web.HTTPException() if error.status >= 400:
-            return _aiohttp_problem(error)
+            phrase = HTTPStatus(error.status).phrase
+            code = _CODES.get(error.status, phrase.lower().replace(" ", "_").replace("-", "_"))
+            allow = error.headers.get("Allow")
+            return problem(error.status, code, phrase, headers={"Allow": allow} if allow else None)
     return None
 
 
@@ -68,10 +71,3 @@ def _unavailable(code: str, error: BrokerUnavailable | DatabaseUnavailable) -> w
 def _retry_after(wait_s: float) -> dict[str, str]:
     """Rounds up to whole seconds, so that a client that honours it never retries early."""
     return {"Retry-After": str(max(1, math.ceil(wait_s)))}
-
-
-def _aiohttp_problem(error: web.HTTPException) -> web.Response:
-    phrase = HTTPStatus(error.status).phrase
-    code = _CODES.get(error.status, phrase.lower().replace(" ", "_").replace("-", "_"))
-    allow = error.headers.get("Allow")
-    return problem(error.status, code, phrase, headers={"Allow": allow} if allow else None)

@@ -74,7 +74,6 @@ class ReplayResult:
     was_stopped: bool = False
 
     def add_failure(self, dead_letter: StoredDeadLetter, why: str) -> None:
-        """Counts a dead letter that cannot be replayed."""
         self.failed += 1
         if len(self.failures) < MAX_DESCRIBED:
             self.failures.append((dead_letter.id, why))
@@ -104,6 +103,7 @@ class Replay:
         self._topics = topics
         self._value_of = value_of
         self._options = options
+        self._limit = math.inf if options.limit is None else options.limit
         self._result = result
         self._max_in_flight = min(MAX_IN_FLIGHT, options.pacer.max_in_flight)
         self._in_flight = self._in_flight_bytes = 0
@@ -144,15 +144,14 @@ class Replay:
         while self._in_flight and not self._has_room(dead_letter):
             self._one_done.clear()
             await self._one_done.wait()
-        return self._options.limit is None or self._result.sent.total() < self._options.limit
+        return self._result.sent.total() < self._limit
 
     def _has_room(self, dead_letter: StoredDeadLetter) -> bool:
         """Only asked while something is in flight: one dead letter alone may be of any size."""
-        limit = self._options.limit
         return (
             self._in_flight < self._max_in_flight
             and self._in_flight_bytes + _weight(dead_letter) <= MAX_IN_FLIGHT_BYTES
-            and (limit is None or self._result.sent.total() + self._in_flight < limit)
+            and self._result.sent.total() + self._in_flight < self._limit
         )
 
     async def _replay(self, dead_letter: StoredDeadLetter) -> None:
