@@ -11,15 +11,8 @@ from aiohttp.typedefs import Handler
 from prometheus_client import Counter, Histogram
 
 from schemas.conversation import MAX_VALUE_BYTES
+from streams.gateway import routes
 from streams.gateway.responses import problem, problem_for, too_many_requests
-from streams.gateway.routes import (
-    DEPENDENCIES,
-    Dependencies,
-    accept_conversation,
-    list_insights,
-    show_conversation,
-    show_health,
-)
 from streams.telemetry.health import probe_routes
 from streams.telemetry.metrics import REQUEST_LATENCY_S, REQUESTS
 
@@ -49,7 +42,6 @@ class Drain:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Counts the request until its response is made."""
         self._in_flight += 1
         try:
             response = await handler(request)
@@ -113,7 +105,7 @@ async def errors_to_problems(request: web.Request, handler: Handler) -> web.Stre
 async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Limits the requests of each client address to the API. Probes and metrics have no limit."""
     if request.path.startswith(API_PREFIX):
-        dependencies = request.app[DEPENDENCIES]
+        dependencies = request.app[routes.DEPENDENCIES]
         wait_s = dependencies.limiter.check(request.remote or "", dependencies.clock())
         if wait_s > 0:
             return too_many_requests(wait_s, dependencies.limiter.limit_per_minute)
@@ -126,7 +118,7 @@ def _route_of(request: web.Request) -> str:
     return UNMATCHED if resource is None else resource.canonical
 
 
-def build_application(dependencies: Dependencies) -> web.Application:
+def build_application(dependencies: routes.Dependencies) -> web.Application:
     """Returns the application; the caller runs it, and starts and closes the dependencies."""
     drain = Drain()
     application = web.Application(
@@ -134,14 +126,14 @@ def build_application(dependencies: Dependencies) -> web.Application:
         middlewares=[drain.middleware, request_metrics, errors_to_problems, rate_limit],
         client_max_size=MAX_VALUE_BYTES,
     )
-    application[DEPENDENCIES] = dependencies
+    application[routes.DEPENDENCIES] = dependencies
     application[DRAIN] = drain
     application.add_routes(
         [
-            web.post("/api/v1/conversations", accept_conversation),
-            web.get("/api/v1/conversations/{id:[^/]+}", show_conversation),
-            web.get("/api/v1/insights", list_insights),
-            web.get("/health", show_health),
+            web.post("/api/v1/conversations", routes.accept_conversation),
+            web.get("/api/v1/conversations/{id:[^/]+}", routes.show_conversation),
+            web.get("/api/v1/insights", routes.list_insights),
+            web.get("/health", routes.show_health),
             *probe_routes(dependencies.health, READY_CHECKS),
         ]
     )

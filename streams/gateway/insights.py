@@ -3,7 +3,6 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,19 +53,8 @@ _UNAVAILABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class InsightFilter:
-    """Filter values by the names in CONDITIONS. `since` is inclusive, `until` exclusive, both in UTC."""
-
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    def where(self, tenant: str) -> tuple[str, list[Any]]:
-        """Returns the SQL condition and its parameters. The first parameter is always the tenant."""
-        conditions, parameters = ["tenant = $1"], [tenant]
-        for name, value in self.values.items():
-            parameters.append(value)
-            conditions.append(CONDITIONS[name].format(len(parameters)))
-        return " AND ".join(conditions), parameters
+#: Filter values by the names in CONDITIONS; `since` is inclusive, `until` exclusive, both in UTC.
+InsightFilter = Mapping[str, Any]
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -96,7 +84,7 @@ def decode_cursor(token: str) -> Cursor:
 
 def parse_filter(query: Mapping[str, str]) -> InsightFilter:
     """Returns the filters of a query string. Raises Rejected (400) that names the first invalid one."""
-    return InsightFilter({name: _PARSERS[name](name, query[name]) for name in CONDITIONS if name in query})
+    return {name: _PARSERS[name](name, query[name]) for name in CONDITIONS if name in query}
 
 
 def storable_text(name: str, value: str, max_chars: int) -> str:
@@ -194,7 +182,7 @@ class PostgresInsightReader:
         self, tenant: str, wanted: InsightFilter, after: Cursor | None, limit: int
     ) -> list[InsightRecord]:
         """Returns at most `limit` records that follow the cursor, newest first."""
-        where, parameters = wanted.where(tenant)
+        where, parameters = sql_condition(tenant, wanted)
         if after is not None:
             where += f" AND (occurred_at, conversation_id) < (${len(parameters) + 1}, ${len(parameters) + 2})"
             parameters += [after.occurred_at, after.id]
@@ -206,6 +194,15 @@ class PostgresInsightReader:
         """Checks that Postgres answers and has the table."""
         if not await _within_timeout(self._pool.fetchval(_INSIGHTS_TABLE_EXISTS)):
             raise DatabaseUnavailable("the table insights is missing: run `grok-insights migrate`")
+
+
+def sql_condition(tenant: str, wanted: InsightFilter) -> tuple[str, list[Any]]:
+    """Returns the SQL condition and its parameters. The first parameter is always the tenant."""
+    conditions, parameters = ["tenant = $1"], [tenant]
+    for name, value in wanted.items():
+        parameters.append(value)
+        conditions.append(CONDITIONS[name].format(len(parameters)))
+    return " AND ".join(conditions), parameters
 
 
 async def _within_timeout(query: Awaitable[T]) -> T:

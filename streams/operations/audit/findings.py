@@ -77,40 +77,28 @@ class PartitionCounts:
         return {"records": self.records, **{str(what): self.by[what] for what in (*Status, *Discrepancy)}}
 
 
-class PartitionOffsets(NamedTuple):
-    """The group's offset in an input partition, None before the first commit, and the edges of the log.
+@dataclass(frozen=True, slots=True)
+class GroupProgress:
+    """What the group's committed offset says about an input partition, in numbers of offsets."""
+
+    committed: int = 0
+    due_below: int = 0  # every record below this offset must have an outcome
+    lost: int = 0  # removed by retention before the group committed them
+    ahead: int = 0  # committed, but beyond the end of the log
+    unverifiable: int = 0  # removed, and the group may or may not have read them
+
+
+def group_progress(beginning: int, committed: int | None, end: int) -> GroupProgress:
+    """Compares the group's offset, None before the first commit, with the edges of the log.
 
     `beginning` must be read before `committed`, and `end` after it, so that a group at work causes no finding.
     """
-
-    beginning: int
-    committed: int | None
-    end: int
-
-    @property
-    def due_below(self) -> int:
-        """Offset below which every record must have an outcome.
-
-        That is the log's beginning where the committed offset is not in this log: workers restart there.
-        """
-        if self.committed is None:
-            return 0
-        return self.beginning if self.ahead else self.committed
-
-    @property
-    def lost(self) -> int:
-        """Offsets that retention removed before the group committed them."""
-        return 0 if self.committed is None else max(0, self.beginning - self.committed)
-
-    @property
-    def ahead(self) -> int:
-        """Committed offsets beyond the end of the log."""
-        return 0 if self.committed is None else max(0, self.committed - self.end)
-
-    @property
-    def unverifiable(self) -> int:
-        """Removed offsets that the group may or may not have read."""
-        return self.beginning if self.committed is None else 0
+    if committed is None:
+        return GroupProgress(unverifiable=beginning)
+    ahead = max(0, committed - end)
+    # Workers restart at the log's beginning where the committed offset is not in this log.
+    due_below = beginning if ahead else committed
+    return GroupProgress(committed, due_below, lost=max(0, beginning - committed), ahead=ahead)
 
 
 class Reconciliation:
@@ -140,16 +128,20 @@ class Reconciliation:
         """Returns the partition's counts, to be added to."""
         return self._partitions.setdefault((topic, partition), PartitionCounts())
 
-    def add_offsets(self, topic: str, partition: int, offsets: PartitionOffsets) -> None:
+    def add_progress(self, topic: str, partition: int, group: GroupProgress) -> None:
         """Takes in what the group has committed in a partition of the input topics."""
         for what, count, why in (
-            (Discrepancy.LOST, offsets.lost, "{} from this offset on: removed by retention before the group read them"),
-            (Discrepancy.AHEAD, offsets.ahead, "committed, but {} beyond the end of the log: it was recreated"),
-            (Discrepancy.UNVERIFIABLE, offsets.unverifiable, "{} from this offset on: removed, nothing is committed"),
+            (
+                Discrepancy.LOST,
+                group.lost,
+                "{} from this offset on: removed by retention before the group read them",
+            ),
+            (Discrepancy.AHEAD, group.ahead, "committed, but {} beyond the end of the log: it was recreated"),
+            (Discrepancy.UNVERIFIABLE, group.unverifiable, "{} from this offset on: removed, nothing is committed"),
         ):
             if count:
                 self.counts(topic, partition).by[what] += count
-                self._add_finding(what, None, Origin(topic, partition, offsets.committed or 0), why.format(count))
+                self._add_finding(what, None, Origin(topic, partition, group.committed), why.format(count))
 
     def add(
         self, counts: PartitionCounts, key: bytes, origin: Origin, what: Status | Discrepancy, why: str = ""

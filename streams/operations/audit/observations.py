@@ -197,11 +197,9 @@ class ExternalSort:
         self.count = 0
 
     def close(self) -> None:
-        """Removes the temporary database."""
         self._database.close()
 
     def add(self, observations: list[Observation]) -> None:
-        """Adds some more, in any order."""
         with _disk_errors():
             self._database.execute("BEGIN")
             self._database.executemany("INSERT INTO observations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", observations)

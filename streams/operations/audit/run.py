@@ -20,7 +20,7 @@ from streams.kafka.admin import check_topics
 from streams.kafka.lag import ConnectingLagReader
 from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.scan import STALLED_AFTER_S, bounds, scan
-from streams.operations.audit.findings import PartitionOffsets, Reconciliation
+from streams.operations.audit.findings import Reconciliation, group_progress
 from streams.operations.audit.observations import (
     ExternalSort,
     Kind,
@@ -141,10 +141,9 @@ class TopicReader:
         self._bounds = await bounds(self._client_options, self._topics, self._topics.messages)
         for partition, (_, end) in self._bounds.items():
             if partition in offsets:
-                beginning, committed = offsets[partition]
-                found = PartitionOffsets(beginning, committed, end)
-                self._due_below[partition] = found.due_below
-                self._result.add_offsets(partition.topic, partition.partition, found)
+                progress = group_progress(*offsets[partition], end)
+                self._due_below[partition] = progress.due_below
+                self._result.add_progress(partition.topic, partition.partition, progress)
             if partition.topic == self._topics.conversations:
                 self._result.counts(partition.topic, partition.partition)
         return sum(end - beginning for beginning, end in self._bounds.values())

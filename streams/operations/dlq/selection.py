@@ -112,7 +112,6 @@ class Selection:
     again: bool = False
 
     def eligibility(self, dead_letter: StoredDeadLetter) -> Eligibility:
-        """Decides about one dead letter."""
         if not self.filters.match(dead_letter):
             return Eligibility.FILTERED
         if dead_letter.origin is None:
