@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from functools import cache
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
@@ -11,8 +13,11 @@ from aiohttp.typedefs import Handler
 from prometheus_client import Counter, Histogram
 
 from schemas.conversation import MAX_VALUE_BYTES
+from schemas.errors import Rejected
 from streams.gateway import routes
-from streams.gateway.responses import problem, problem_for, too_many_requests
+from streams.gateway.insights import DatabaseUnavailable
+from streams.gateway.publisher import BrokerUnavailable
+from streams.gateway.routes import problem
 from streams.telemetry.health import probe_routes
 from streams.telemetry.metrics import REQUEST_LATENCY_S, REQUESTS
 
@@ -24,6 +29,9 @@ LAG = "lag"
 READY_CHECKS = (BROKER, DATABASE)
 API_PREFIX = "/api/"
 UNMATCHED = "unmatched"
+#: Codes for errors that aiohttp raises itself; other statuses use their reason phrase as the code.
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 417: "expectation_failed"}
+
 
 log = structlog.get_logger()
 
@@ -94,7 +102,7 @@ async def errors_to_problems(request: web.Request, handler: Handler) -> web.Stre
     try:
         return await handler(request)
     except Exception as error:  # the edge of the server: a defect must cost one request, not the process
-        response = problem_for(error)
+        response = _problem_for(error)
         if response is None:
             log.error("request_failed", route=_route_of(request), method=request.method, exc_info=error)
             response = problem(500, "internal_error", "an unexpected error occurred and was logged")
@@ -108,8 +116,40 @@ async def rate_limit(request: web.Request, handler: Handler) -> web.StreamRespon
         dependencies = request.app[routes.DEPENDENCIES]
         wait_s = dependencies.limiter.check(request.remote or "", dependencies.clock())
         if wait_s > 0:
-            return too_many_requests(wait_s, dependencies.limiter.limit_per_minute)
+            detail = f"more than {dependencies.limiter.limit_per_minute} requests per minute from this address"
+            return problem(429, "rate_limited", detail, headers=_retry_after(wait_s))
     return await handler(request)
+
+
+def _problem_for(error: Exception) -> web.Response | None:
+    """Returns the response to an expected error, None for a defect."""
+    match error:
+        case Rejected():
+            return problem(error.status, error.code, error.detail, field=error.field)
+        case BrokerUnavailable():
+            return _unavailable("broker_unavailable", error)
+        case DatabaseUnavailable():
+            return _unavailable("database_unavailable", error)
+        case web.RequestPayloadError():
+            return problem(400, "malformed_body", "the body does not match its framing headers")
+        case ConnectionError():
+            # The client has gone and does not read this; it keeps the disconnect from being logged as a defect.
+            return problem(400, "incomplete_body", "the connection was closed before the body was complete")
+        case web.HTTPException() if error.status >= 400:
+            phrase = HTTPStatus(error.status).phrase
+            code = _CODES.get(error.status, phrase.lower().replace(" ", "_").replace("-", "_"))
+            allow = error.headers.get("Allow")
+            return problem(error.status, code, phrase, headers={"Allow": allow} if allow else None)
+    return None
+
+
+def _unavailable(code: str, error: BrokerUnavailable | DatabaseUnavailable) -> web.Response:
+    return problem(503, code, error.detail, headers=_retry_after(error.retry_after_s or 1.0))
+
+
+def _retry_after(wait_s: float) -> dict[str, str]:
+    """Rounds up to whole seconds, so that a client that honours it never retries early."""
+    return {"Retry-After": str(max(1, math.ceil(wait_s)))}
 
 
 def _route_of(request: web.Request) -> str:

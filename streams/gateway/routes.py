@@ -1,8 +1,10 @@
-"""The handlers of the HTTP API, and the dependencies that they call."""
+"""The handlers of the HTTP API: what they call, and the JSON or problem (RFC 9457) that they respond with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -23,14 +25,16 @@ from streams.gateway.insights import (
 )
 from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
-from streams.gateway.responses import json_response, problem
 from streams.kafka.lag import LagCheck
-from streams.telemetry.health import OK, Health
+from streams.telemetry.health import HEADERS, OK, Health
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
 TOO_LARGE = f"the body is larger than {MAX_VALUE_BYTES} bytes"
 LIST_PARAMETERS = frozenset(CONDITIONS) | {"limit", "cursor"}
+JSON_HEADERS = {**HEADERS, "Content-Type": "application/json"}
+PROBLEM_HEADERS = {**HEADERS, "Content-Type": "application/problem+json"}
+_encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +163,18 @@ def _page_limit(value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) <= 3 and 1 <= int(value) <= MAX_PAGE:
         return int(value)
     raise Rejected("invalid_parameter", f"limit must be between 1 and {MAX_PAGE}", field="limit", status=400)
+
+
+def json_response(body: Any, status: int = 200) -> web.Response:
+    """Returns a response with anything that msgspec can encode."""
+    return web.Response(body=_encoder.encode(body), status=status, headers=JSON_HEADERS)
+
+
+def problem(
+    status: int, code: str, detail: str, *, field: str = "", headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Returns a problem response, titled by the status' reason phrase, as RFC 9457 requires for about:blank."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
+    if field:
+        body["field"] = field
+    return web.Response(body=_encoder.encode(body), status=status, headers={**PROBLEM_HEADERS, **(headers or {})})
