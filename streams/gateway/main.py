@@ -85,12 +85,8 @@ async def _insight_reader(settings: Settings) -> AsyncIterator[PostgresInsightRe
 
 @asynccontextmanager
 async def _serving(application: web.Application, settings: Settings) -> AsyncIterator[None]:
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        auto_decompress=False,  # compressed bodies are rejected
-        shutdown_timeout=CLOSE_TIMEOUT_S,
-    )
+    # Compressed bodies are rejected, not decompressed.
+    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
     try:
         port = await listen(runner, settings.gateway_host, settings.gateway_port, "GATEWAY_PORT")

@@ -15,14 +15,7 @@ from schemas.errors import Rejected
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Header
 from schemas.outcome import OutcomeName
-from streams.gateway.insights import (
-    CONDITIONS,
-    Cursor,
-    PostgresInsightReader,
-    decode_cursor,
-    parse_filter,
-    storable_text,
-)
+from streams.gateway import insights
 from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
 from streams.kafka.lag import LagCheck
@@ -31,7 +24,7 @@ from streams.telemetry.health import HEADERS, OK, Health
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
 TOO_LARGE = f"the body is larger than {MAX_VALUE_BYTES} bytes"
-LIST_PARAMETERS = frozenset(CONDITIONS) | {"limit", "cursor"}
+LIST_PARAMETERS = frozenset(insights.CONDITIONS) | {"limit", "cursor"}
 JSON_HEADERS = {**HEADERS, "Content-Type": "application/json"}
 PROBLEM_HEADERS = {**HEADERS, "Content-Type": "application/problem+json"}
 _encoder = msgspec.json.Encoder()
@@ -42,7 +35,7 @@ class Dependencies:
     """What the handlers need. The caller starts and closes everything; `clock` returns monotonic seconds."""
 
     publisher: KafkaPublisher
-    reader: PostgresInsightReader
+    reader: insights.PostgresInsightReader
     limiter: RateLimiter
     health: Health
     lag: LagCheck
@@ -75,7 +68,7 @@ async def accept_conversation(request: web.Request) -> web.Response:
 
 async def show_conversation(request: web.Request) -> web.Response:
     """Responds with the outcome. A pending conversation cannot be told from an unknown one."""
-    conversation_id = storable_text("id", request.match_info["id"], MAX_ID_CHARS)
+    conversation_id = insights.storable_text("id", request.match_info["id"], MAX_ID_CHARS)
     found = await request.app[DEPENDENCIES].reader.conversation(DEFAULT_TENANT, conversation_id)
     if found is None:
         return problem(404, "unknown_or_pending", "the ID is unknown, or the conversation has not been processed yet")
@@ -86,11 +79,13 @@ async def list_insights(request: web.Request) -> web.Response:
     """Responds with a page of insights, newest first; `next_cursor` is null on the last page."""
     query = _single_values(request)
     limit = _page_limit(query.get("limit", str(DEFAULT_PAGE)))
-    after = decode_cursor(query["cursor"]) if "cursor" in query else None
+    after = insights.decode_cursor(query["cursor"]) if "cursor" in query else None
     # One more than requested shows whether another page follows.
-    found = await request.app[DEPENDENCIES].reader.insights(DEFAULT_TENANT, parse_filter(query), after, limit + 1)
+    found = await request.app[DEPENDENCIES].reader.insights(
+        DEFAULT_TENANT, insights.parse_filter(query), after, limit + 1
+    )
     page, has_more = found[:limit], len(found) > limit
-    next_cursor = Cursor(page[-1].occurred_at, page[-1].id).encode() if has_more else None
+    next_cursor = insights.Cursor(page[-1].occurred_at, page[-1].id).encode() if has_more else None
     return json_response({"items": page, "next_cursor": next_cursor})
 
 

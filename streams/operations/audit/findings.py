@@ -131,11 +131,7 @@ class Reconciliation:
     def add_progress(self, topic: str, partition: int, group: GroupProgress) -> None:
         """Takes in what the group has committed in a partition of the input topics."""
         for what, count, why in (
-            (
-                Discrepancy.LOST,
-                group.lost,
-                "{} from this offset on: removed by retention before the group read them",
-            ),
+            (Discrepancy.LOST, group.lost, "{} from this offset on: removed by retention before the group read them"),
             (Discrepancy.AHEAD, group.ahead, "committed, but {} beyond the end of the log: it was recreated"),
             (Discrepancy.UNVERIFIABLE, group.unverifiable, "{} from this offset on: removed, nothing is committed"),
         ):
