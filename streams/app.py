@@ -30,10 +30,9 @@ from streams.sinks.events import EventSink
 from streams.sinks.rehomed import RehomedSink
 from streams.sinks.rows import RowSink
 from streams.telemetry import metrics
-from streams.telemetry.health import Health
+from streams.telemetry.health import Health, MetricsServer
 from streams.telemetry.log import configure_logging
-from streams.telemetry.observers import CallMetrics, LagMetrics, OutcomeMetrics
-from streams.telemetry.server import MetricsServer
+from streams.telemetry.metrics import CallMetrics, LagMetrics, OutcomeMetrics
 from streams.worker.data_folder import WorkerFolder
 from streams.worker.dead_letter_limit import DeadLetterLimit
 from streams.worker.fencing import Fence

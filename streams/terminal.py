@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, NamedTuple, Protocol, Self, TextIO
+from typing import IO, NamedTuple, Self, TextIO, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,22 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 LINE_EVERY_S = 5.0
-
-
-class Display(Protocol):
-    """Shows the progress of steps; several may run at once."""
-
-    def say(self, line: str) -> None:
-        """Shows one line."""
-
-    def begin(self, step: str, total: int | None) -> None:
-        """Begins a step of `total` items; None is for steps that cannot be counted. The total may prove too high."""
-
-    def reached(self, step: str, count: int) -> None:
-        """Shows that `count` items of the step are done in all."""
-
-    def done(self, step: str) -> None:
-        """Ends the step."""
 
 
 @dataclass
@@ -39,7 +23,10 @@ class _Bar:
 
 
 class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
-    """Draws one bar for each step, with lines above them; the bar of a step without a total only pulses."""
+    """Draws one bar for each step, with lines above them; the bar of a step without a total only pulses.
+
+    Several steps may run at once.
+    """
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -64,6 +51,7 @@ class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
         self._progress.console.print(f"  {line}", style="dim", markup=False, highlight=False)
 
     def begin(self, step: str, total: int | None) -> None:
+        """Begins a step of `total` items; None is for steps that cannot be counted. The total may prove too high."""
         if total is None:
             task = self._progress.add_task(step, total=None, count="")
         else:
@@ -71,6 +59,7 @@ class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
         self._bars[step] = _Bar(task, total)
 
     def reached(self, step: str, count: int) -> None:
+        """Shows that `count` items of the step are done in all."""
         bar = self._bars[step]
         bar.count = count
         self._progress.update(bar.task, completed=count, count=f"{count:,}/{bar.total:,}")
@@ -118,7 +107,10 @@ class PlainDisplay(AbstractContextManager["PlainDisplay"]):
             self.say(f"{step} {self._counts.pop(step)[0]}")
 
 
-def display_on_stderr() -> TerminalDisplay | PlainDisplay:
+Display: TypeAlias = TerminalDisplay | PlainDisplay
+
+
+def display_on_stderr() -> Display:
     """Returns the display that suits stderr. FORCE_COLOR does not make it draw bars into a file."""
     console = Console(stderr=True)
     can_draw = sys.stderr.isatty() and not console.is_dumb_terminal

@@ -17,8 +17,16 @@ from streams.kafka.clients import client_options
 from streams.operations.dlq import report
 from streams.operations.dlq.dead_letter import parse_id
 from streams.operations.dlq.replay import Pacer, ReplayOptions, ReplayResult, check_rate, replay_dead_letters
-from streams.operations.dlq.selection import Eligibility, Filters, Selection, parse_filters
-from streams.operations.dlq.survey import Bounds, Newest, find_dead_letter, survey_dead_letters
+from streams.operations.dlq.selection import (
+    Bounds,
+    Eligibility,
+    Filters,
+    Newest,
+    Selection,
+    find_dead_letter,
+    parse_filters,
+    survey_dead_letters,
+)
 from streams.stop_signal import set_at_first_stop_signal
 from streams.telemetry.log import configure_logging
 from streams.terminal import display_on_stderr, printable, write_rows

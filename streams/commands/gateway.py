@@ -6,7 +6,7 @@ from streams.gateway.main import run_gateway
 from streams.kafka.clients import client_options
 from streams.kafka.lag import ConnectingLagReader
 from streams.telemetry.log import configure_logging
-from streams.telemetry.observers import LagMetrics
+from streams.telemetry.metrics import LagMetrics
 
 
 def gateway() -> None:

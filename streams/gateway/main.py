@@ -4,23 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from aiohttp import web
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
-from streams.gateway.app import BROKER, DATABASE, LAG, build_application
-from streams.gateway.insight_reader import PostgresInsightReader, open_pool
-from streams.gateway.middleware import DRAIN
-from streams.gateway.publisher import KafkaPublisher, producer_factory
+from streams.gateway.app import BROKER, DATABASE, DRAIN, LAG, build_application
+from streams.gateway.insights import PostgresInsightReader, open_pool
+from streams.gateway.publisher import KafkaPublisher, new_producer
 from streams.gateway.rate_limit import RateLimiter
 from streams.gateway.routes import Dependencies
 from streams.kafka.clients import client_options
 from streams.kafka.lag import LagCheck, LagSource
 from streams.stop_signal import end_process_within, set_at_first_stop_signal
-from streams.telemetry.health import Health
-from streams.telemetry.server import listen
+from streams.telemetry.health import Health, listen
 
 #: Time for requests in flight to finish. The steps that follow take up to 3 s more when the broker is frozen.
 DRAIN_TIMEOUT_S = 5.0
@@ -49,25 +48,20 @@ async def run_gateway(settings: Settings, lag: LagSource) -> None:
 
 @asynccontextmanager
 async def _dependencies(settings: Settings, lag: LagSource) -> AsyncIterator[Dependencies]:
-    async with _publisher(settings) as publisher, _insight_reader(settings) as reader:
-        lag_check = LagCheck(lag)
-        yield Dependencies(
-            publisher=publisher,
-            reader=reader,
-            limiter=RateLimiter(settings.rate_limit_per_minute),
-            health=Health({BROKER: publisher.check, DATABASE: reader.check, LAG: lag_check.check}),
-            lag=lag_check,
-            lag_soft_s=settings.lag_soft_seconds,
-            clock=time.monotonic,
-        )
-
-
-@asynccontextmanager
-async def _publisher(settings: Settings) -> AsyncIterator[KafkaPublisher]:
-    publisher = KafkaPublisher(producer_factory(client_options(settings)), settings.topics.conversations)
+    publisher = KafkaPublisher(partial(new_producer, client_options(settings)), settings.topics.conversations)
     publisher.start()
     try:
-        yield publisher
+        async with _insight_reader(settings) as reader:
+            lag_check = LagCheck(lag)
+            yield Dependencies(
+                publisher=publisher,
+                reader=reader,
+                limiter=RateLimiter(settings.rate_limit_per_minute),
+                health=Health({BROKER: publisher.check, DATABASE: reader.check, LAG: lag_check.check}),
+                lag=lag_check,
+                lag_soft_s=settings.lag_soft_seconds,
+                clock=time.monotonic,
+            )
     finally:
         await publisher.close()
 
@@ -91,12 +85,8 @@ async def _insight_reader(settings: Settings) -> AsyncIterator[PostgresInsightRe
 
 @asynccontextmanager
 async def _serving(application: web.Application, settings: Settings) -> AsyncIterator[None]:
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        auto_decompress=False,  # compressed bodies are rejected
-        shutdown_timeout=CLOSE_TIMEOUT_S,
-    )
+    # Compressed bodies are rejected, not decompressed.
+    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
     try:
         port = await listen(runner, settings.gateway_host, settings.gateway_port, "GATEWAY_PORT")

@@ -65,16 +65,14 @@ class KafkaPublisher:
         self._connection.start()
 
     async def close(self) -> None:
-        """Sends what is buffered, within one second, and disconnects.
-
-        Safe to call twice and before `start`.
-        """
+        """Sends what is buffered, within one second, and disconnects. Safe to call twice and before `start`."""
         await self._connection.close()
 
     async def publish(self, record: Outgoing) -> None:
-        """See streams.gateway.routes.Publisher.
+        """Returns once all in-sync replicas have the record.
 
-        The conversation ID makes a second copy of a record harmless.
+        Raises BrokerUnavailable when they do not confirm in time, although the record may have been stored: its
+        conversation ID makes a second copy harmless. Raises Rejected when the broker refuses a record of that size.
         """
         size_bytes = len(record.value or b"")
         if self._unconfirmed_bytes + size_bytes > MAX_UNCONFIRMED_BYTES:
@@ -111,31 +109,23 @@ class KafkaPublisher:
             # A record that the client itself refused had no sequence number yet, so the producer is still usable.
             if is_sent and not error.retriable:
                 self._connection.replace(producer, error)
-            raise _publish_error(error) from error
+            if isinstance(error, MessageSizeTooLargeError):
+                raise Rejected("too_large", "the broker does not accept a record of this size", status=413) from error
+            raise BrokerUnavailable("the broker did not accept the record", retry_after_s=RETRY_AFTER_S) from error
 
 
-def _publish_error(error: KafkaError) -> BrokerUnavailable | Rejected:
-    if isinstance(error, MessageSizeTooLargeError):
-        return Rejected("too_large", "the broker does not accept a record of this size", status=413)
-    return BrokerUnavailable("the broker did not accept the record", retry_after_s=RETRY_AFTER_S)
-
-
-def producer_factory(client_options: Mapping[str, Any]) -> Callable[[bool], AIOKafkaProducer]:
-    """Returns the `new_producer` of KafkaPublisher: acks=all, tuned for low latency."""
-
-    def new_producer(is_idempotent: bool) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            **client_options,
-            client_id="grok-insights-gateway",
-            acks="all",
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            enable_idempotence=is_idempotent,
-            linger_ms=LINGER_MS,
-            max_batch_size=MAX_BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-        )
-
-    return new_producer
+def new_producer(client_options: Mapping[str, Any], is_idempotent: bool) -> AIOKafkaProducer:
+    """Returns a producer for KafkaPublisher: acks=all, tuned for low latency."""
+    return AIOKafkaProducer(
+        **client_options,
+        client_id="grok-insights-gateway",
+        acks="all",
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        enable_idempotence=is_idempotent,
+        linger_ms=LINGER_MS,
+        max_batch_size=MAX_BATCH_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
+    )
 
 
 def conversation_record(conversation: Conversation, tenant: str, now: datetime, traceparent: str | None) -> Outgoing:

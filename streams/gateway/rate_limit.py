@@ -44,37 +44,32 @@ class RateLimiter:
             self._swap(now_s)
         window = self._young.get(client)
         if window is None:
-            window = self._window_of(client, now_s)
-        return _check(window, self.limit_per_minute, now_s)
+            window = self._old.pop(client, None) or array("I", (0,))
+            if len(self._young) >= self._generation_size:
+                self._swap(now_s)
+            self._young[client] = window
+        _expire(window, now_s)
+        if window[0] >= self.limit_per_minute:
+            return max(_expires_at_s(window[1]) - now_s, 0.001)
+        _grant(window, now_s)
+        return 0.0
 
     @property
     def clients(self) -> int:
-        """The number of clients with a window."""
         return len(self._young) + len(self._old)
-
-    def _window_of(self, client: bytes, now_s: float) -> _Window:
-        window = self._old.pop(client, None) or array("I", (0,))
-        if len(self._young) >= self._generation_size:
-            self._swap(now_s)
-        self._young[client] = window
-        return window
 
     def _swap(self, now_s: float) -> None:
         self._old, self._young = self._young, {}
         self._swapped_at_s = now_s
 
 
-def _check(window: _Window, limit: int, now_s: float) -> float:
-    _expire(window, now_s)
-    if window[0] >= limit:
-        return max(_expires_at_s(window[1]) - now_s, 0.001)
+def _grant(window: _Window, now_s: float) -> None:
     step = int(now_s / STEP_S)
     if len(window) > 1 and window[-2] == step:
         window[-1] += 1
     else:
         window.extend((step, 1))
     window[0] += 1
-    return 0.0
 
 
 def _expire(window: _Window, now_s: float) -> None:

@@ -1,9 +1,10 @@
-"""The handlers of the HTTP API, and the dependencies that they call."""
+"""The handlers of the HTTP API: what they call, and the JSON or problem (RFC 9457) that they respond with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from http import HTTPStatus
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -14,56 +15,27 @@ from schemas.errors import Rejected
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Header
 from schemas.outcome import OutcomeName
-from streams.gateway.insight_query import CONDITIONS, Cursor, InsightFilter, decode_cursor, parse_filter, storable_text
-from streams.gateway.insight_reader import InsightRecord
-from streams.gateway.publisher import conversation_record
+from streams.gateway import insights
+from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
-from streams.gateway.responses import json_response, problem
-from streams.kafka.lag import Lag, LagCheck
-from streams.kafka.producer import Outgoing
-from streams.telemetry.health import OK, Health, HealthReport
+from streams.kafka.lag import LagCheck
+from streams.telemetry.health import HEADERS, OK, Health
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
 TOO_LARGE = f"the body is larger than {MAX_VALUE_BYTES} bytes"
-LIST_PARAMETERS = frozenset(CONDITIONS) | {"limit", "cursor"}
-
-
-class Publisher(Protocol):
-    """Publishes accepted conversations; see streams.gateway.publisher."""
-
-    async def publish(self, record: Outgoing) -> None:
-        """Returns once all in-sync replicas have the record.
-
-        Raises BrokerUnavailable when they do not confirm in time, although the record may have been stored, and
-        Rejected when the broker refuses a record of that size.
-        """
-
-
-class InsightReader(Protocol):
-    """Reads insights; see streams.gateway.insight_reader.
-
-    Both methods raise DatabaseUnavailable.
-    """
-
-    async def conversation(self, tenant: str, conversation_id: str) -> InsightRecord | None:
-        """Returns the record of one conversation, None if it is unknown or pending."""
-
-    async def insights(
-        self, tenant: str, wanted: InsightFilter, after: Cursor | None, limit: int
-    ) -> list[InsightRecord]:
-        """Returns at most `limit` records that follow the cursor, newest first."""
+LIST_PARAMETERS = frozenset(insights.CONDITIONS) | {"limit", "cursor"}
+JSON_HEADERS = {**HEADERS, "Content-Type": "application/json"}
+PROBLEM_HEADERS = {**HEADERS, "Content-Type": "application/problem+json"}
+_encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What the handlers need.
+    """What the handlers need. The caller starts and closes everything; `clock` returns monotonic seconds."""
 
-    The caller starts and closes everything; `clock` returns monotonic seconds.
-    """
-
-    publisher: Publisher
-    reader: InsightReader
+    publisher: KafkaPublisher
+    reader: insights.PostgresInsightReader
     limiter: RateLimiter
     health: Health
     lag: LagCheck
@@ -96,7 +68,7 @@ async def accept_conversation(request: web.Request) -> web.Response:
 
 async def show_conversation(request: web.Request) -> web.Response:
     """Responds with the outcome. A pending conversation cannot be told from an unknown one."""
-    conversation_id = storable_text("id", request.match_info["id"], MAX_ID_CHARS)
+    conversation_id = insights.storable_text("id", request.match_info["id"], MAX_ID_CHARS)
     found = await request.app[DEPENDENCIES].reader.conversation(DEFAULT_TENANT, conversation_id)
     if found is None:
         return problem(404, "unknown_or_pending", "the ID is unknown, or the conversation has not been processed yet")
@@ -107,34 +79,33 @@ async def list_insights(request: web.Request) -> web.Response:
     """Responds with a page of insights, newest first; `next_cursor` is null on the last page."""
     query = _single_values(request)
     limit = _page_limit(query.get("limit", str(DEFAULT_PAGE)))
-    after = decode_cursor(query["cursor"]) if "cursor" in query else None
+    after = insights.decode_cursor(query["cursor"]) if "cursor" in query else None
     # One more than requested shows whether another page follows.
-    found = await request.app[DEPENDENCIES].reader.insights(DEFAULT_TENANT, parse_filter(query), after, limit + 1)
+    found = await request.app[DEPENDENCIES].reader.insights(
+        DEFAULT_TENANT, insights.parse_filter(query), after, limit + 1
+    )
     page, has_more = found[:limit], len(found) > limit
-    next_cursor = Cursor(page[-1].occurred_at, page[-1].id).encode() if has_more else None
+    next_cursor = insights.Cursor(page[-1].occurred_at, page[-1].id).encode() if has_more else None
     return json_response({"items": page, "next_cursor": next_cursor})
 
 
 async def show_health(request: web.Request) -> web.Response:
     """Responds with 200 even when degraded; the body names the checks that fail."""
     dependencies = request.app[DEPENDENCIES]
-    report = await dependencies.health.report()
-    return json_response(_health_summary(report, dependencies.lag.latest, dependencies.lag_soft_s))
-
-
-def _health_summary(report: HealthReport, lag: Lag | None, lag_soft_s: float) -> dict[str, Any]:
-    checks = {**report.checks}
+    checks = await dependencies.health.report()
+    lag, lag_soft_s = dependencies.lag.latest, dependencies.lag_soft_s
     if lag is not None:
         checks["worker"] = OK if lag.worker_running else "no worker is in the consumer group"
         if lag.seconds > lag_soft_s:
             checks["lag"] = f"the oldest unfinished record is {lag.seconds:.0f} s old, the limit is {lag_soft_s:g} s"
-    return {
+    body = {
         "status": OK if all(state == OK for state in checks.values()) else "degraded",
         "lag_records": lag.records if lag else None,
         "lag_seconds": round(lag.seconds, 3) if lag else None,
         "worker_running": lag.worker_running if lag else False,
         "checks": checks,
     }
+    return json_response(body)
 
 
 async def _read_json_body(request: web.Request) -> bytes:
@@ -164,10 +135,10 @@ def _check_content_type(request: web.BaseRequest) -> None:
 
 def _is_json(request: web.BaseRequest) -> bool:
     media_type = request.content_type
-    is_json = media_type == "application/json" or (
+    is_json_type = media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
-    return is_json and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
+    return is_json_type and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
 
 
 def _single_values(request: web.Request) -> dict[str, str]:
@@ -187,3 +158,18 @@ def _page_limit(value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) <= 3 and 1 <= int(value) <= MAX_PAGE:
         return int(value)
     raise Rejected("invalid_parameter", f"limit must be between 1 and {MAX_PAGE}", field="limit", status=400)
+
+
+def json_response(body: Any, status: int = 200) -> web.Response:
+    """Returns a response with anything that msgspec can encode."""
+    return web.Response(body=_encoder.encode(body), status=status, headers=JSON_HEADERS)
+
+
+def problem(
+    status: int, code: str, detail: str, *, field: str = "", headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Returns a problem response, titled by the status' reason phrase, as RFC 9457 requires for about:blank."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
+    if field:
+        body["field"] = field
+    return web.Response(body=_encoder.encode(body), status=status, headers={**PROBLEM_HEADERS, **(headers or {})})

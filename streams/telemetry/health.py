@@ -1,16 +1,19 @@
-"""Health checks of dependencies, each with a timeout; results are cached for a moment.
+"""Health checks of dependencies, cached for a moment, and the HTTP probes and metrics of a process.
 
-Readiness uses them, liveness must not: restarting a process does not repair its dependencies.
+Readiness uses the checks, liveness must not: restarting a process does not repair its dependencies.
 """
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 
 import structlog
+from aiohttp import web
 
-from schemas.errors import InsightsError
+from schemas.errors import Fatal, InsightsError
+from streams.telemetry.metrics import exposition
 
 OK = "ok"
 #: A change must show within 3 s: a cached result is served for FRESH_S, and the next check may take CHECK_TIMEOUT_S.
@@ -18,32 +21,16 @@ CHECK_TIMEOUT_S = 1.5
 #: However many clients probe, each dependency gets at most two checks a second.
 FRESH_S = 0.5
 
+METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: aiohttp's default Server header discloses its version and Python's.
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "grok-insights"}
+
 Check = Callable[[], Awaitable[None]]
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class HealthReport:
-    """Maps the name of each check to "ok" or to a short reason without secrets."""
-
-    checks: Mapping[str, str]
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether every check passed."""
-        return not self.failing
-
-    @property
-    def failing(self) -> list[str]:
-        """The names of the failed checks."""
-        return [name for name, state in self.checks.items() if state != OK]
-
-
 class Health:
-    """Runs checks, which pass by returning and fail by raising.
-
-    Reports the message of our own errors only.
-    """
+    """Runs checks, which pass by returning and fail by raising. Reports the message of our own errors only."""
 
     def __init__(
         self,
@@ -55,14 +42,14 @@ class Health:
     ) -> None:
         self._checks = {name: _CachedCheck(name, check, timeout_s, fresh_s, clock) for name, check in checks.items()}
 
-    async def report(self, names: Collection[str] | None = None) -> HealthReport:
-        """Returns the results of the named checks, or of all, within `timeout_s` seconds.
+    async def report(self, names: Collection[str] | None = None) -> dict[str, str]:
+        """Returns "ok" or a short reason without secrets for each named check, or for all, within `timeout_s` seconds.
 
         Results are at most `fresh_s` seconds old. Never raises for a failed check, and waits for the named ones only.
         """
         wanted = self._checks if names is None else {name: self._checks[name] for name in names}
         states = await asyncio.gather(*(check.state() for check in wanted.values()))
-        return HealthReport(dict(zip(wanted, states, strict=True)))
+        return dict(zip(wanted, states, strict=True))
 
 
 class _CachedCheck:
@@ -91,21 +78,18 @@ class _CachedCheck:
         running = asyncio.create_task(_run(self._check))
         try:
             await asyncio.wait({running}, timeout=self._timeout_s)
-            if running.done():
-                self._store("the check was cancelled" if running.cancelled() else running.result())
-            else:
+            if not running.done():
                 running.cancel()
                 self._abandoned.add(running)
                 running.add_done_callback(self._abandoned.discard)
-                self._store(f"no answer within {self._timeout_s:g} s")
+                state = f"no answer within {self._timeout_s:g} s"
+            else:
+                state = "the check was cancelled" if running.cancelled() else running.result()
+            if state != (self._state or OK):
+                log.info("health_changed", check=self._name, state=state)
+            self._state, self._checked_at_s = state, self._clock()
         finally:
             self._refreshing = None
-
-    def _store(self, state: str) -> None:
-        if state != (self._state or OK):
-            log.info("health_changed", check=self._name, state=state)
-        self._state = state
-        self._checked_at_s = self._clock()
 
 
 async def _run(check: Check) -> str:
@@ -116,3 +100,63 @@ async def _run(check: Check) -> str:
     except Exception as error:  # a check must not break the probe; messages of other libraries may hold secrets
         return type(error).__name__
     return OK
+
+
+def probe_routes(health: Health, ready_checks: Collection[str] | None = None) -> list[web.RouteDef]:
+    """Returns the routes /livez, /readyz and /metrics. Readiness requires `ready_checks`, or all checks if None."""
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.json_response({"status": OK}, headers=HEADERS)
+
+    async def readyz(_: web.Request) -> web.Response:
+        checks = await health.report(ready_checks)
+        failing = [name for name, state in checks.items() if state != OK]
+        body = {"status": "unavailable" if failing else OK, "failing": failing, "checks": checks}
+        return web.json_response(body, status=503 if failing else 200, headers=HEADERS)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=exposition(), headers={**HEADERS, "Content-Type": METRICS_CONTENT_TYPE})
+
+    return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+
+
+async def listen(runner: web.AppRunner, host: str, port: int, setting: str) -> int:
+    """Listens on host:port and returns the port; port 0 takes any free one.
+
+    Raises Fatal when that is not possible; the hint names `setting`, the setting of the port.
+    """
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        hint = f"choose another port with {setting}"
+        if error.errno == errno.EADDRINUSE:
+            why = f"another process listens on {host}:{port}"
+            raise Fatal(f"port {port} is in use", why, f"stop that process or {hint}") from error
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else "the address is unknown"
+        raise Fatal(f"cannot listen on {host}:{port}", why, hint) from error
+    actual: int = runner.addresses[0][1]
+    return actual
+
+
+class MetricsServer:
+    """Serves a worker's /metrics, /livez and /readyz. With port 0, `port` is the actual one after `start`."""
+
+    def __init__(self, host: str, port: int, health: Health) -> None:
+        self.host = host
+        self.port = port
+        application = web.Application()
+        application.add_routes(probe_routes(health))
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+
+    async def start(self) -> None:
+        """Raises Fatal that names WORKER_METRICS_PORT when the port is in use."""
+        await self._runner.setup()
+        try:
+            self.port = await listen(self._runner, self.host, self.port, "WORKER_METRICS_PORT")
+        except Fatal:
+            await self._runner.cleanup()
+            raise
+
+    async def stop(self) -> None:
+        """Gives open requests one second, then closes. Safe to call twice and before `start`."""
+        await self._runner.cleanup()

@@ -31,15 +31,12 @@ Event = MutableMapping[str, Any]
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
-    """Routes structlog and the standard logging to `stream`, by default stderr.
-
-    Safe to call again.
-    """
+    """Routes structlog and the standard logging to `stream`, by default stderr. Safe to call again."""
     stream = stream or sys.stderr
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_processors(),
+            *_PROCESSORS,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -62,18 +59,6 @@ def _is_unexpected(record: logging.LogRecord) -> bool:
     return "InitProducerIdRequest" not in record.getMessage()
 
 
-def _processors() -> list[structlog.types.Processor]:
-    """Returns the processors for our own events and for those of the standard library."""
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        drop_contents,
-        describe_exception,
-    ]
-
-
 def _formatter(stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
     renderer: structlog.types.Processor
     if stream.isatty():
@@ -81,7 +66,7 @@ def _formatter(stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
     else:
         renderer = structlog.processors.JSONRenderer(default=_type_name)
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_processors(), processors=[remove_meta, renderer])
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_PROCESSORS, processors=[remove_meta, renderer])
 
 
 def _type_name(value: object) -> str:
@@ -89,15 +74,11 @@ def _type_name(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-def drop_contents(_: object, __: str, event: Event) -> Event:
+def drop_contents(logger: object, method: str, event: Event) -> Event:
     """Drops fields whose names stand for contents or secrets, in nested dictionaries as well."""
-    return _without_contents(event)
-
-
-def _without_contents(fields: MutableMapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _without_contents(value) if isinstance(value, dict) else value
-        for name, value in fields.items()
+        name: drop_contents(logger, method, value) if isinstance(value, dict) else value
+        for name, value in event.items()
         if not _is_dropped(name)
     }
 
@@ -124,11 +105,21 @@ def _describe(error: BaseException) -> str:
     return f"{name}: {error}" if isinstance(error, _SAFE_MESSAGES) and str(error) else name
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def _chain(error: BaseException | None) -> list[BaseException]:
     """Returns the error and its causes, outermost first."""
     chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
     return chain
+
+
+#: For our own events and for those of the standard library.
+_PROCESSORS: list[structlog.types.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    drop_contents,
+    describe_exception,
+]

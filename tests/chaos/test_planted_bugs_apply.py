@@ -34,7 +34,7 @@ from streams.sinks.dead_letters import DeadLetterSink
 from streams.sinks.events import EventSink
 from streams.sinks.rehomed import RehomedSink
 from streams.sinks.rows import RowSink
-from streams.telemetry.observers import CallMetrics
+from streams.telemetry.metrics import CallMetrics
 from streams.worker.fencing import Fence
 from streams.worker.intake import Assignment, Fetch, Intake
 from streams.worker.offsets import Tracker

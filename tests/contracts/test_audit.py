@@ -21,7 +21,7 @@ from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
 from streams.kafka.producer import ConfirmedProducer
 from streams.operations.audit.findings import Reconciliation
-from streams.operations.audit.retention import CompleteSince
+from streams.operations.audit.reconcile import CompleteSince
 from streams.operations.audit.run import TopicReader
 from tests.support.processes import ROOT, Service
 from tests.support.topics import TOPICS

@@ -15,10 +15,11 @@ from schemas.insight import Insight
 from schemas.kafka import Origin
 from schemas.result import ConversationResult
 from streams.dev.local.ports import free_port
-from streams.gateway.insight_query import Cursor, InsightFilter
-from streams.gateway.insight_reader import (
+from streams.gateway.insights import (
     RETRY_AFTER_S,
+    Cursor,
     DatabaseUnavailable,
+    InsightFilter,
     InsightRecord,
     PostgresInsightReader,
     open_pool,
@@ -28,7 +29,7 @@ from streams.worker.offsets import Tracker
 from tests.fakes.gateway import FakeReader, insight_record
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-EVERYTHING = InsightFilter()
+EVERYTHING: InsightFilter = {}
 
 
 class Store:
@@ -48,7 +49,7 @@ class Store:
                 self.reader.rows.append((tenant, record))
 
     async def ids(self, after: Cursor | None = None, limit: int = 100, **wanted: Any) -> list[str]:
-        return [record.id for record in await self.reader.insights("default", InsightFilter(wanted), after, limit)]
+        return [record.id for record in await self.reader.insights("default", wanted, after, limit)]
 
 
 def job_of(result: ConversationResult) -> Job:
@@ -176,7 +177,7 @@ def _random_filter(dice: random.Random) -> InsightFilter:
         "outcome": dice.choice(["analysed", "cached", "filtered", "dead"]),
     }
     names = dice.sample(list(values), dice.choice([0, 1, 1, 2, 2, 3]))
-    return InsightFilter({name: values[name] for name in names})
+    return {name: values[name] for name in names}
 
 
 def _random_cursor(dice: random.Random) -> Cursor | None:

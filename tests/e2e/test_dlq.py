@@ -14,8 +14,7 @@ from streams.kafka.offset_reader import OffsetReader
 from streams.operations.dlq.dead_letter import REPLAY_COUNT, REPLAYED_DEAD_LETTER
 from streams.operations.dlq.ledger import ReplayLedger
 from streams.operations.dlq.replay import MAX_IN_FLIGHT, Pacer, ReplayOptions, ReplayResult, replay_dead_letters
-from streams.operations.dlq.selection import Filters, Selection
-from streams.operations.dlq.survey import dead_letter_bounds
+from streams.operations.dlq.selection import Filters, Selection, dead_letter_bounds
 from tests.e2e.producer import texts_with_repeats
 from tests.support.factories import NOON
 from tests.support.processes import Process, Service

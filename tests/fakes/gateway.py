@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.insight import Insight
-from streams.gateway.insight_query import Cursor, InsightFilter
-from streams.gateway.insight_reader import InsightRecord
+from streams.gateway.insights import Cursor, InsightFilter, InsightRecord
 from streams.gateway.rate_limit import RateLimiter
 from streams.gateway.routes import Dependencies
 from streams.kafka.lag import Lag, LagCheck
@@ -47,7 +46,7 @@ class FakeReader:
     async def insights(
         self, tenant: str, wanted: InsightFilter, after: Cursor | None, limit: int
     ) -> list[InsightRecord]:
-        rows = [row for row in self._of(tenant) if all(_MATCHES[k](row, v) for k, v in wanted.values.items())]
+        rows = [row for row in self._of(tenant) if all(_MATCHES[k](row, v) for k, v in wanted.items())]
         rows.sort(key=_position, reverse=True)
         if after is not None:
             rows = [row for row in rows if _position(row) < (after.occurred_at, after.id)]

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from schemas.errors import Fatal
 from schemas.kafka import Origin
 from streams.operations.audit.observations import tenant_and_id
-from streams.operations.audit.retention import PartitionOffsets
 
 #: Stands for all partitions that do not exist: rows and headers may name any number of them.
 ELSEWHERE = ("elsewhere", -1)
@@ -72,9 +71,34 @@ class PartitionCounts:
     def adds_up(self) -> bool:
         return self.records == sum(self.by[status] for status in Status)
 
-    def of(self, column: str) -> int:
-        """Returns the number of records, or the count of a status or discrepancy."""
-        return self.records if column == "records" else self.by[column]
+    @property
+    def columns(self) -> dict[str, int]:
+        """The number of records, then the count of each status and discrepancy, by name."""
+        return {"records": self.records, **{str(what): self.by[what] for what in (*Status, *Discrepancy)}}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProgress:
+    """What the group's committed offset says about an input partition, in numbers of offsets."""
+
+    committed: int = 0
+    due_below: int = 0  # every record below this offset must have an outcome
+    lost: int = 0  # removed by retention before the group committed them
+    ahead: int = 0  # committed, but beyond the end of the log
+    unverifiable: int = 0  # removed, and the group may or may not have read them
+
+
+def group_progress(beginning: int, committed: int | None, end: int) -> GroupProgress:
+    """Compares the group's offset, None before the first commit, with the edges of the log.
+
+    `beginning` must be read before `committed`, and `end` after it, so that a group at work causes no finding.
+    """
+    if committed is None:
+        return GroupProgress(unverifiable=beginning)
+    ahead = max(0, committed - end)
+    # Workers restart at the log's beginning where the committed offset is not in this log.
+    due_below = beginning if ahead else committed
+    return GroupProgress(committed, due_below, lost=max(0, beginning - committed), ahead=ahead)
 
 
 class Reconciliation:
@@ -104,16 +128,16 @@ class Reconciliation:
         """Returns the partition's counts, to be added to."""
         return self._partitions.setdefault((topic, partition), PartitionCounts())
 
-    def add_offsets(self, topic: str, partition: int, offsets: PartitionOffsets) -> None:
+    def add_progress(self, topic: str, partition: int, group: GroupProgress) -> None:
         """Takes in what the group has committed in a partition of the input topics."""
         for what, count, why in (
-            (Discrepancy.LOST, offsets.lost, "{} from this offset on: removed by retention before the group read them"),
-            (Discrepancy.AHEAD, offsets.ahead, "committed, but {} beyond the end of the log: it was recreated"),
-            (Discrepancy.UNVERIFIABLE, offsets.unverifiable, "{} from this offset on: removed, nothing is committed"),
+            (Discrepancy.LOST, group.lost, "{} from this offset on: removed by retention before the group read them"),
+            (Discrepancy.AHEAD, group.ahead, "committed, but {} beyond the end of the log: it was recreated"),
+            (Discrepancy.UNVERIFIABLE, group.unverifiable, "{} from this offset on: removed, nothing is committed"),
         ):
             if count:
                 self.counts(topic, partition).by[what] += count
-                self._add_finding(what, None, Origin(topic, partition, offsets.committed or 0), why.format(count))
+                self._add_finding(what, None, Origin(topic, partition, group.committed), why.format(count))
 
     def add(
         self, counts: PartitionCounts, key: bytes, origin: Origin, what: Status | Discrepancy, why: str = ""

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import NamedTuple
 
+import asyncpg
 from aiokafka.structs import ConsumerRecord
 
 from agents.decode import Record, decode
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Unprocessable
 from schemas.kafka import Header, Origin
-from schemas.outcome import OUTCOME_NAMES, OutcomeName
+from schemas.outcome import OUTCOME_NAMES
 from streams.operations.dlq.dead_letter import read_dead_letter
 
 #: A record that died of one of these needs no row: its id could not be read, or Postgres refuses the row.
@@ -35,11 +36,6 @@ _MICROSECOND = timedelta(microseconds=1)
 #: Bounds both the pages that SQLite keeps in memory and the size of a sorted run.
 SORT_CACHE_KIB = 16 * 1024
 _FETCH_ROWS = 1_000
-_TABLE = """\
-CREATE TABLE observations (
-    key BLOB, kind INTEGER, topic TEXT, partition INTEGER, offset INTEGER, state INTEGER, occurred_us INTEGER,
-    made_us INTEGER
-)"""
 #: The row comes first, since everything else is compared with it; the rest follows by origin.
 _SORTED = "SELECT * FROM observations ORDER BY key, kind <> 0, topic, partition, offset"
 
@@ -89,32 +85,29 @@ def tenant_and_id(key: bytes) -> tuple[str, str] | None:
     return tenant, conversation_id
 
 
-def observe_row(
-    tenant: str,
-    conversation_id: str,
-    outcome: OutcomeName,
-    occurred_at: datetime,
-    analysed_at: datetime,
-    origin: Origin,
-) -> Observation:
+def observe_row(row: asyncpg.Record) -> Observation:
     """Observes one row of `insights`."""
-    return _observation(
-        conversation_key(tenant, conversation_id),
+    return Observation(
+        conversation_key(row["tenant"], row["conversation_id"]),
         Kind.ROW,
-        origin,
-        OUTCOME_NAMES.index(outcome),
-        _microseconds(occurred_at),
-        _microseconds(analysed_at),
+        row["origin_topic"],
+        row["origin_partition"],
+        row["origin_offset"],
+        OUTCOME_NAMES.index(row["outcome"]),
+        _microseconds(row["occurred_at"]),
+        _microseconds(row["analysed_at"]),
     )
 
 
 def observe_record(found: ConsumerRecord, *, is_due: bool, is_rehomed: bool = False) -> Observation:
     """Observes a record of an input topic: a COPY where it came from another place."""
-    record = Record(found, was_rehomed=is_rehomed)
-    origin = record.origin if _is_storable(record.origin) else _own_origin(found)
+    record, own_origin = Record(found, was_rehomed=is_rehomed), _own_origin(found)
+    origin = record.origin if _is_storable(record.origin) else own_origin
     key, occurred_us = _key_and_time(record, origin)
-    kind = Kind.RECORD if origin == _own_origin(found) else Kind.COPY
-    return _observation(key, kind, origin, int(is_due), occurred_us, timestamp_us(found))
+    kind = Kind.RECORD if origin == own_origin else Kind.COPY
+    return Observation(
+        key, kind, origin.topic, origin.partition, origin.offset, int(is_due), occurred_us, timestamp_us(found)
+    )
 
 
 def timestamp_us(found: ConsumerRecord) -> int:
@@ -126,30 +119,38 @@ def timestamp_us(found: ConsumerRecord) -> int:
 def observe_dead_letter(found: ConsumerRecord) -> Observation:
     """Observes a dead letter under the key of its record; one without an origin is its own origin."""
     dead_letter = read_dead_letter(found)
-    if dead_letter.origin is None:
-        return _without_id(_own_origin(found), Kind.DEAD_LETTER)
-    key, _ = _key_and_time(Record(found, was_rehomed=False), dead_letter.origin)
-    is_rowless = dead_letter.reason in ROWLESS_REASONS
-    return _observation(
-        key, Kind.DEAD_LETTER, dead_letter.origin, int(is_rowless), made_us=_microseconds(dead_letter.at)
+    origin = dead_letter.origin
+    if origin is None:
+        return _foreign(found, Kind.DEAD_LETTER)
+    key, _ = _key_and_time(Record(found, was_rehomed=False), origin)
+    return Observation(
+        key,
+        Kind.DEAD_LETTER,
+        origin.topic,
+        origin.partition,
+        origin.offset,
+        state=int(dead_letter.reason in ROWLESS_REASONS),
+        made_us=_microseconds(dead_letter.at),
     )
 
 
 def observe_event(found: ConsumerRecord) -> Observation:
     """Observes an event; one that names no conversation or no origin is its own origin."""
     headers = dict(found.headers)
-    source = (headers.get(Header.SOURCE) or b"").split(b"/")
-    origin = _parse_origin(*source[1:]) if len(source) == 4 and not source[0] else None
-    tenant, conversation_id = _text(headers.get(Header.TENANT)), _text(found.key)
-    if origin is None or tenant is None or conversation_id is None:
-        return _without_id(_own_origin(found), Kind.EVENT)
-    return _observation(conversation_key(tenant, conversation_id), Kind.EVENT, origin)
+    try:
+        root, topic, partition, offset = headers[Header.SOURCE].split(b"/")
+        origin = Origin(topic.decode(), int(partition), int(offset))
+        key = conversation_key(headers[Header.TENANT].decode(), found.key.decode())
+    except (KeyError, AttributeError, ValueError):  # missing, null or malformed
+        return _foreign(found, Kind.EVENT)
+    if root or not _is_storable(origin):
+        return _foreign(found, Kind.EVENT)
+    return Observation(key, Kind.EVENT, origin.topic, origin.partition, origin.offset)
 
 
-def _observation(
-    key: bytes, kind: Kind, origin: Origin, state: int = 0, occurred_us: int = 0, made_us: int = 0
-) -> Observation:
-    return Observation(key, kind, origin.topic, origin.partition, origin.offset, state, occurred_us, made_us)
+def _foreign(found: ConsumerRecord, kind: Kind) -> Observation:
+    origin = _own_origin(found)
+    return Observation(_key_without_id(origin), kind, origin.topic, origin.partition, origin.offset)
 
 
 def _key_and_time(record: Record, origin: Origin) -> tuple[bytes, int]:
@@ -157,37 +158,21 @@ def _key_and_time(record: Record, origin: Origin) -> tuple[bytes, int]:
     try:
         decode(record)
     except Unprocessable:
-        return _without_id(origin, Kind.RECORD).key, 0
+        return _key_without_id(origin), 0
     return conversation_key(record.tenant, record.id), _microseconds(record.occurred_at)
 
 
-def _without_id(origin: Origin, kind: Kind) -> Observation:
-    key = _NO_ID + f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
-    return _observation(key, kind, origin)
+def _key_without_id(origin: Origin) -> bytes:
+    return _NO_ID + f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
 
 
 def _own_origin(found: ConsumerRecord) -> Origin:
     return Origin(found.topic, found.partition, found.offset)
 
 
-def _parse_origin(topic: bytes, partition: bytes, offset: bytes) -> Origin | None:
-    try:
-        origin = Origin(topic.decode(), int(partition), int(offset))
-    except ValueError:
-        return None
-    return origin if _is_storable(origin) else None
-
-
 def _is_storable(origin: Origin) -> bool:
     """Headers may hold numbers of any size."""
     return 0 <= origin.partition <= _MAX_NUMBER and 0 <= origin.offset <= _MAX_NUMBER
-
-
-def _text(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _microseconds(time: datetime) -> int:
@@ -204,22 +189,17 @@ class ExternalSort:
     def __init__(self) -> None:
         # The empty name: a private database on disk, in TMPDIR or else /var/tmp.
         self._database = sqlite3.connect("", isolation_level=None)
-        for setting in (
-            "temp_store = FILE",
-            f"cache_size = -{SORT_CACHE_KIB}",
-            "journal_mode = OFF",
-            "synchronous = OFF",
-        ):
-            self._database.execute(f"PRAGMA {setting}")
-        self._database.execute(_TABLE)
+        self._database.executescript(
+            f"PRAGMA temp_store = FILE; PRAGMA cache_size = -{SORT_CACHE_KIB};"
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            f"CREATE TABLE observations ({', '.join(Observation._fields)})"
+        )
         self.count = 0
 
     def close(self) -> None:
-        """Removes the temporary database."""
         self._database.close()
 
     def add(self, observations: list[Observation]) -> None:
-        """Adds some more, in any order."""
         with _disk_errors():
             self._database.execute("BEGIN")
             self._database.executemany("INSERT INTO observations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", observations)

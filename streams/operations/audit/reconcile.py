@@ -26,22 +26,65 @@ in all:             records = distinct ids + further records of an id + records 
                     rows    = rows of records + beyond retention + later + orphaned
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from aiokafka.structs import ConsumerRecord
 
 from schemas.kafka import Origin
 from schemas.outcome import OUTCOME_NAMES
 from streams.operations.audit.findings import ELSEWHERE, Discrepancy, PartitionCounts, Reconciliation, Status
-from streams.operations.audit.observations import Kind, Observation, tenant_and_id
-from streams.operations.audit.retention import Absence, CompleteSince, ReadSpans, absence_at
+from streams.operations.audit.observations import Kind, Observation, tenant_and_id, timestamp_us
 
-_KEY = attrgetter("key")
-_ORIGIN = attrgetter("topic", "partition", "offset")
+#: How far the clocks of different writers may differ: close to the edge of retention an absence proves nothing.
+CLOCK_SKEW_US = 5_000_000
+#: Nothing was removed.
+ALWAYS = -math.inf
+#: Everything was removed, or its oldest record could not be read.
+NEVER = math.inf
+
 _DEAD = OUTCOME_NAMES.index("dead")
 _NOT_WRITTEN_YET = 2**63 - 1
+
+
+class Absence(StrEnum):
+    """What it means that the audit read no record at an origin; also what a row of that origin is counted as."""
+
+    PROVEN = "orphaned"  # no such record: the audit read that range, or the log has no such offset or partition
+    REMOVED = "beyond_retention"  # retention may have removed it
+    LATER = "later"  # it may have been written after the audit began
+
+
+class ReadSpan(NamedTuple):
+    """Beginning of a partition after the audit read it, and its end before and after that."""
+
+    beginning: int
+    end: int
+    later_end: int
+
+
+#: By topic and partition, for all input topics.
+ReadSpans = Mapping[tuple[str, int], ReadSpan]
+
+
+class CompleteSince(NamedTuple):
+    """Times in microseconds since 1970: events and dead letters of records written after them are all still there."""
+
+    dead_letters_us: float = ALWAYS
+    events_us: float = ALWAYS
+
+
+def complete_since_us(oldest: Iterable[ConsumerRecord | None]) -> float:
+    """Returns the time since which a topic is complete, from the oldest record of each partition that lost some.
+
+    None stands for a partition without records. The latest time counts, since an event may be in any partition.
+    """
+    return max((NEVER if record is None else timestamp_us(record) + CLOCK_SKEW_US for record in oldest), default=ALWAYS)
 
 
 @dataclass(slots=True)
@@ -59,15 +102,8 @@ class Evidence:
     written_us: int = _NOT_WRITTEN_YET
     died_us: int = 0
 
-    @classmethod
-    def of(cls, origin: Origin, observations: Iterable[Observation]) -> Self:
-        """Collects the observations one by one, in constant memory."""
-        evidence = cls(origin)
-        for observation in observations:
-            evidence._add(observation)
-        return evidence
-
-    def _add(self, found: Observation) -> None:
+    def add(self, found: Observation) -> None:
+        """Takes in one observation of this origin."""
         match found.kind:
             case Kind.RECORD | Kind.COPY:
                 self.records += found.kind == Kind.RECORD
@@ -131,9 +167,8 @@ def _without_row(evidence: Evidence) -> Classification:
         return Classification(Status.MISSING, "an event, but no row")
     if evidence.is_rowless:
         return Classification(Status.DEAD)
-    return Classification(
-        Status.MISSING, "a dead letter, but no row" if evidence.dead_letters else "neither row nor dead letter"
-    )
+    why = "a dead letter, but no row" if evidence.dead_letters else "neither row nor dead letter"
+    return Classification(Status.MISSING, why)
 
 
 def _with_row_of_another_record(evidence: Evidence, row: Observation, complete: CompleteSince) -> Classification:
@@ -180,36 +215,35 @@ class Reconciler:
 
     def reconcile(self, observations: Iterable[Observation]) -> None:
         """Takes the observations in the order of ExternalSort.sorted."""
-        for key, found in groupby(observations, key=_KEY):
+        for key, found in groupby(observations, key=attrgetter("key")):
             self._conversation(key, found)
 
     def _conversation(self, key: bytes, found: Iterator[Observation]) -> None:
         first = next(found)
-        row = first if first.kind == Kind.ROW else None
-        others = found if row is not None else chain([first], found)
-        records, row_has_record = 0, False
-        for origin, observations in groupby(others, key=_ORIGIN):
-            evidence = Evidence.of(Origin(*origin), observations)
-            self._count_repeats(evidence)
+        row, others = (first, found) if first.kind == Kind.ROW else (None, chain([first], found))
+        has_id, records, row_has_record = tenant_and_id(key) is not None, 0, False
+        for origin, observations in groupby(others, key=attrgetter("origin")):
+            evidence = Evidence(origin)
+            for observation in observations:
+                evidence.add(observation)
+            self._count_repeats(evidence, row)
             if evidence.has_record:
                 records += 1
                 row_has_record = row_has_record or (row is not None and row.origin == evidence.origin)
-                self._record(key, evidence, row)
+                self._record(key, evidence, classify(evidence, row, self._complete, has_id=has_id))
             else:
                 self._without_record(key, evidence, row)
         if row is not None:
             self._row(key, row, has_record=row_has_record)
-        self._count_ids(key, records)
+        self._count_ids(records, has_id=has_id)
 
-    def _record(self, key: bytes, evidence: Evidence, row: Observation | None) -> None:
+    def _record(self, key: bytes, evidence: Evidence, classification: Classification) -> None:
         counts, origin = self._counts(evidence.origin), evidence.origin
         if not evidence.records:
             counts.records += 1
             self._orphan_if_proven(key, origin, "a rehomed copy of a record that does not exist")
-        status, why, is_unverifiable = classify(evidence, row, self._complete, has_id=tenant_and_id(key) is not None)
-        self._result.dead_letters["overtaken"] += evidence.is_overtaken_by(row)
-        self._result.add(counts, key, origin, status, why)
-        if is_unverifiable:
+        self._result.add(counts, key, origin, classification.status, classification.why)
+        if classification.is_unverifiable:
             why = "retention may have removed its event or dead letter"
             self._result.add(counts, key, origin, Discrepancy.UNVERIFIABLE, why)
 
@@ -225,23 +259,25 @@ class Reconciler:
         if has_record:
             self._result.rows["of_records"] += 1
             return
-        match absence_at(self._spans, row.origin):
-            case Absence.REMOVED:
-                self._result.rows["beyond_retention"] += 1
-            case Absence.LATER:
-                self._result.rows["later"] += 1
-            case Absence.PROVEN:
-                self._result.rows["orphaned"] += 1
-                self._orphan(key, row.origin, "a row without a record")
+        absence = self._absence(row.origin)
+        self._result.rows[absence] += 1
+        if absence is Absence.PROVEN:
+            self._orphan(key, row.origin, "a row without a record")
 
     def _orphan_if_proven(self, key: bytes, origin: Origin, why: str) -> None:
-        match absence_at(self._spans, origin):
-            case Absence.PROVEN:
-                self._orphan(key, origin, why)
-            case Absence.REMOVED:
-                self._result.beyond_retention += 1
-            case Absence.LATER:
-                pass  # the next audit reads its record
+        """Counts nothing where the record may be newer than the audit: the next one reads it."""
+        absence = self._absence(origin)
+        if absence is Absence.PROVEN:
+            self._orphan(key, origin, why)
+        self._result.beyond_retention += absence is Absence.REMOVED
+
+    def _absence(self, origin: Origin) -> Absence:
+        span = self._spans.get((origin.topic, origin.partition))
+        if span is None or origin.offset >= span.later_end:
+            return Absence.PROVEN
+        if origin.offset < span.beginning:
+            return Absence.REMOVED
+        return Absence.PROVEN if origin.offset < span.end else Absence.LATER
 
     def _orphan(self, key: bytes, origin: Origin, why: str) -> None:
         self._result.add(self._counts(origin), key, origin, Discrepancy.ORPHANED, why)
@@ -250,13 +286,14 @@ class Reconciler:
         partition = (origin.topic, origin.partition)
         return self._result.counts(*(partition if partition in self._spans else ELSEWHERE))
 
-    def _count_repeats(self, evidence: Evidence) -> None:
+    def _count_repeats(self, evidence: Evidence, row: Observation | None) -> None:
         self._result.copies["repeated"] += max(0, evidence.copies - 1)
-        self._result.dead_letters["repeated"] += max(0, evidence.dead_letters - 1)
         self._result.events["repeated"] += max(0, evidence.events - 1)
+        self._result.dead_letters["repeated"] += max(0, evidence.dead_letters - 1)
+        self._result.dead_letters["overtaken"] += evidence.has_record and evidence.is_overtaken_by(row)
 
-    def _count_ids(self, key: bytes, records: int) -> None:
-        if tenant_and_id(key) is None:
+    def _count_ids(self, records: int, *, has_id: bool) -> None:
+        if not has_id:
             self._result.ids["without_id"] += records
         elif records:
             self._result.ids["distinct"] += 1

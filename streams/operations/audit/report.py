@@ -18,7 +18,6 @@ from streams.operations.audit.findings import (
 )
 from streams.terminal import Cell, Column, printable, terminal_table, write_rows
 
-_COLUMNS = ("records", *map(str, Status), *map(str, Discrepancy))
 #: Stands for all failures together where a terminal has no room for a column each.
 _FAILED = "failed"
 #: Width of a terminal that has room for all columns.
@@ -34,10 +33,10 @@ def document(result: Reconciliation) -> dict[str, Any]:
         "verdict": conclusion(result),
         "wrong": result.problems,
         "partitions": [
-            {"topic": topic, "partition": partition, **_counts(counts)}
+            {"topic": topic, "partition": partition, **counts.columns}
             for (topic, partition), counts in result.partitions
         ],
-        "total": _counts(result.total),
+        "total": result.total.columns,
         "ids": dict(result.ids),
         "rows": dict(result.rows),
         "events": dict(result.events),
@@ -82,10 +81,10 @@ def print_report(result: Reconciliation, console: Console) -> None:
 
 
 def _lines(result: Reconciliation) -> Iterator[tuple[str, ...]]:
-    yield "partition", *_COLUMNS
+    yield "partition", *result.total.columns
     for partition, counts in result.partitions:
-        yield _partition(partition), *map(str, _counts(counts).values())
-    yield "total", *map(str, _counts(result.total).values())
+        yield _partition(partition), *map(str, counts.columns.values())
+    yield "total", *map(str, result.total.columns.values())
     yield from _notes(result)
     for finding in result.findings:
         yield "finding", finding.what, *_finding(finding)
@@ -96,25 +95,27 @@ def _partitions_table(result: Reconciliation, width: int) -> Table:
     """Shows failures in a column each where there is room, else in one; without failures in none."""
     total = result.total
     failed = [what for what in FAILURES if total.by[what]]
-    shown = [name for name in _COLUMNS if name not in FAILURES or (name in failed and width >= _WIDE)]
+    shown = [name for name in total.columns if name not in FAILURES or (name in failed and width >= _WIDE)]
     if not total.by[Discrepancy.UNVERIFIABLE]:
         shown.remove(Discrepancy.UNVERIFIABLE)
     if failed and width < _WIDE:
         shown.append(_FAILED)
     # The topic that nearly all partitions belong to is left out.
     rows: list[tuple[Cell, ...]] = [
-        (_partition(partition).removeprefix(f"{result.inputs[0]}/"), *(_cell(counts, name) for name in shown))
+        (_partition(partition).removeprefix(f"{result.inputs[0]}/"), *_cells(counts, shown))
         for partition, counts in result.partitions
     ]
-    total_row = (Text("total", style="bold"), *(_cell(total, name, "bold") for name in shown))
-    return terminal_table([Column("partition"), *(Column(name, is_number=True) for name in shown)], [*rows, total_row])
+    rows.append((Text("total", style="bold"), *_cells(total, shown, "bold")))
+    return terminal_table([Column("partition"), *(Column(name, is_number=True) for name in shown)], rows)
 
 
-def _cell(counts: PartitionCounts, name: str, style: str = "") -> Text:
-    count = sum(counts.of(what) for what in FAILURES) if name == _FAILED else counts.of(name)
-    if not count:
-        return Text("0", style="dim")
-    return Text(str(count), style="bold red" if name == _FAILED or name in FAILURES else style)
+def _cells(counts: PartitionCounts, shown: list[str], style: str = "") -> Iterator[Text]:
+    columns = {**counts.columns, _FAILED: sum(counts.by[what] for what in FAILURES)}
+    for name in shown:
+        if not columns[name]:
+            yield Text("0", style="dim")
+        else:
+            yield Text(str(columns[name]), style="bold red" if name in (_FAILED, *FAILURES) else style)
 
 
 def _notes(result: Reconciliation) -> Iterator[tuple[str, str, str]]:
@@ -130,10 +131,6 @@ def _notes(result: Reconciliation) -> Iterator[tuple[str, str, str]]:
     yield "replayed", str(result.replayed), "records that replay a dead letter"
     if unverifiable := result.total.by[Discrepancy.UNVERIFIABLE]:
         yield "unverifiable", str(unverifiable), "records whose proof retention may have removed"
-
-
-def _counts(counts: PartitionCounts) -> dict[str, int]:
-    return {name: counts.of(name) for name in _COLUMNS}
 
 
 def _finding_document(finding: Finding) -> dict[str, Any]:

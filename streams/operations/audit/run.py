@@ -5,7 +5,7 @@ delivered before that, and a row is written before its record is committed and b
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, closing
 from typing import Any
 
@@ -15,12 +15,12 @@ from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import Fatal
-from schemas.kafka import Origin, Topics
+from schemas.kafka import Topics
 from streams.kafka.admin import check_topics
 from streams.kafka.lag import ConnectingLagReader
 from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.scan import STALLED_AFTER_S, bounds, scan
-from streams.operations.audit.findings import Reconciliation
+from streams.operations.audit.findings import Reconciliation, group_progress
 from streams.operations.audit.observations import (
     ExternalSort,
     Kind,
@@ -30,8 +30,7 @@ from streams.operations.audit.observations import (
     observe_record,
     observe_row,
 )
-from streams.operations.audit.reconcile import Reconciler
-from streams.operations.audit.retention import CompleteSince, PartitionOffsets, ReadSpan, ReadSpans, complete_since_us
+from streams.operations.audit.reconcile import CompleteSince, ReadSpan, ReadSpans, Reconciler, complete_since_us
 from streams.operations.broker_errors import broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import REPLAYED_DEAD_LETTER
 from streams.terminal import Display
@@ -77,9 +76,7 @@ async def run_audit(
         await _read_topics(reader, external_sort, display)
         await _read_rows(database_url, external_sort, result, display)
         spans, complete = await reader.retention()
-        display.begin("compared", external_sort.count)
-        Reconciler(result, spans, complete).reconcile(_with_progress(external_sort.sorted(), display))
-        display.done("compared")
+        Reconciler(result, spans, complete).reconcile(_sorted_with_progress(external_sort, display))
     result.check()
 
 
@@ -104,21 +101,25 @@ async def _read_topics(reader: "TopicReader", external_sort: ExternalSort, displ
 
 
 async def _read_rows(database_url: str, external_sort: ExternalSort, result: Reconciliation, display: Display) -> None:
-    async with aclosing(read_rows(database_url, lambda count: display.begin("rows", count))) as batches:
-        async for batch in batches:
-            external_sort.add(batch)
-            result.rows["read"] += len(batch)
+    """Reads all rows in one snapshot."""
+    async with _connect(database_url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        display.begin("rows", await connection.fetchval("SELECT count(*) FROM insights", timeout=FETCH_TIMEOUT_S))
+        cursor = await connection.cursor(_ROWS, timeout=FETCH_TIMEOUT_S)
+        while rows := await cursor.fetch(FETCH_ROWS, timeout=FETCH_TIMEOUT_S):
+            external_sort.add([observe_row(row) for row in rows])
+            result.rows["read"] += len(rows)
             display.reached("rows", result.rows["read"])
     display.done("rows")
 
 
-def _with_progress(observations: Iterable[Observation], display: Display) -> Iterator[Observation]:
-    count = 0
-    for count, observation in enumerate(observations, start=1):
+def _sorted_with_progress(external_sort: ExternalSort, display: Display) -> Iterator[Observation]:
+    display.begin("compared", external_sort.count)
+    for count, observation in enumerate(external_sort.sorted(), start=1):
         yield observation
         if count % _PROGRESS_STRIDE == 0:
             display.reached("compared", count)
-    display.reached("compared", count)
+    display.reached("compared", external_sort.count)
+    display.done("compared")
 
 
 class TopicReader:
@@ -136,26 +137,24 @@ class TopicReader:
 
     async def start(self) -> int:
         """Reads the group's offsets, then the topics' bounds; returns the largest possible number of records."""
-        committed = await self._committed()
+        offsets = await self._group_offsets()
         self._bounds = await bounds(self._client_options, self._topics, self._topics.messages)
         for partition, (_, end) in self._bounds.items():
-            if partition in committed:
-                offsets = PartitionOffsets(*committed[partition], end)
-                self._due_below[partition] = offsets.due_below
-                self._result.add_offsets(partition.topic, partition.partition, offsets)
+            if partition in offsets:
+                progress = group_progress(*offsets[partition], end)
+                self._due_below[partition] = progress.due_below
+                self._result.add_progress(partition.topic, partition.partition, progress)
             if partition.topic == self._topics.conversations:
                 self._result.counts(partition.topic, partition.partition)
         return sum(end - beginning for beginning, end in self._bounds.values())
 
-    async def _committed(self) -> dict[TopicPartition, tuple[int, int | None]]:
+    async def _group_offsets(self) -> dict[TopicPartition, tuple[int, int | None]]:
         """Returns the beginning offset, then the committed offset of each input partition."""
-        async with _log_reader(self._client_options, self._topics) as reader:
+        async with _offset_reader(self._client_options, self._topics) as reader:
             counts = await reader.partition_counts(self._topics.inputs)
             partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-            beginnings, committed = (
-                await reader.beginning_offsets(partitions),
-                await reader.committed_offsets(partitions),
-            )
+            beginnings = await reader.beginning_offsets(partitions)
+            committed = await reader.committed_offsets(partitions)
             return {partition: (beginnings[partition], committed[partition]) for partition in partitions}
 
     async def observations(self) -> AsyncGenerator[list[Observation]]:
@@ -196,45 +195,30 @@ class TopicReader:
                 # Of a topic that was deleted meanwhile everything is gone.
                 later_beginning, later_end = later.get(partition, (end, end))
                 spans[partition.topic, partition.partition] = ReadSpan(later_beginning, end, later_end)
-        dead_letters_us, events_us = [
-            await self._complete_since_us({at: span for at, span in later.items() if at.topic == topic})
-            for topic in (self._topics.dead_letters, self._topics.insights)
-        ]
+        outcomes = (self._topics.dead_letters, self._topics.insights)
+        # The bounds after reading: what retention removed meanwhile may not have been read.
+        truncated = [tp for tp, (beginning, _) in later.items() if tp.topic in outcomes and beginning > 0]
+        oldest = await self._first_records({tp: later[tp][0] for tp in truncated if later[tp][0] < later[tp][1]})
+        dead_letters_us, events_us = (
+            complete_since_us(oldest.get(tp) for tp in truncated if tp.topic == topic) for topic in outcomes
+        )
         return spans, CompleteSince(dead_letters_us, events_us)
 
-    async def _complete_since_us(self, later: Bounds) -> float:
-        """Uses the bounds after reading: what retention removed meanwhile may not have been read."""
-        truncated = {partition: beginning for partition, (beginning, _) in later.items() if beginning > 0}
-        nonempty = {
-            partition: beginning for partition, beginning in truncated.items() if beginning < later[partition][1]
-        }
-        oldest: Mapping[TopicPartition, ConsumerRecord | None] = {}
-        if nonempty:
-            async with _log_reader(self._client_options, self._topics) as reader:
-                oldest = await reader.first_records(nonempty)
-        return complete_since_us(oldest.get(partition) for partition in truncated)
+    async def _first_records(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, ConsumerRecord]:
+        if not offsets:
+            return {}
+        async with _offset_reader(self._client_options, self._topics) as reader:
+            return await reader.first_records(offsets)
 
 
 @asynccontextmanager
-async def _log_reader(client_options: Mapping[str, Any], topics: Topics) -> AsyncIterator[OffsetReader]:
+async def _offset_reader(client_options: Mapping[str, Any], topics: Topics) -> AsyncIterator[OffsetReader]:
     reader = OffsetReader(client_options, topics)
     await reader.start()
     try:
         yield reader
     finally:
         await reader.stop()
-
-
-async def read_rows(database_url: str, on_count: Callable[[int], None]) -> AsyncGenerator[list[Observation]]:
-    """Yields all rows of one snapshot in batches, after passing their number to `on_count`. Raises Fatal."""
-    async with _connect(database_url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        on_count(await connection.fetchval("SELECT count(*) FROM insights", timeout=FETCH_TIMEOUT_S))
-        cursor = await connection.cursor(_ROWS, timeout=FETCH_TIMEOUT_S)
-        while rows := await cursor.fetch(FETCH_ROWS, timeout=FETCH_TIMEOUT_S):
-            yield [
-                observe_row(tenant, conversation_id, outcome, occurred_at, analysed_at, Origin(*origin))
-                for tenant, conversation_id, outcome, occurred_at, analysed_at, *origin in rows
-            ]
 
 
 @asynccontextmanager

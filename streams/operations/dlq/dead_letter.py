@@ -116,14 +116,9 @@ def _number(headers: Mapping[str, bytes | None], name: str) -> int | None:
 
 
 def _origin(headers: Mapping[str, bytes | None]) -> Origin | None:
-    topic, partition, offset = (
-        _text(headers, "dlq.topic"),
-        _number(headers, "dlq.partition"),
-        _number(headers, "dlq.offset"),
-    )
-    if not topic or partition is None or offset is None:
-        return None
-    return Origin(topic, partition, offset)
+    topic = _text(headers, "dlq.topic")
+    partition, offset = _number(headers, "dlq.partition"), _number(headers, "dlq.offset")
+    return Origin(topic, partition, offset) if topic and partition is not None and offset is not None else None
 
 
 def _time(headers: Mapping[str, bytes | None], name: str, timestamp_ms: int) -> datetime:
@@ -144,7 +139,7 @@ async def original_value(offset_reader: OffsetReader, dead_letter: StoredDeadLet
         return dead_letter.value
     partition = TopicPartition(dead_letter.origin.topic, dead_letter.origin.partition)
     original = (await offset_reader.first_records({partition: dead_letter.origin.offset})).get(partition)
-    if original is None or not is_original(dead_letter, original):
+    if original is None or not _is_original(dead_letter, original):
         kept = f"{dead_letter.size_bytes} of {dead_letter.truncated_from_bytes} bytes"
         raise Unprocessable(
             DeadLetterReason.TOO_LARGE, f"the dead letter holds {kept}, and the original record is gone"
@@ -153,7 +148,7 @@ async def original_value(offset_reader: OffsetReader, dead_letter: StoredDeadLet
     return value
 
 
-def is_original(dead_letter: StoredDeadLetter, record: ConsumerRecord) -> bool:
+def _is_original(dead_letter: StoredDeadLetter, record: ConsumerRecord) -> bool:
     """Whether the dead letter was cut from this record: a recreated topic has others at the same offsets."""
     value = record.value or b""
     return (

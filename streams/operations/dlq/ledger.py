@@ -33,14 +33,10 @@ class ReplayMark(msgspec.Struct, frozen=True):
     sent_to: Origin
 
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(ReplayMark)
-
-
 def mark_record(dead_letter: StoredDeadLetter, replayed_at: datetime, sent_to: Origin) -> Outgoing:
     """Returns the ledger's record for one replay."""
     mark = ReplayMark(dead_letter.written_ms, replayed_at, sent_to)
-    return Outgoing(str(dead_letter.id).encode(), _encoder.encode(mark), [])
+    return Outgoing(str(dead_letter.id).encode(), msgspec.json.encode(mark), [])
 
 
 class ReplayLedger:
@@ -57,7 +53,7 @@ class ReplayLedger:
         self._marks.pop(dead_letter_id, None)
         if value is not None:
             try:
-                self._marks[dead_letter_id] = _decoder.decode(value)
+                self._marks[dead_letter_id] = msgspec.json.decode(value, type=ReplayMark)
             except msgspec.DecodeError:
                 return  # a foreign record: replaying once too often is harmless, leaving a dead letter out is not
 

@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from aiokafka.structs import RecordMetadata
 
@@ -18,12 +18,11 @@ from agents.limits.retry import Backoff, retry
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.kafka import Origin, Topics
 from streams.kafka.offset_reader import OffsetReader
-from streams.kafka.producer import ConfirmedProducer, Headers, Outgoing
+from streams.kafka.producer import ConfirmedProducer, Outgoing
 from streams.operations.broker_errors import REFUSALS, broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import DeadLetterId, StoredDeadLetter, original_value, replay_record
 from streams.operations.dlq.ledger import ReplayLedger, mark_record
-from streams.operations.dlq.selection import Eligibility, Selection
-from streams.operations.dlq.survey import Bounds, read_dead_letters
+from streams.operations.dlq.selection import Bounds, Eligibility, Selection, read_dead_letters
 
 MAX_IN_FLIGHT = 256
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
@@ -37,12 +36,6 @@ CONFIRM_WITHIN_S = 30.0
 BACKOFF = Backoff(base_s=0.2, cap_s=30.0)
 #: Not a dead letter's ID, so that no reader takes it for a mark; without a value, compaction removes it.
 PROBE_KEY = b"may-write"
-
-
-class Sender(Protocol):
-    """Returns once the brokers have the record; see streams.kafka.producer.ConfirmedProducer."""
-
-    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> RecordMetadata: ...
 
 
 class Pacer:
@@ -81,7 +74,6 @@ class ReplayResult:
     was_stopped: bool = False
 
     def add_failure(self, dead_letter: StoredDeadLetter, why: str) -> None:
-        """Counts a dead letter that cannot be replayed."""
         self.failed += 1
         if len(self.failures) < MAX_DESCRIBED:
             self.failures.append((dead_letter.id, why))
@@ -101,16 +93,17 @@ class Replay:
 
     def __init__(
         self,
-        sender: Sender,
+        producer: ConfirmedProducer,
         topics: Topics,
         value_of: Callable[[StoredDeadLetter], Awaitable[bytes | None]],
         options: ReplayOptions,
         result: ReplayResult,
     ) -> None:
-        self._sender = sender
+        self._producer = producer
         self._topics = topics
         self._value_of = value_of
         self._options = options
+        self._limit = math.inf if options.limit is None else options.limit
         self._result = result
         self._max_in_flight = min(MAX_IN_FLIGHT, options.pacer.max_in_flight)
         self._in_flight = self._in_flight_bytes = 0
@@ -151,21 +144,20 @@ class Replay:
         while self._in_flight and not self._has_room(dead_letter):
             self._one_done.clear()
             await self._one_done.wait()
-        return self._options.limit is None or self._result.sent.total() < self._options.limit
+        return self._result.sent.total() < self._limit
 
     def _has_room(self, dead_letter: StoredDeadLetter) -> bool:
         """Only asked while something is in flight: one dead letter alone may be of any size."""
-        limit = self._options.limit
         return (
             self._in_flight < self._max_in_flight
             and self._in_flight_bytes + _weight(dead_letter) <= MAX_IN_FLIGHT_BYTES
-            and (limit is None or self._result.sent.total() + self._in_flight < limit)
+            and self._result.sent.total() + self._in_flight < self._limit
         )
 
     async def _replay(self, dead_letter: StoredDeadLetter) -> None:
         try:
             record = replay_record(dead_letter, await self._value_of(dead_letter))
-            sent = await send_confirmed(self._sender, self._topics.conversations, record)
+            sent = await send_confirmed(self._producer, self._topics.conversations, record)
         except Unprocessable as error:
             self._result.add_failure(dead_letter, error.detail)
         else:
@@ -181,7 +173,7 @@ class Replay:
     async def _mark(self, dead_letter: StoredDeadLetter, sent_to: Origin) -> None:
         ledger = self._topics.replay_ledger
         try:
-            await send_confirmed(self._sender, ledger, mark_record(dead_letter, datetime.now(UTC), sent_to))
+            await send_confirmed(self._producer, ledger, mark_record(dead_letter, datetime.now(UTC), sent_to))
         except Unprocessable as error:
             hint = f"check the topic {ledger}; the next run replays what has no mark"
             what = f"the dead letter {dead_letter.id} was sent and cannot be marked"
@@ -192,7 +184,7 @@ def _weight(dead_letter: StoredDeadLetter) -> int:
     return dead_letter.truncated_from_bytes or dead_letter.size_bytes
 
 
-async def send_confirmed(sender: Sender, topic: str, record: Outgoing) -> RecordMetadata:
+async def send_confirmed(producer: ConfirmedProducer, topic: str, record: Outgoing) -> RecordMetadata:
     """Sends a record, and again after passing failures, for up to CONFIRM_WITHIN_S.
 
     Raises Unprocessable as it comes, and Fatal at once when the user may not write, or with the last failure after
@@ -203,7 +195,7 @@ async def send_confirmed(sender: Sender, topic: str, record: Outgoing) -> Record
     async def attempt() -> RecordMetadata:
         nonlocal last
         try:
-            return await sender.send(topic, key=record.key, value=record.value, headers=record.headers)
+            return await producer.send(topic, key=record.key, value=record.value, headers=record.headers)
         except Retryable as error:
             last = error.detail
             if isinstance(error.__cause__, REFUSALS):
@@ -268,14 +260,14 @@ async def _producer(client_options: Mapping[str, Any]) -> AsyncIterator[Confirme
         await producer.stop()
 
 
-async def check_may_mark(sender: Sender, ledger_topic: str) -> None:
+async def check_may_mark(producer: ConfirmedProducer, ledger_topic: str) -> None:
     """Raises Fatal when the ledger cannot be written, before anything is sent."""
-    await send_confirmed(sender, ledger_topic, Outgoing(PROBE_KEY, None, []))
+    await send_confirmed(producer, ledger_topic, Outgoing(PROBE_KEY, None, []))
 
 
-async def forget_removed(sender: Sender, ledger_topic: str, ledger: ReplayLedger, wanted: Bounds) -> None:
+async def forget_removed(producer: ConfirmedProducer, ledger_topic: str, ledger: ReplayLedger, wanted: Bounds) -> None:
     """Removes the marks of dead letters that retention removed. Raises Fatal when the brokers do not confirm."""
     removed = ledger.before({partition.partition: beginning for partition, (beginning, _) in wanted.items()})
     for first in range(0, len(removed), MAX_IN_FLIGHT):
         keys = [str(dead_letter_id).encode() for dead_letter_id in removed[first : first + MAX_IN_FLIGHT]]
-        await asyncio.gather(*(send_confirmed(sender, ledger_topic, Outgoing(key, None, [])) for key in keys))
+        await asyncio.gather(*(send_confirmed(producer, ledger_topic, Outgoing(key, None, [])) for key in keys))

@@ -11,8 +11,7 @@ from rich.table import Table
 from streams.operations.dlq.dead_letter import StoredDeadLetter
 from streams.operations.dlq.ledger import ReplayMark
 from streams.operations.dlq.replay import ReplayResult
-from streams.operations.dlq.selection import Eligibility
-from streams.operations.dlq.survey import Survey
+from streams.operations.dlq.selection import Eligibility, Survey
 from streams.terminal import Column, printable, terminal_table
 
 COLUMNS = ("dead letter", "died at", "reason", "tenant", "id", "bytes", "origin", "replayed at", "detail")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies
 
 from schemas.errors import Rejected
-from streams.gateway.insight_query import Cursor, decode_cursor, parse_filter
+from streams.gateway.insights import Cursor, decode_cursor, parse_filter, sql_condition
 
 ids = strategies.text(
     strategies.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=256
@@ -61,19 +61,19 @@ def test_anything_else_is_refused(token: str) -> None:
 def test_all_filters_become_bound_parameters() -> None:
     """The tenant is always the first condition, and no value is ever part of the SQL."""
     query = {"topic": "x' OR 1=1 --", "since": "2026-01-31T14:00:00+02:00", "outcome": "cached", "limit": "3"}
-    where, parameters = parse_filter(query).where("acme")
+    where, parameters = sql_condition("acme", parse_filter(query))
     assert where == "tenant = $1 AND occurred_at >= $2 AND $3 = ANY(topics) AND outcome = $4"
     assert parameters == ["acme", datetime(2026, 1, 31, 12, tzinfo=UTC), "x' OR 1=1 --", "cached"]
 
 
 def test_no_filter_is_the_tenant_alone() -> None:
     """Even an empty query never reaches another tenant's rows."""
-    assert parse_filter({}).where("acme") == ("tenant = $1", ["acme"])
+    assert sql_condition("acme", parse_filter({})) == ("tenant = $1", ["acme"])
 
 
 def test_an_unescaped_plus_in_a_time_is_understood() -> None:
     """A + in a query string means a space; times are where that bites."""
-    assert parse_filter({"since": "2026-01-31T12:00:00 00:00"}).values["since"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert parse_filter({"since": "2026-01-31T12:00:00 00:00"})["since"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

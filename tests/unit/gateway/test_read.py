@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 from yarl import URL
 
-from streams.gateway.insight_reader import DatabaseUnavailable
+from streams.gateway.insights import DatabaseUnavailable
 from tests.fakes.gateway import FakeDependencies, insight_record
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

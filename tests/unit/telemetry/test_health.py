@@ -26,13 +26,12 @@ async def explains() -> None:
 async def test_each_check_has_its_own_finding() -> None:
     """Only our own errors are quoted; others show their type, which holds no secret."""
     report = await Health({"a": passes, "b": leaks, "c": explains, "d": hangs}, timeout_s=0.01).report()
-    assert report.checks == {
+    assert report == {
         "a": "ok",
         "b": "ValueError",
         "c": "the broker does not answer",
         "d": "no answer within 0.01 s",
     }
-    assert report.failing == ["b", "c", "d"]
 
 
 async def test_many_questions_become_one() -> None:
@@ -60,7 +59,7 @@ async def test_a_cancelled_question_leaves_the_next_one_working() -> None:
     await asyncio.sleep(0)
     question.cancel()
     await asyncio.wait([question])
-    assert (await health.report()).failing == ["a"]
+    assert await health.report() == {"a": "no answer within 0.05 s"}
 
 
 async def test_a_check_that_cannot_be_cancelled_is_not_waited_for() -> None:
@@ -75,7 +74,7 @@ async def test_a_check_that_cannot_be_cancelled_is_not_waited_for() -> None:
 
     health = Health({"a": ends_late}, timeout_s=0.01)
     async with asyncio.timeout(5):
-        assert (await health.report()).checks == {"a": "no answer within 0.01 s"}
+        assert await health.report() == {"a": "no answer within 0.01 s"}
     thawed.set()
 
 
@@ -84,7 +83,7 @@ async def test_one_that_hangs_holds_up_only_those_who_name_it() -> None:
     health = Health({"a": passes, "b": hangs}, timeout_s=60)
     everything = asyncio.create_task(health.report())
     async with asyncio.timeout(5):
-        assert (await health.report(["a"])).is_ok
+        assert await health.report(["a"]) == {"a": "ok"}
     everything.cancel()
 
 
@@ -99,4 +98,4 @@ async def test_a_check_that_was_cancelled_is_told_as_that() -> None:
     async def is_cancelled() -> None:
         raise asyncio.CancelledError
 
-    assert (await Health({"a": is_cancelled}).report()).checks == {"a": "the check was cancelled"}
+    assert await Health({"a": is_cancelled}).report() == {"a": "the check was cancelled"}

@@ -6,8 +6,7 @@ import aiohttp
 import pytest
 
 from schemas.errors import Fatal, Retryable
-from streams.telemetry.health import Health
-from streams.telemetry.server import MetricsServer
+from streams.telemetry.health import Health, MetricsServer
 
 
 async def fails() -> None:

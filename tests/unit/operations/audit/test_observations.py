@@ -126,5 +126,7 @@ def test_foreign_dead_letters_and_events_are_their_own_origin() -> None:
 def test_a_row_matches_its_record() -> None:
     """By key, origin and time."""
     record = observe_record(found(), is_due=True)
-    row = observe_row("default", "c1", "cached", AT, AT, ORIGIN)
+    columns = {"tenant": "default", "conversation_id": "c1", "outcome": "cached", "occurred_at": AT, "analysed_at": AT}
+    origin = {"origin_topic": ORIGIN.topic, "origin_partition": ORIGIN.partition, "origin_offset": ORIGIN.offset}
+    row = observe_row({**columns, **origin})
     assert (row.key, row.origin, row.occurred_us) == (record.key, record.origin, record.occurred_us)

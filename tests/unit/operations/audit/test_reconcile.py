@@ -6,10 +6,9 @@ from itertools import chain
 
 from schemas.kafka import Origin
 from schemas.outcome import OUTCOME_NAMES
-from streams.operations.audit.findings import ELSEWHERE, Reconciliation
+from streams.operations.audit.findings import ELSEWHERE, Reconciliation, group_progress
 from streams.operations.audit.observations import ExternalSort, Kind, Observation, conversation_key
-from streams.operations.audit.reconcile import Reconciler
-from streams.operations.audit.retention import NEVER, CompleteSince, PartitionOffsets, ReadSpan
+from streams.operations.audit.reconcile import NEVER, CompleteSince, ReadSpan, Reconciler
 from tests.support.topics import TOPICS
 
 #: The audit read offsets 10 to 99 of partition 0; up to 109 were written meanwhile.
@@ -184,9 +183,9 @@ def test_a_record_stamped_with_a_time_in_the_future_is_no_finding() -> None:
 def test_the_groups_offsets_are_part_of_the_result() -> None:
     """Lost records and offsets of another log are findings, without an id."""
     result = Reconciliation(TOPICS.inputs, 20)
-    for partition, offsets in enumerate((PartitionOffsets(10, 7, 90), PartitionOffsets(0, 95, 90))):
-        result.add_offsets("conversations", partition, offsets)
-    result.add_offsets("conversations", 2, PartitionOffsets(10, None, 90))
+    for partition, offsets in enumerate((group_progress(10, 7, 90), group_progress(0, 95, 90))):
+        result.add_progress("conversations", partition, offsets)
+    result.add_progress("conversations", 2, group_progress(10, None, 90))
     result.check()
     assert (result.problems, result.total.by["unverifiable"]) == ({"lost": 3, "ahead": 5}, 10)
     found = [(finding.what, finding.id, finding.origin.partition) for finding in result.findings]

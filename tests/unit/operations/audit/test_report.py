@@ -7,10 +7,9 @@ from rich.console import Console
 
 from schemas.errors import Fatal
 from schemas.kafka import Origin
-from streams.operations.audit.findings import Discrepancy, Reconciliation, Status
+from streams.operations.audit.findings import Discrepancy, Reconciliation, Status, group_progress
 from streams.operations.audit.observations import conversation_key
 from streams.operations.audit.report import conclusion, document, print_report
-from streams.operations.audit.retention import PartitionOffsets
 from tests.support.topics import TOPICS
 
 ORIGIN = Origin("conversations", 3, 42)
@@ -91,7 +90,7 @@ def test_unverifiable_records_are_part_of_the_conclusion() -> None:
     """In the text, in the document, and in the partition's line; a strict audit fails on them."""
     for strict in (False, True):
         result = Reconciliation(TOPICS.inputs, 20, strict=strict)
-        result.add_offsets("conversations", 3, PartitionOffsets(10, None, 90))
+        result.add_progress("conversations", 3, group_progress(10, None, 90))
         expected = "not reconciled: 10 unverifiable" if strict else "reconciled; unverifiable: 10"
         shown = document(result)
         assert (conclusion(result), shown["verdict"], shown["unverifiable"]) == (expected, expected, 10)
@@ -99,7 +98,7 @@ def test_unverifiable_records_are_part_of_the_conclusion() -> None:
         assert shown["partitions"][0]["unverifiable"] == 10
         assert "unverifiable" in printed(result, is_terminal=True)
     result = result_with(Status.MISSING)
-    result.add_offsets("conversations", 3, PartitionOffsets(10, None, 90))
+    result.add_progress("conversations", 3, group_progress(10, None, 90))
     assert conclusion(result) == "not reconciled: 1 missing; unverifiable: 10"
 
 

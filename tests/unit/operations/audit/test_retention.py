@@ -2,32 +2,33 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from streams.operations.audit.retention import ALWAYS, CLOCK_SKEW_US, NEVER, PartitionOffsets, complete_since_us
+from streams.operations.audit.findings import group_progress
+from streams.operations.audit.reconcile import ALWAYS, CLOCK_SKEW_US, NEVER, complete_since_us
 from tests.support.topics import TOPICS
 
 
 def test_records_below_the_committed_offset_are_due() -> None:
     """At both edges of the log nothing is wrong."""
     for committed in (10, 40, 90):
-        offsets = PartitionOffsets(10, committed, 90)
+        offsets = group_progress(10, committed, 90)
         assert (offsets.due_below, offsets.lost, offsets.ahead, offsets.unverifiable) == (committed, 0, 0, 0)
 
 
 def test_records_that_were_removed_before_they_were_committed_are_lost() -> None:
     """Workers restart at the log's beginning."""
-    assert PartitionOffsets(10, 7, 90).lost == 3
-    assert PartitionOffsets(10, 0, 90).lost == 10
+    assert group_progress(10, 7, 90).lost == 3
+    assert group_progress(10, 0, 90).lost == 10
 
 
 def test_committed_offsets_beyond_the_log_belong_to_another_log() -> None:
     """Workers read all of this one again, so nothing is due."""
-    offsets = PartitionOffsets(10, 95, 90)
+    offsets = group_progress(10, 95, 90)
     assert (offsets.ahead, offsets.lost, offsets.due_below) == (5, 0, 10)
 
 
 def test_removed_records_are_unverifiable_while_nothing_is_committed() -> None:
     """Workers may have read them or not."""
-    offsets = PartitionOffsets(10, None, 90)
+    offsets = group_progress(10, None, 90)
     assert (offsets.unverifiable, offsets.lost, offsets.ahead, offsets.due_below) == (10, 0, 0, 0)
 
 

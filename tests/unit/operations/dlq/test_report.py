@@ -8,8 +8,7 @@ from schemas.kafka import Origin
 from streams.operations.dlq import report
 from streams.operations.dlq.ledger import ReplayMark
 from streams.operations.dlq.replay import ReplayResult
-from streams.operations.dlq.selection import Eligibility
-from streams.operations.dlq.survey import Survey
+from streams.operations.dlq.selection import Eligibility, Survey
 from tests.support.factories import NOON
 from tests.support.topics import TOPICS
 from tests.unit.operations.dlq.factories import dead_letter

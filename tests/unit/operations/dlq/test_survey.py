@@ -4,8 +4,7 @@ from datetime import timedelta
 
 from schemas.dead_letter import DeadLetterReason
 from streams.operations.dlq.dead_letter import StoredDeadLetter
-from streams.operations.dlq.selection import Eligibility, Filters, Selection
-from streams.operations.dlq.survey import Newest, survey
+from streams.operations.dlq.selection import Eligibility, Filters, Newest, Selection, survey
 from tests.support.factories import NOON
 from tests.unit.operations.dlq.factories import dead_letter, each, foreign, ledger_of
 
