@@ -24,9 +24,9 @@ from agents.analyse import Analysis, Answers
 from agents.analyser import Analyser
 from agents.decode import Job, KafkaRecord, Tracker, decode
 from agents.limits.retry import Backoff
-from agents.partitioner import owner_partition
 from agents.prefilter.low_value import low_value
 from agents.stage import Stage
+from agents.text_key import owner_partition
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.insight import Usage
 from schemas.outcome import Analysed, Cached, Dead, Filtered, dead_by, outcome_name

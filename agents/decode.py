@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from agents.canonical_text import canonical_text, text_key
+from agents.text_key import canonical_text, text_key
 from schemas.conversation import FIRST_YEAR, LAST_YEAR, Conversation, decode_conversation
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Rejected, Unprocessable

@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from agents.canonical_text import canonical_text, text_key
+from agents.text_key import canonical_text, text_key
 from schemas.conversation import Conversation
 from schemas.errors import Rejected, Retryable
 from schemas.kafka import EventType, Header

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, UnknownError
 from aiokafka.structs import RecordMetadata
 
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from agents.canonical_text import text_key
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition, text_key
 from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT
 from tests.support.standin_answers import StandinAnswers

@@ -21,7 +21,7 @@ from agents.analyst import Analyst, AnalystOptions, Sinks
 from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC, Job
 from agents.grok.client import GrokAnalyser
 from agents.limits.breaker import CircuitBreaker
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition
 from schemas.errors import InsightsError, Retryable
 from schemas.outcome import Analysed
 from streams.dev.local.ports import free_port

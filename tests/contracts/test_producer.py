@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
 
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition
 from schemas.errors import Retryable, Unprocessable
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.ports import free_port

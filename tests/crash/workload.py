@@ -5,8 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.canonical_text import text_key
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition, text_key
 from schemas.kafka import DEFAULT_TENANT
 
 PARTITIONS = 2

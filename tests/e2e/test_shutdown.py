@@ -14,8 +14,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from agents.canonical_text import text_key
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition, text_key
 from streams.dev.local.kafka import Kafka
 from streams.dev.local.postgres import Postgres
 from streams.dev.local.tansu import Tansu

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from agents.canonical_text import text_key
 from agents.decode import Job, decode
-from agents.partitioner import owner_partition
+from agents.text_key import owner_partition, text_key
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.insight import Answer, Insight, Usage
 from schemas.kafka import DEFAULT_TENANT, Origin

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agents.canonical_text import canonical_text
 from agents.prefilter import low_value as rules
 from agents.prefilter import small_talk
 from agents.prefilter.low_value import MAX_LOW_VALUE_CHARS, low_value
+from agents.text_key import canonical_text
 from schemas.conversation import decode_conversation
 from schemas.outcome import FilterReason
 from streams.resources import infra

@@ -15,8 +15,8 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from agents.canonical_text import canonical_text
 from agents.prefilter.low_value import low_value
+from agents.text_key import canonical_text
 from schemas.conversation import Conversation, decode_conversation
 from schemas.errors import Fatal
 from streams.dev.demo import feeder, results

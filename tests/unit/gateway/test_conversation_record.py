@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agents.canonical_text import text_key
+from agents.text_key import text_key
 from schemas.conversation import Conversation, decode_conversation
 from streams.gateway.publisher import conversation_record
 

@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.canonical_text import canonical_text, text_key
+from agents.text_key import canonical_text, text_key
 from schemas.conversation import Conversation, Message
 
 

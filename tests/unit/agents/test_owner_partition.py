@@ -6,7 +6,7 @@ from aiokafka.partitioner import murmur2 as aiokafka_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.partitioner import murmur2, owner_partition
+from agents.text_key import murmur2, owner_partition
 
 
 @pytest.mark.parametrize(
