@@ -51,7 +51,7 @@ _NO_USAGE = Usage()
 log = structlog.get_logger()
 
 
-class Written(NamedTuple):
+class RowResults(NamedTuple):
     """What became of a batch of rows; those that are no longer wanted are left out."""
 
     stored: list[Job]
@@ -62,7 +62,7 @@ class Written(NamedTuple):
 class Rows(Protocol):
     """Where results are stored; see streams.sinks.rows."""
 
-    async def write(self, jobs: Sequence[Job]) -> Written:
+    async def write(self, jobs: Sequence[Job]) -> RowResults:
         """Returns when each row is committed, refused by itself, or blocked by another session's lock.
 
         Raises Fatal when the database takes no rows at all.
@@ -81,7 +81,7 @@ class Limit(Protocol):
 
     def admits(self, job: Job, dead: Dead) -> bool: ...
 
-    def lived(self, count: int) -> None: ...
+    def delivered(self, count: int) -> None: ...
 
 
 class Observer(Protocol):
@@ -150,11 +150,11 @@ class Analyst:
             linger_s=linger_s,
             now=now,
         )
-        self._rehoming = Stage("rehoming", self._rehome, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
+        self._rehoming = Stage("rehoming", self._send_rehomed, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
         self._rows = Stage("rows", self._store, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s, workers=ROW_WRITERS)
         self._blocked_rows = Stage("blocked_rows", self._store_blocked, fail, max_batch=MAX_ROWS_BATCH)
-        self._events = Stage("events", self._announce, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
-        self._dead_letters = Stage("dead_letters", self._bury, fail, max_batch=MAX_PRODUCE_BATCH)
+        self._events = Stage("events", self._send_events, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
+        self._dead_letters = Stage("dead_letters", self._send_dead_letters, fail, max_batch=MAX_PRODUCE_BATCH)
         self._stages: tuple[Stage, ...] = (  # type: ignore[type-arg]
             self._rehoming, self._analysis.keep_stage, self._rows, self._blocked_rows, self._events, self._dead_letters,
         )  # fmt: skip
@@ -237,9 +237,9 @@ class Analyst:
             try:
                 decode(job)
             except Unprocessable as error:
-                self._die(job, error)
+                self._set_dead(job, error)
             except Exception as error:
-                self._die_of_defect(job, error)
+                self._set_dead_by_defect(job, error)
             else:
                 decoded.append(job)
         return decoded
@@ -250,7 +250,7 @@ class Analyst:
             try:
                 reason = low_value(job.text)
             except Exception as error:
-                self._die_of_defect(job, error)
+                self._set_dead_by_defect(job, error)
                 continue
             if reason is None:
                 kept.append(job)
@@ -270,12 +270,12 @@ class Analyst:
         self._rehoming.put(others)
         return owned
 
-    async def _rehome(self, jobs: list[Job]) -> None:
+    async def _send_rehomed(self, jobs: list[Job]) -> None:
         async for sent, refused in _send(self._sinks.rehomed, jobs):
             self._observer.rehomed(len(sent))
             self._finish(sent)
             for job, error in refused:
-                self._die(job, error)
+                self._set_dead(job, error)
 
     # --- step 7
 
@@ -291,14 +291,14 @@ class Analyst:
                 living.append(job)
         self._rows.put(living)
 
-    def _die(self, job: Job, error: Exception) -> None:
+    def _set_dead(self, job: Job, error: Exception) -> None:
         job.outcome = dead_by(error)
         self._dead_letters.put([job])
 
-    def _die_of_defect(self, job: Job, error: Exception) -> None:
+    def _set_dead_by_defect(self, job: Job, error: Exception) -> None:
         """Sets one record aside for a defect of ours, so that its neighbours go on. Called while it is handled."""
         log.exception("record_failed", partition=job.origin.partition, offset=job.origin.offset)
-        self._die(job, error)
+        self._set_dead(job, error)
 
     async def _store(self, jobs: list[Job]) -> None:
         written = await self._sinks.rows.write(jobs)
@@ -315,7 +315,7 @@ class Analyst:
                 await asyncio.sleep(BLOCKED_BACKOFF.delay_s(attempt, random.random))
                 attempt += 1
 
-    def _stored(self, written: Written) -> None:
+    def _stored(self, written: RowResults) -> None:
         self._events.put(job for job in written.stored if not isinstance(job.outcome, Dead))
         self._finish_ended([job for job in written.stored if isinstance(job.outcome, Dead)])
         for job, error in written.refused:
@@ -324,16 +324,16 @@ class Analyst:
                 log.warning("dead_without_row", reason=job.outcome.reason, error=type(error).__name__)
                 self._finish_ended([job])
             else:
-                self._die(job, error)
+                self._set_dead(job, error)
 
-    async def _announce(self, jobs: list[Job]) -> None:
+    async def _send_events(self, jobs: list[Job]) -> None:
         async for sent, refused in _send(self._sinks.events, jobs):
             self._finish_ended(sent)
             if refused:
                 # The row says how it ended: a dead letter would be a second outcome of the same record.
                 raise _event_refused(refused[0][1])
 
-    async def _bury(self, jobs: list[Job]) -> None:
+    async def _send_dead_letters(self, jobs: list[Job]) -> None:
         """Sends dead letters, then stores their rows; one beyond the limit is not sent, and its slot stays open."""
         admitted = [job for job in jobs if isinstance(job.outcome, Dead) and self._limit.admits(job, job.outcome)]
         async for sent, refused in _send(self._sinks.dead_letters, admitted):
@@ -351,7 +351,7 @@ class Analyst:
         ended = [job for job in jobs if job.is_wanted]
         self._observer.ended(ended)
         if living := sum(not isinstance(job.outcome, Dead) for job in ended):
-            self._limit.lived(living)
+            self._limit.delivered(living)
         self._finish(ended)
 
     def _finish(self, jobs: list[Job]) -> None:

@@ -124,7 +124,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
     return app, life
 
 
-def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -> Analyser:
+def build_analyser(settings: Settings, wait_allowed: Callable[[], Awaitable[None]]) -> Analyser:
     """Grok where the settings ask for it, else the local analyser, which is free and makes no calls."""
     if not settings.asks_grok:
         return LocalAnalyser()
@@ -137,7 +137,7 @@ def build_analyser(settings: Settings, may_pay: Callable[[], Awaitable[None]]) -
         timeout_s=settings.grok_timeout_s,
         breaker=CircuitBreaker(settings.breaker_errors, settings.cooldown_seconds),
         observer=CallMetrics(),
-        may_pay=may_pay,
+        wait_allowed=wait_allowed,
         max_connections=settings.max_in_flight,
         cost_per_1k_usd=settings.grok_cost_per_1k,
     )

@@ -29,7 +29,7 @@ class GrokAnalyser:
     """Implements agents.analyser.Analyser by `POST {base_url}/chat/completions`, one conversation a call.
 
     `timeout_s` bounds a whole call, `max_connections` the calls in flight; `clock` is a monotonic one in seconds. Each
-    call is made once: whether to repeat it after Retryable is the caller's decision. `may_pay` is awaited before
+    call is made once: whether to repeat it after Retryable is the caller's decision. `wait_allowed` is awaited before
     each call, and again in the step that sends it: it returns while this worker may make calls, and what it raises is
     raised.
     """
@@ -43,7 +43,7 @@ class GrokAnalyser:
         timeout_s: float,
         breaker: CircuitBreaker,
         observer: CallObserver,
-        may_pay: Callable[[], Awaitable[None]],
+        wait_allowed: Callable[[], Awaitable[None]],
         max_connections: int,
         cost_per_1k_usd: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -57,7 +57,7 @@ class GrokAnalyser:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_MAX_CONNECT_S, timeout_s / 2))
         self._breaker = breaker
         self._observer = observer
-        self._may_pay = may_pay
+        self._wait_allowed = wait_allowed
         self._max_connections = max_connections
         self._cost_per_1k_usd = cost_per_1k_usd
         self._clock = clock
@@ -123,7 +123,7 @@ class GrokAnalyser:
 
     async def _call(self, body: bytes) -> Reply:
         """Makes one call and reports its result to the breaker and the observer."""
-        await self._may_pay()
+        await self._wait_allowed()
         permit, began_s = self._admitted(), self._clock()
         try:
             reply = read_reply(await self._exchange(body), self._cost_per_1k_usd)
@@ -152,10 +152,10 @@ class GrokAnalyser:
             self._breaker.released(permit)
 
     async def _exchange(self, body: bytes) -> bytes:
-        """The body of a 200 reply. Raises CallFailure, UnreadableReply when the body is too large, and what `may_pay`
-        raises."""
+        """The body of a 200 reply. Raises CallFailure, what `wait_allowed` raises, and UnreadableReply when the body is
+        too large."""
         assert self._session is not None, "start() comes before analyse()"
-        fenced = _FencedBody(body, self._may_pay)
+        fenced = _FencedBody(body, self._wait_allowed)
         try:
             async with self._session.post(self._url, data=fenced, allow_redirects=False) as response:
                 received = await _read_at_most(response, MAX_REPLY_BYTES + 1)
@@ -196,23 +196,23 @@ class GrokAnalyser:
 
 
 class _FencedBody(BytesPayload):
-    """Awaits `may_pay` in the very step that hands the request to the socket, headers included.
+    """Awaits `wait_allowed` in the very step that hands the request to the socket, headers included.
 
     Between an earlier question and that step aiohttp connects and starts a task. A worker that was frozen right there
     and continues long after would ask about a text that is another worker's by then.
     """
 
-    def __init__(self, body: bytes, may_pay: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, body: bytes, wait_allowed: Callable[[], Awaitable[None]]) -> None:
         super().__init__(body, content_type="application/json")
-        self._may_pay = may_pay
-        #: What `may_pay` raised: aiohttp reports a broken connection instead.
+        self._wait_allowed = wait_allowed
+        #: What `wait_allowed` raised: aiohttp reports a broken connection instead.
         self.refusal: InsightsError | None = None
         self.is_sent = False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Raises what `may_pay` raises, with nothing sent."""
+        """Raises what `wait_allowed` raises, with nothing sent."""
         try:
-            await self._may_pay()
+            await self._wait_allowed()
         except InsightsError as error:
             self.refusal = error
             raise

@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 import structlog
 
-from agents.analyst import Written
+from agents.analyst import RowResults
 from agents.decode import Job
 from agents.limits.retry import Backoff
 from schemas.dead_letter import DeadLetterReason
@@ -72,7 +72,7 @@ class RowSink:
         if self._pool is not None:
             self._pool.terminate()
 
-    async def write(self, jobs: Sequence[Job]) -> Written:
+    async def write(self, jobs: Sequence[Job]) -> RowResults:
         """Returns when each row is committed, refused by itself, blocked, or no longer wanted, however long it takes.
 
         Committed also means that a newer row of the conversation was there already. Raises Fatal when the tables are
@@ -119,9 +119,9 @@ class _Writer:
         self._failing_since_s: float | None = None
         self._logged_error = ""
 
-    async def write(self, jobs: Sequence[Job]) -> Written:
+    async def write(self, jobs: Sequence[Job]) -> RowResults:
         """A batch that fails for one of its rows is halved until that row is alone."""
-        written = Written([], [], [])
+        written = RowResults([], [], [])
         parts = deque([list(jobs)])
         while parts:
             # What failed goes to the end: the rest must not wait for a locked row.
@@ -136,7 +136,7 @@ class _Writer:
             self._connection.terminate()
             self._connection = None
 
-    async def _attempt_part(self, part: list[Job], written: Written) -> list[list[Job]]:
+    async def _attempt_part(self, part: list[Job], written: RowResults) -> list[list[Job]]:
         """One statement; returns what is left to be written."""
         try:
             connection = await self._connected()
@@ -151,7 +151,7 @@ class _Writer:
         written.stored.extend(part)
         return []
 
-    async def _after(self, error: Exception, part: list[Job], written: Written) -> list[list[Job]]:
+    async def _after(self, error: Exception, part: list[Job], written: RowResults) -> list[list[Job]]:
         match classify(error):
             case SqlFailure.CONFLICT:
                 await self._wait(error, CONFLICT_BACKOFF)

@@ -51,7 +51,7 @@ class DeadLetterLimit:
         self._in_a_row = 0
         self.is_reached = False
 
-    def lived(self, count: int) -> None:
+    def delivered(self, count: int) -> None:
         """That many conversations ended otherwise than dead."""
         self._in_a_row = 0
         for _ in range(count):

@@ -7,7 +7,7 @@ import structlog
 
 import agents.decode
 import streams.sinks.rows
-from agents.analyst import Analyst, Written
+from agents.analyst import Analyst, RowResults
 from agents.decode import Job, Tracker
 from schemas.errors import Retryable, Unprocessable
 from schemas.kafka import Origin
@@ -65,9 +65,9 @@ def row_not_awaited() -> None:
     """Rows are written in the background, and nothing waits for their commit."""
     write = RowSink.write
 
-    async def write_in_background(sink: RowSink, jobs: Sequence[Job]) -> Written:
+    async def write_in_background(sink: RowSink, jobs: Sequence[Job]) -> RowResults:
         in_background(lambda: write(sink, jobs))
-        return Written(list(jobs), [], [])
+        return RowResults(list(jobs), [], [])
 
     replace(RowSink, "write", write_in_background)
 

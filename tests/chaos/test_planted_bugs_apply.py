@@ -84,7 +84,7 @@ def an_analysis(analyser: FakeAnalyser, answers: MemoryAnswers | None = None) ->
 
 
 def an_analyst(rows: FakeRows) -> Analyst:
-    counters: Any = SimpleNamespace(ended=lambda _: None, lived=lambda _: None)
+    counters: Any = SimpleNamespace(ended=lambda _: None, delivered=lambda _: None)
     options = AnalystOptions(max_calls=1, max_open_records=10, cache_ttl=timedelta(days=1))
     sinks = Sinks(rows, FakeSender(), FakeSender(), FakeSender())
     return Analyst(FakeAnalyser(), MemoryAnswers(), sinks, counters, counters, print, lambda: NOON, options)
@@ -217,7 +217,7 @@ async def error_of_an_unreachable_provider() -> str:
         timeout_s=2,
         breaker=CircuitBreaker(5, 1),
         observer=CallMetrics(),
-        may_pay=at_once,
+        wait_allowed=at_once,
         max_connections=1,
     )
     await analyser.start()

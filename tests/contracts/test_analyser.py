@@ -48,7 +48,7 @@ async def grok(api_key: str = KEY) -> AsyncIterator[GrokAnalyser]:
             breaker=CircuitBreaker(errors=5, cooldown_s=10),
             observer=cast(CallObserver, Deaf()),
             max_connections=8,
-            may_pay=at_once,
+            wait_allowed=at_once,
         )
         await client.start()
         yield client

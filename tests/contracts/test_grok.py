@@ -66,7 +66,7 @@ class Client:
             "timeout_s": 10,
             "breaker": CircuitBreaker(errors=5, cooldown_s=10),
             "observer": self.observed,
-            "may_pay": at_once,
+            "wait_allowed": at_once,
             "max_connections": 64,
             "clock": self.clock,
         }
@@ -198,33 +198,33 @@ async def test_a_bad_answer_is_asked_for_once_more(kind: FaultKind) -> None:
 
 async def test_each_call_asks_whether_it_may_be_paid_for() -> None:
     """Also the second one, after a bad answer: the partition may have been taken away meanwhile."""
-    may_pay = Allowance(2)
+    allowed = Allowance(2)
     plan = FaultPlan(rates={FaultKind.BAD_SCHEMA: 1})
-    async with client_of(plan, may_pay=may_pay) as client:
+    async with client_of(plan, wait_allowed=allowed) as client:
         assert str(await client.fails()) == "taken away"
-        assert (may_pay.asked, (await client.stats())["calls"]) == (3, 1)
+        assert (allowed.asked, (await client.stats())["calls"]) == (3, 1)
 
 
 async def test_a_call_that_may_not_be_paid_for_any_more_is_not_sent() -> None:
     """Asked once more when the connection is there: what stood in between may have taken long. Grok hears nothing, the
     breaker learns nothing, and no reply is lost."""
-    may_pay = Allowance(1)
-    async with client_of(may_pay=may_pay, breaker=CircuitBreaker(errors=1, cooldown_s=10)) as client:
+    allowed = Allowance(1)
+    async with client_of(wait_allowed=allowed, breaker=CircuitBreaker(errors=1, cooldown_s=10)) as client:
         assert str(await client.fails()) == "taken away"
-        assert (may_pay.asked, (await client.stats())["calls"]) == (2, 0)
+        assert (allowed.asked, (await client.stats())["calls"]) == (2, 0)
         assert (client.observed.states, client.observed.failures) == ([], [])
-        may_pay.times = 4
+        allowed.times = 4
         assert (await client.analyser.analyse(TEXT)).usage.completion_tokens
 
 
 async def test_a_call_waits_for_its_turn_with_the_connection_open() -> None:
     """The group may count the worker in again soon."""
-    may_pay = Allowance(1, waits=True)
-    async with client_of(may_pay=may_pay) as client:
+    allowed = Allowance(1, waits=True)
+    async with client_of(wait_allowed=allowed) as client:
         answer = asyncio.ensure_future(client.analyser.analyse(TEXT))
-        await may_pay.is_waited_for.wait()
+        await allowed.is_waited_for.wait()
         assert (await client.stats())["calls"] == 0
-        may_pay.again.set()
+        allowed.again.set()
         await answer
         assert (await client.stats())["calls"] == 1
 

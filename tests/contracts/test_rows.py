@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from agents.analyst import Rows, Written
+from agents.analyst import RowResults, Rows
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.result import ConversationResult
 from streams.dev.local.postgres import Postgres
@@ -24,7 +24,7 @@ class Stored:
         self.rows = rows
         self._connection = connection
 
-    async def write(self, *results: ConversationResult) -> Written:
+    async def write(self, *results: ConversationResult) -> RowResults:
         return await self.rows.write(result_jobs(*results))
 
     async def outcome(self, conversation_id: str = "c-1", tenant: str = "default") -> str | None:
@@ -46,7 +46,7 @@ def stored(request: pytest.FixtureRequest) -> Stored:
 async def test_every_job_of_a_batch_is_stored(stored: Stored) -> None:
     """In the order given, and nothing is refused or blocked."""
     jobs = result_jobs(*(a_result(id=f"c-{n}") for n in range(3)))
-    assert await stored.rows.write(jobs) == Written(jobs, [], [])
+    assert await stored.rows.write(jobs) == RowResults(jobs, [], [])
     assert [await stored.outcome(f"c-{n}") for n in range(4)] == [*["analysed"] * 3, None]
 
 
@@ -90,7 +90,7 @@ async def test_jobs_that_are_no_longer_wanted_are_left_out(stored: Stored) -> No
     """Their partition was revoked: its next owner writes their rows."""
     revoked, wanted = jobs = result_jobs(a_result(id="revoked"), a_result(id="wanted"))
     revoked.tracker.is_revoked = True
-    assert await stored.rows.write(jobs) == Written([wanted], [], [])
+    assert await stored.rows.write(jobs) == RowResults([wanted], [], [])
     assert await stored.outcome("revoked") is None
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from agents.analyst import Written
+from agents.analyst import RowResults
 from agents.decode import Job
 from schemas.errors import Retryable, Unprocessable
 from schemas.result import ConversationResult
@@ -27,18 +27,18 @@ class FakeRows:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def write(self, jobs: Sequence[Job]) -> Written:
+    async def write(self, jobs: Sequence[Job]) -> RowResults:
         """See agents.analyst.Rows."""
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
-        written = Written([], [], [])
+        written = RowResults([], [], [])
         for job in jobs:
             if job.is_wanted:
                 self._write(job, written)
         return written
 
-    def _write(self, job: Job, written: Written) -> None:
+    def _write(self, job: Job, written: RowResults) -> None:
         result = job.result
         if result.id in self.refused:
             written.refused.append((job, self.refused[result.id]))

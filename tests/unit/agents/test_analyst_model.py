@@ -77,13 +77,13 @@ class AnalystModel:
             SimpleNamespace(version="v1", analyse=self.analyse),
             SimpleNamespace(get=lambda *_: None, put=self.put),
             sinks,
-            SimpleNamespace(admits=lambda *_: True, lived=lambda _: None),
+            SimpleNamespace(admits=lambda *_: True, delivered=lambda _: None),
             SimpleNamespace(ended=lambda _: None, rehomed=lambda _: None),
             self.failures.append,
             lambda: NOON,
             module.AnalystOptions(max_calls=2, max_open_records=MAX_OPEN, cache_ttl=timedelta(days=1)),
         )
-        self.written = module.Written
+        self.written = module.RowResults
         self.analyst.partitions = PARTITIONS
         self.run(self.analyst.start())
         self.assign()

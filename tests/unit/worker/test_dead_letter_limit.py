@@ -33,7 +33,7 @@ class Bench:
         return self.limit.admits(a_dead_job(a_record(offset=offset), dead), dead)
 
     def live(self, count: int = 1) -> None:
-        self.limit.lived(count)
+        self.limit.delivered(count)
 
 
 def test_the_hundredth_in_a_row_is_the_last_dead_letter() -> None:
