@@ -12,8 +12,8 @@ from rich.text import Text
 
 from schemas.settings import Settings, load_settings
 from streams.dev.local.ports import free_port
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.wiring import Broker, LocalStack, build_stack
+from streams.dev.local.process import ProcessLog
+from streams.dev.local.wiring import BrokerName, LocalStack, build_stack
 
 _MAX_FIELD_CHARS = 200
 #: If one of them fails, the error shows its last lines.
@@ -23,7 +23,7 @@ _STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
 def up(
-    broker: Annotated[Broker, typer.Option(help="Broker to start; kafka is durable and needs Java.")] = "tansu",
+    broker: Annotated[BrokerName, typer.Option(help="Broker to start; kafka is durable and needs Java.")] = "tansu",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers to start.")] = 2,
     port: Annotated[
         int | None,

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from streams.dev.local.kafka import kafka_available
+from streams.dev.local.brokers import kafka_available
 from streams.terminal import Display, display_on_stderr
 from tests.bench.capacity import capacity
 from tests.bench.compare import LATENCIES, compare

@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from streams.dev.local.kafka import Kafka, Node, new_cluster_id
+from streams.dev.local.brokers import Kafka, Node, new_cluster_id
 from streams.dev.local.ports import free_port
-from streams.dev.local.process_log import ProcessLog as ProcessLog
+from streams.dev.local.process import ProcessLog as ProcessLog
 from tests.chaos.cluster_view import ClusterView, ask
 from tests.support.process_tree import continue_tree, kill_tree, stop_tree
 
 NODES = (1, 2, 3)
-MIN_IN_SYNC = 2
 _MAX_HEAP_MB = 384
 _WITHIN_S = 60.0
 _POLL_S = 0.05
@@ -32,7 +31,7 @@ class Cluster:
             node: Kafka(
                 folder / f"kafka-{node}",
                 log,
-                node=Node(node, ports, cluster_id, len(NODES), MIN_IN_SYNC, _MAX_HEAP_MB),
+                node=Node(node, ports, cluster_id, _MAX_HEAP_MB),
             )
             for node in NODES
         }

@@ -9,10 +9,9 @@ from typing import TypeVar
 
 import pytest
 
-from streams.dev.local.kafka import Kafka, kafka_available
+from streams.dev.local.brokers import Kafka, Tansu, kafka_available
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.process import ProcessLog
 from tests.support.process_tree import continue_tree
 
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.

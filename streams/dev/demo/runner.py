@@ -13,10 +13,9 @@ from typing import Literal
 from streams.dev.demo.feeder import Feeder, Request, read_sample
 from streams.dev.demo.figures import Example, Figures, compute_figures, pick_examples
 from streams.dev.demo.results import InsightsTable, connected, count_calls, wait_for_rows
-from streams.dev.local.child import kill_watched_groups
 from streams.dev.local.ports import LOOPBACK, free_port
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.wiring import Broker, LocalStack, build_stack
+from streams.dev.local.process import ProcessLog, kill_watched_groups
+from streams.dev.local.wiring import BrokerName, LocalStack, build_stack
 from streams.terminal import Display
 
 EXAMPLES = 5
@@ -27,7 +26,7 @@ Analyser = Literal["local", "standin", "grok"]
 class Options:
     """The options of the command."""
 
-    broker: Broker
+    broker: BrokerName
     workers: int
     analyser: Analyser
     limit: int | None

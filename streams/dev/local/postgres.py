@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import Fatal
-from streams.dev.local.child import Child
-from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, postgres_is_ready
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.ports import LOOPBACK, free_port, postgres_is_ready
+from streams.dev.local.process import Child, ProcessLog
 from streams.dev.local.service import Service, Step, failure, never
 
 DATABASE = "grok_insights"
@@ -50,18 +49,17 @@ _RESPECT_CAPABILITIES = "--securebits=+no_setuid_fixup"
 
 
 class Postgres(Service):
-    """One server with the database `grok_insights` and its data in `data_dir`/postgres. `port` 0 takes any free one.
+    """One server with the database `grok_insights` and its data in `data_dir`/postgres.
 
     The password is created once and kept in `data_dir`/postgres-password, readable by its owner only.
     """
 
-    def __init__(self, data_dir: Path, log: ProcessLog, port: int = 0) -> None:
-        super().__init__("postgres", log, ready_within_s=60, stop_within_s=20)
+    def __init__(self, data_dir: Path, log: ProcessLog) -> None:
+        super().__init__("postgres", log)
+        self.port = free_port()
         self._data = (data_dir / "postgres").absolute()
         self._password_file = (data_dir / "postgres-password").absolute()
-        self._wanted_port = port
         self._prefix: tuple[str, ...] | None = None
-        self.port = port or free_port()
 
     @property
     def url(self) -> str:
@@ -72,8 +70,6 @@ class Postgres(Service):
 
     def preflight(self) -> None:
         _binaries()
-        if self._wanted_port:
-            check_port_is_free(self._wanted_port, "Postgres's port")
 
     def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
         try:
@@ -102,11 +98,13 @@ class Postgres(Service):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
         self._prefix = command_prefix(fresh, _binaries() / "postgres")
-        self._run("initdb", is_cancelled, "initdb", "-D", str(fresh), *_INITDB)
+        initdb = ("initdb", "-D", str(fresh), *_INITDB)
+        Step("initdb", lambda: self._command("initdb", *initdb), self._log).start(is_cancelled)
         # In single-user mode, so that no server ever runs without a password. -F: no fsync, as with initdb.
+        single = ("postgres", "--single", "-F", "-D", str(fresh), "postgres")
         sql = f"ALTER ROLE {USER} PASSWORD '{self._new_password()}'\nCREATE DATABASE {DATABASE}\n"
         name = "create-database"
-        self._run(name, is_cancelled, "postgres", "--single", "-F", "-D", str(fresh), "postgres", stdin=sql.encode())
+        Step(name, lambda: self._command(name, *single), self._log, stdin=sql.encode()).start(is_cancelled)
         if any("ERROR:" in line for line in self._log.tail(name)):
             raise failure("the database could not be created", "Postgres refused a statement", name, self._log)
         os.sync()  # once, in 0.1 s: initdb would sync 1,000 files one by one, for seconds on a busy disk
@@ -133,11 +131,6 @@ class Postgres(Service):
             is_running = False
         if not is_running:
             pid_file.unlink()
-
-    def _run(
-        self, name: str, is_cancelled: Callable[[], bool], program: str, *arguments: str, stdin: bytes = b""
-    ) -> None:
-        Step(name, lambda: self._command(name, program, *arguments), self._log, stdin).start(is_cancelled)
 
     def _command(self, name: str, program: str, *arguments: str) -> Child:
         assert self._prefix is not None

@@ -10,9 +10,8 @@ from pathlib import Path
 import orjson
 
 from schemas.errors import Fatal
-from streams.dev.local.child import Child
 from streams.dev.local.ports import LOOPBACK, check_port_is_free, http_is_ready
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import Child, ProcessLog
 
 POLL_S = 0.02
 SHOWN_LINES = 8
@@ -39,13 +38,11 @@ class Service(ABC):
 
     loses_data = False
     is_one_shot = False
+    ready_within_s: float = 60
+    stop_within_s: float = 20
 
-    def __init__(
-        self, name: str, log: ProcessLog, *, ready_within_s: float = 30.0, stop_within_s: float = 10.0
-    ) -> None:
+    def __init__(self, name: str, log: ProcessLog) -> None:
         self.name = name
-        self.ready_within_s = ready_within_s
-        self.stop_within_s = stop_within_s
         self._log = log
         self._child: Child | None = None
         self._warm_child: Child | None = None
@@ -56,7 +53,7 @@ class Service(ABC):
 
     @abstractmethod
     def _new_child(self) -> Child:
-        """Returns the process of one launch, not started."""
+        """Starts the process of one launch."""
 
     def preflight(self) -> None:  # noqa: B027 - most services have nothing to check
         """Raises Fatal when the service cannot start here. Called for all services before the first one starts."""
@@ -127,11 +124,10 @@ class Service(ABC):
         """Starts a new process, after ending what is left of an earlier one and its group."""
         if self._child is not None:
             self._child.terminate(0)
-        self._child = self._new_child()
-        try:
-            self._child.start()
-        except OSError as error:
             self._child = None
+        try:
+            self._child = self._new_child()
+        except OSError as error:
             raise Fatal(f"{self.name} could not be started", error.strerror or str(error)) from error
         return self._child
 
@@ -149,6 +145,8 @@ class Server(Service):
     before the first launch, not before a restart.
     """
 
+    stop_within_s = 15
+
     def __init__(
         self,
         name: str,
@@ -161,17 +159,14 @@ class Server(Service):
         setting: str = "",
         scratch: Path | None = None,
     ) -> None:
-        super().__init__(name, log, ready_within_s=60, stop_within_s=15)
+        super().__init__(name, log)
         self.port = port
+        self.url = f"http://{LOOPBACK}:{port}"
         self._argv = argv
         self._environment = environment
         self._path = path
         self._setting = setting
         self._scratch = scratch
-
-    @property
-    def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
 
     def preflight(self) -> None:
         if self._setting:
@@ -202,10 +197,20 @@ class Step(Service):
     """A process that is done when it ends with exit code 0."""
 
     is_one_shot = True
+    stop_within_s = 2
 
-    def __init__(self, name: str, new_child: Callable[[], Child], log: ProcessLog, stdin: bytes = b"") -> None:
-        super().__init__(name, log, ready_within_s=120, stop_within_s=2)
-        self._new = new_child
+    def __init__(
+        self,
+        name: str,
+        new_child: Callable[[], Child],
+        log: ProcessLog,
+        *,
+        stdin: bytes = b"",
+        within_s: float = 120,
+    ) -> None:
+        super().__init__(name, log)
+        self.ready_within_s = within_s
+        self._start_child = new_child
         self._stdin = stdin
 
     def is_ready(self) -> bool:
@@ -216,7 +221,7 @@ class Step(Service):
         self.stop()
 
     def _new_child(self) -> Child:
-        return self._new()
+        return self._start_child()
 
     def _input(self) -> bytes:
         return self._stdin

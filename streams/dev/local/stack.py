@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Self, TextIO
+from typing import Self
 
 from schemas.errors import Fatal
-from streams.dev.local.child import kill_watched_groups
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog, kill_watched_groups
 from streams.dev.local.service import Interrupted, Service, describe_exit
 
 WATCH_EVERY_S = 0.2
@@ -30,44 +29,35 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDER_HINT = "choose another folder with --data or DATA_DIR"
 
 
-class DataFolder:
-    """The stack's folder, locked from `acquire` to `release`: one stack at a time, writable, with room on the disk.
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Locks the stack's folder: one stack at a time. The kernel releases the lock when the process is killed.
 
-    The kernel releases the lock when the process is killed.
+    Raises Fatal when another stack uses the folder, it cannot be written or its disk is full.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock: TextIO | None = None
-
-    def acquire(self) -> None:
-        """Raises Fatal when another stack uses the folder, it cannot be written or its disk is full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "stack.lock").open("a+")
+    except OSError as error:
+        raise Fatal(
+            f"the data folder {folder} cannot be written", error.strerror or str(error), _FOLDER_HINT
+        ) from error
+    with lock:
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (self.path / "stack.lock").open("a+")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            why = f"process {(self.path / 'stack.lock').read_text().strip() or 'unknown'} runs a local stack in it"
-            self.release()
+            lock.seek(0)
+            why = f"process {lock.read().strip() or 'unknown'} runs a local stack in it"
             hint = f"stop that process or {_FOLDER_HINT}"
-            raise Fatal(f"the data folder {self.path} is in use", why, hint) from error
-        except OSError as error:
-            what = f"the data folder {self.path} cannot be written"
-            raise Fatal(what, error.strerror or str(error), _FOLDER_HINT) from error
-        free_bytes = shutil.disk_usage(self.path).free
+            raise Fatal(f"the data folder {folder} is in use", why, hint) from error
+        free_bytes = shutil.disk_usage(folder).free
         if free_bytes < MIN_FREE_BYTES:
-            self.release()
             why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
-            raise Fatal(f"the disk of {self.path} is full", why, f"make room or {_FOLDER_HINT}")
-        self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()}\n")  # only for the message above
-        self._lock.flush()
-
-    def release(self) -> None:
-        """Safe to call again, or without `acquire`."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            raise Fatal(f"the disk of {folder} is full", why, f"make room or {_FOLDER_HINT}")
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")  # only for the message above
+        lock.flush()
+        yield
 
 
 class RestartPolicy:
@@ -80,16 +70,16 @@ class RestartPolicy:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the service is known to have ended and waits for its restart."""
+        """Whether the service has ended and waits for its restart."""
         return self._due_at_s is not None
 
     def started(self, now_s: float) -> None:
-        """The service has a process again."""
+        """Records that the service has a process again."""
         self._started_at_s = now_s
         self._due_at_s = None
 
     def ended(self, now_s: float) -> float:
-        """The process has ended; returns the seconds to wait before the next one."""
+        """Records that the process has ended; returns the seconds to wait before the next one."""
         if now_s - self._started_at_s >= STEADY_AFTER_S:
             self._next_pause_s = FIRST_PAUSE_S
         pause_s = self._next_pause_s
@@ -105,13 +95,16 @@ class RestartPolicy:
 class Stack:
     """Services in stages. Those of one stage do not need each other: they start and stop at the same time.
 
-    As a context manager it starts on entry and stops on exit.
+    As a context manager it starts on entry and stops on exit. It locks `folder` while it runs.
     """
 
-    def __init__(self, stages: Sequence[Sequence[Service]], folder: DataFolder, log: ProcessLog, say: Say) -> None:
+    def __init__(self, stages: Sequence[Sequence[Service]], folder: Path, log: ProcessLog, say: Say) -> None:
         self.log = log
+        #: In the order of their start.
+        self.services = [service for stage in stages for service in stage]
         self._stages = stages
         self._folder = folder
+        self._lock = contextlib.ExitStack()
         self._say = say
         self._stopping = threading.Event()
         # Held during restarts, so that `stop` in another thread misses no new process.
@@ -125,14 +118,9 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def services(self) -> list[Service]:
-        """All services in the order of their start."""
-        return [service for stage in self._stages for service in stage]
-
     def start(self) -> None:
         """Returns when every service is ready; once only. Raises Fatal or Interrupted, with nothing left running."""
-        self._folder.acquire()
+        self._lock.enter_context(locked_folder(self._folder))
         try:
             for service in self.services:
                 service.preflight()
@@ -149,7 +137,7 @@ class Stack:
                 self._stop_from(0)
         finally:
             self.log.close()
-            self._folder.release()
+            self._lock.close()
 
     def watch(self) -> None:
         """Restarts services that end, until a signal or `stop` from another thread. Raises Fatal when one cannot."""

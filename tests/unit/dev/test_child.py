@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streams.dev.local.child import Child
-from streams.dev.local.process_log import MAX_LINE_CHARS, TAIL_LINES, ProcessLog
+from streams.dev.local.process import MAX_LINE_CHARS, TAIL_LINES, Child, ProcessLog
 
 ENV = {"PATH": os.defpath}
 
@@ -27,7 +26,6 @@ def log(tmp_path: Path) -> Iterator[ProcessLog]:
 
 def run_shell(script: str, log: ProcessLog, stdin: bytes = b"") -> Child:
     child = Child("sh", ["/bin/sh", "-c", script], ENV, log)
-    child.start()
     child.send(stdin)
     return child
 
@@ -54,10 +52,10 @@ def exit_code_of(child: Child) -> int | None:
     return child.exit_code
 
 
-def last_pid(child: Child, log: ProcessLog) -> int:
+def last_pid(log: ProcessLog) -> int:
     """Returns the number that the child printed as its last line."""
-    wait_until(lambda: bool(log.tail(child.name)))
-    return int(log.tail(child.name)[-1])
+    wait_until(lambda: bool(log.tail("sh")))
+    return int(log.tail("sh")[-1])
 
 
 def test_both_outputs_are_logged_and_the_exit_code_known(log: ProcessLog) -> None:
@@ -71,7 +69,6 @@ def test_both_outputs_are_logged_and_the_exit_code_known(log: ProcessLog) -> Non
 def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> None:
     """It reads exactly the bytes that are sent, and then the end."""
     child = Child("sh", ["/bin/sh", "-c", "echo up; cat"], ENV, log)
-    child.start()
     wait_until(lambda: log.tail("sh") == ["up"])
     child.send(b"one\ntwo\n")
     assert exit_code_of(child) == 0
@@ -81,7 +78,6 @@ def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> N
 def test_a_program_that_waits_for_input_can_be_stopped(log: ProcessLog) -> None:
     """A stack that fails to start stops what is still loading."""
     child = Child("sh", ["/bin/sh", "-c", "read -r _; echo never"], ENV, log)
-    child.start()
     child.terminate(10)
     assert (child.is_running, log.tail("sh")) == (False, [])
 
@@ -96,7 +92,6 @@ def test_invalid_utf8_is_logged(log: ProcessLog) -> None:
 def test_a_missing_program_says_so(log: ProcessLog) -> None:
     """The reason is in the log, from which error messages take their last lines."""
     child = Child("ghost", ["/no/such/program"], ENV, log)
-    child.start()
     child.send()
     assert exit_code_of(child) in {126, 127}
     assert "/no/such/program" in log.tail("ghost")[0]
@@ -124,7 +119,7 @@ def test_a_stop_is_asked_for_only_once(log: ProcessLog) -> None:
 def test_a_program_that_will_not_stop_is_killed_with_its_group(log: ProcessLog) -> None:
     """After the grace period neither the program nor what it started is left."""
     child = run_shell("trap '' TERM; sleep 1000 & echo $!; wait", log)
-    grandchild = last_pid(child, log)
+    grandchild = last_pid(log)
     child.terminate(0.1)
     assert child.exit_code == -signal.SIGKILL
     wait_until(lambda: not is_alive(grandchild))
@@ -141,14 +136,14 @@ def test_the_leftovers_of_a_program_that_ended_are_killed(log: ProcessLog) -> No
 PARENT = """
 import sys, threading
 from pathlib import Path
-from streams.dev.local.child import Child
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import Child
+from streams.dev.local.process import ProcessLog
 
 log = ProcessLog(Path(sys.argv[1]) / "stack.log", echo=sys.stdout)
 def run():
     script = "trap '' TERM HUP; sleep 1000 & echo $! $$; wait"
     child = Child("sh", ["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, log)
-    child.start(); child.send()
+    child.send()
 starter = threading.Thread(target=run)
 starter.start(); starter.join()
 threading.Event().wait()

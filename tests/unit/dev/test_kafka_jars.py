@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Fatal
-from streams.dev.local.kafka import download_jars, jars_dir
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.brokers import download_jars, jars_dir
+from streams.dev.local.process import ProcessLog
 from streams.dev.local.service import Interrupted
 
 FETCH = """

