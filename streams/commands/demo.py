@@ -9,7 +9,7 @@ from schemas.errors import Fatal
 from schemas.settings import Settings, load_settings
 from streams.commands.output import print_json
 from streams.dev.demo.report import document, print_report
-from streams.dev.demo.runner import Analyser, Options, run_demo
+from streams.dev.demo.run import Analyser, Options, run_demo
 from streams.dev.local.wiring import BrokerName
 from streams.terminal import display_on_stderr
 
