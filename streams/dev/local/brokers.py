@@ -12,15 +12,12 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.errors import Fatal
 from streams.dev.local.ports import LOOPBACK, free_port, kafka_has_broker
 from streams.dev.local.process import Child, ProcessLog
-from streams.dev.local.service import Interrupted, Service, Step, never
+from streams.dev.local.service import Service, Step
 from streams.resources import infra
 
 #: Tansu's dynostore logs an error for every topic or group that does not exist yet.
@@ -34,33 +31,6 @@ _INSTALL = "install Java 17 or later and Maven (Debian: openjdk-17-jre-headless 
 # For short-lived nodes on a laptop: the serial collector and only the first compiler save 1-3 s of the start and half
 # the memory, for 15 % less peak throughput.
 _JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-
-_PROPERTIES = """\
-process.roles=broker,controller
-node.id={node_id}
-controller.quorum.voters={voters}
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-log.dirs={data}
-auto.create.topics.enable=false
-default.replication.factor={replicas}
-min.insync.replicas={min_in_sync}
-group.initial.rebalance.delay.ms=0
-offsets.topic.num.partitions=4
-offsets.topic.replication.factor={replicas}
-transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor={replicas}
-transaction.state.log.min.isr={min_in_sync}
-share.coordinator.state.topic.num.partitions=4
-share.coordinator.state.topic.replication.factor={replicas}
-share.coordinator.state.topic.min.isr={min_in_sync}
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
-controlled.shutdown.enable=true
-num.network.threads=2
-num.io.threads=4
-log.cleaner.dedupe.buffer.size=8388608
-"""
 
 _LOGGING = """\
 appender.out.type=Console
@@ -87,7 +57,7 @@ class Broker(Service):
 
 
 class Tansu(Broker):
-    """One broker with its data in memory. `data_dir` is not used: with it, both brokers are made in the same way."""
+    """One broker with its data in memory. Before it starts it removes `data_dir`/tansu: data that follow its topics."""
 
     loses_data = True
     ready_within_s = 20
@@ -95,9 +65,17 @@ class Tansu(Broker):
 
     def __init__(self, data_dir: Path, log: ProcessLog) -> None:
         super().__init__("tansu", log)
+        self._dependent_data = data_dir / self.name
 
     def preflight(self) -> None:
         _tansu_binary()
+
+    def prepare(self) -> None:
+        try:
+            if self._dependent_data.exists():
+                shutil.rmtree(self._dependent_data)
+        except OSError as error:
+            raise Fatal(f"{self._dependent_data} cannot be removed", error.strerror or str(error)) from error
 
     def _new_child(self) -> Child:
         url = f"tcp://{self.bootstrap_servers}"
@@ -121,74 +99,89 @@ def _tansu_binary() -> str:
     return binary
 
 
+def replication(nodes: int) -> dict[str, str]:
+    """Returns the properties that replicate topics and Kafka's own ones to all nodes; most must be in sync."""
+    in_sync = str(nodes // 2 + 1)
+    return {
+        "default.replication.factor": str(nodes),
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": str(nodes),
+        "transaction.state.log.replication.factor": str(nodes),
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.replication.factor": str(nodes),
+        "share.coordinator.state.topic.min.isr": in_sync,
+    }
+
+
 def new_cluster_id() -> str:
     """Returns a random id in Kafka's format: 22 characters of base 64."""
     # Kafka would read an id that begins with a dash as an option.
     return "A" + base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")[1:]
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node's place in its cluster; by default the only one. Every node is both broker and controller.
-
-    `controller_ports` are those of all nodes by node id, which all have the same `cluster_id`. Topics are replicated
-    to all nodes, of which more than half must be in sync.
-    """
-
-    node_id: int = 1
-    controller_ports: Mapping[int, int] = field(default_factory=lambda: {1: free_port()})
-    cluster_id: str = field(default_factory=new_cluster_id)
-    max_heap_mb: int = 512
-
-
 class Kafka(Broker):
-    """One Apache Kafka node in KRaft mode, with its data in `data_dir`/kafka. Without `node` it is the only one."""
+    """One Apache Kafka node in KRaft mode, broker and controller, with its data in `data_dir`/kafka.
+
+    Its attributes may be changed before the start, to make it a node of a cluster.
+    """
 
     ready_within_s = 90
 
-    def __init__(self, data_dir: Path, log: ProcessLog, node: Node | None = None) -> None:
-        super().__init__(f"kafka-{node.node_id}" if node else "kafka", log)
-        self._node = node or Node()
+    def __init__(self, data_dir: Path, log: ProcessLog) -> None:
+        super().__init__("kafka", log)
+        self.cluster_id = new_cluster_id()
+        self.max_heap_mb = 512
         self._folder = (data_dir / "kafka").absolute()
         self._jars = Path()
+        controller_port = free_port()
+        self.properties = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{LOOPBACK}:{controller_port}",
+            "log.dirs": str(self._folder / "data"),
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            "broker.heartbeat.interval.ms": "500",
+            "broker.session.timeout.ms": "3000",
+            "controlled.shutdown.enable": "true",
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+            "log.cleaner.dedupe.buffer.size": "8388608",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.num.partitions": "4",
+            "share.coordinator.state.topic.num.partitions": "4",
+            **replication(1),
+        }
 
     def preflight(self) -> None:
         _check_kafka_is_installed()
 
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
-        self._jars = download_jars(self._log, is_cancelled)
+    def prepare(self) -> None:
+        self._jars = download_jars(self._log)
         try:
             self._configure()
         except OSError as error:
             raise Fatal("Kafka's data folder cannot be written", f"{self._folder}: {error.strerror}") from error
         if not (self._folder / "data" / "meta.properties").exists():
-            self._format(is_cancelled)
+            self._format()
 
     def _new_child(self) -> Child:
         logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
-        heap = ("-Xms64m", f"-Xmx{self._node.max_heap_mb}m")
+        heap = ("-Xms64m", f"-Xmx{self.max_heap_mb}m")
         return self._java(self.name, *heap, logging, "kafka.Kafka", str(self._folder / "server.properties"))
 
     def _configure(self) -> None:
-        node, replicas = self._node, len(self._node.controller_ports)
-        properties = _PROPERTIES.format(
-            host=LOOPBACK,
-            port=self.port,
-            controller_port=node.controller_ports[node.node_id],
-            node_id=node.node_id,
-            voters=",".join(f"{number}@{LOOPBACK}:{port}" for number, port in node.controller_ports.items()),
-            replicas=replicas,
-            min_in_sync=replicas // 2 + 1,
-            data=self._folder / "data",
-        )
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "server.properties").write_text(properties)
+        lines = [f"{name}={value}\n" for name, value in self.properties.items()]
+        (self._folder / "server.properties").write_text("".join(lines))
         (self._folder / "log4j2.properties").write_text(_LOGGING)
 
-    def _format(self, is_cancelled: Callable[[], bool]) -> None:
-        arguments = ["format", "-t", self._node.cluster_id, "-c", str(self._folder / "server.properties")]
+    def _format(self) -> None:
+        arguments = ["format", "-t", self.cluster_id, "-c", str(self._folder / "server.properties")]
         name, tool = f"{self.name}-format", "kafka.tools.StorageTool"
-        Step(name, lambda: self._java(name, "-Xmx128m", tool, *arguments), self._log).start(is_cancelled)
+        Step(name, lambda: self._java(name, "-Xmx128m", tool, *arguments), self._log).start()
 
     def _java(self, name: str, *arguments: str) -> Child:
         argv = [_find_java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
@@ -210,8 +203,8 @@ def jars_dir() -> Path:
     return cache / "grok-insights" / f"kafka-{KAFKA_VERSION}"
 
 
-def download_jars(log: ProcessLog, is_cancelled: Callable[[], bool] = never) -> Path:
-    """Returns the folder of the jars, downloaded when it does not exist. Raises Fatal or Interrupted.
+def download_jars(log: ProcessLog) -> Path:
+    """Returns the folder of the jars, downloaded when it does not exist. Raises Fatal.
 
     The folder appears complete or not at all. Of two processes that download at once, the second waits for the first.
     """
@@ -222,15 +215,15 @@ def download_jars(log: ProcessLog, is_cancelled: Callable[[], bool] = never) -> 
     try:
         jars.parent.mkdir(parents=True, exist_ok=True)
         with (jars.parent / f"{jars.name}.lock").open("w") as lock:
-            _lock(lock.fileno(), is_cancelled)
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not _has_jars(jars):
-                _download(program, jars, log, is_cancelled)
+                _download(program, jars, log)
     except OSError as error:
         raise Fatal("Kafka's jars cannot be stored", f"{jars}: {error.strerror}", "set XDG_CACHE_HOME") from error
     return jars
 
 
-def _download(program: str, jars: Path, log: ProcessLog, is_cancelled: Callable[[], bool]) -> None:
+def _download(program: str, jars: Path, log: ProcessLog) -> None:
     with tempfile.TemporaryDirectory(dir=jars.parent, prefix=f"{jars.name}.new-") as scratch:
         argv = [program, "-q", "-B", "-ntp", "-Dstyle.color=never", "-f", str(infra("kafka") / "pom.xml")]
         argv += ["dependency:copy-dependencies", f"-Dkafka.version={KAFKA_VERSION}", "-DincludeScope=runtime"]
@@ -238,23 +231,11 @@ def _download(program: str, jars: Path, log: ProcessLog, is_cancelled: Callable[
         name = "kafka-jars"
         step = Step(name, lambda: Child(name, argv, os.environ, log), log, within_s=DOWNLOAD_WITHIN_S)
         try:
-            step.start(is_cancelled)
+            step.start()
         except Fatal as error:
             hint = f"check the network and Maven's settings, or use --broker tansu; {error.hint}"
             raise Fatal("Maven could not download Apache Kafka", error.why, hint) from error
         (Path(scratch) / "jars").replace(jars)
-
-
-def _lock(lock: int, is_cancelled: Callable[[], bool]) -> None:
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if is_cancelled():
-                raise Interrupted("kafka-jars") from None
-            time.sleep(0.1)  # short compared with a download
-        else:
-            return
 
 
 def _check_kafka_is_installed() -> None:

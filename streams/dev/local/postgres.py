@@ -7,13 +7,12 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import Fatal
 from streams.dev.local.ports import LOOPBACK, free_port, postgres_is_ready
 from streams.dev.local.process import Child, ProcessLog
-from streams.dev.local.service import Service, Step, failure, never
+from streams.dev.local.service import Service, Step, failure
 
 DATABASE = "grok_insights"
 USER = "grok_insights"
@@ -71,13 +70,13 @@ class Postgres(Service):
     def preflight(self) -> None:
         _binaries()
 
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
+    def prepare(self) -> None:
         try:
             if self._data.exists():
                 self._prefix = command_prefix(self._data, _binaries() / "postgres")
                 self._remove_stale_pid_file()
             else:
-                self._create(is_cancelled)
+                self._create()
         except OSError as error:
             hint = "choose another folder with --data, or set DATABASE_URL"
             raise Fatal("the data folder of Postgres cannot be used", str(error), hint) from error
@@ -92,19 +91,19 @@ class Postgres(Service):
         settings = [f"--{name}={value}" for name, value in {**_SETTINGS, "port": str(self.port)}.items()]
         return self._command(self.name, "postgres", "-D", str(self._data), *settings)
 
-    def _create(self, is_cancelled: Callable[[], bool]) -> None:
+    def _create(self) -> None:
         """Creates the data under another name and renames it when complete: half a database is never started."""
         fresh = self._data.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
         self._prefix = command_prefix(fresh, _binaries() / "postgres")
         initdb = ("initdb", "-D", str(fresh), *_INITDB)
-        Step("initdb", lambda: self._command("initdb", *initdb), self._log).start(is_cancelled)
+        Step("initdb", lambda: self._command("initdb", *initdb), self._log).start()
         # In single-user mode, so that no server ever runs without a password. -F: no fsync, as with initdb.
         single = ("postgres", "--single", "-F", "-D", str(fresh), "postgres")
         sql = f"ALTER ROLE {USER} PASSWORD '{self._new_password()}'\nCREATE DATABASE {DATABASE}\n"
         name = "create-database"
-        Step(name, lambda: self._command(name, *single), self._log, stdin=sql.encode()).start(is_cancelled)
+        Step(name, lambda: self._command(name, *single), self._log, stdin=sql.encode()).start()
         if any("ERROR:" in line for line in self._log.tail(name)):
             raise failure("the database could not be created", "Postgres refused a statement", name, self._log)
         os.sync()  # once, in 0.1 s: initdb would sync 1,000 files one by one, for seconds on a busy disk

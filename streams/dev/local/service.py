@@ -1,11 +1,9 @@
 """A service of the local stack: prepare, launch, become ready within a deadline, stop."""
 
 import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import orjson
 
@@ -18,15 +16,6 @@ SHOWN_LINES = 8
 
 #: Asked at each launch: Postgres has a password only once it is prepared.
 Environment = Callable[[], Mapping[str, str]]
-
-
-class Interrupted(Exception):
-    """The start was cancelled by a signal or by `stop`."""
-
-
-def never() -> bool:
-    """The `is_cancelled` of a start that cannot be cancelled."""
-    return False
 
 
 class Service(ABC):
@@ -61,8 +50,8 @@ class Service(ABC):
     def warm_up(self) -> None:  # noqa: B027 - only our own Python programs gain from it
         """Starts a process that loads its code and waits for `launch`."""
 
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:  # noqa: B027 - most have nothing to prepare
-        """Downloads and creates what the first launch needs. Raises Fatal or Interrupted."""
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Downloads and creates what the first launch needs. Raises Fatal."""
 
     @property
     def pid(self) -> int | None:
@@ -76,12 +65,12 @@ class Service(ABC):
     def exit_code(self) -> int | None:
         return self._child.exit_code if self._child else None
 
-    def start(self, is_cancelled: Callable[[], bool] = never) -> None:
-        """Returns when the service is ready. Raises Fatal (with its last lines) or Interrupted, and stops it then."""
-        self.prepare(is_cancelled)
+    def start(self) -> None:
+        """Returns when the service is ready. Raises Fatal with its last lines, and stops it then."""
+        self.prepare()
         self.launch()
         try:
-            self.await_ready(is_cancelled)
+            self.await_ready()
         except BaseException:
             self.stop()
             raise
@@ -91,15 +80,13 @@ class Service(ABC):
         child, self._warm_child = self._warm_child or self._spawn(), None
         child.send(self._input())
 
-    def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
+    def await_ready(self) -> None:
         """Waits for `is_ready`. Raises Fatal when the process ends or is not ready within `ready_within_s`."""
         deadline = time.monotonic() + self.ready_within_s
         while True:
             was_running = self.is_running
             if self.is_ready():
                 return
-            if is_cancelled():
-                raise Interrupted(self.name)
             if not was_running:
                 raise self._failure(f"it ended with {describe_exit(self.exit_code)}")
             if time.monotonic() > deadline:
@@ -141,8 +128,7 @@ class Server(Service):
     """One of our own servers, ready when GET `path` on its loopback `port` answers 200.
 
     It reads its environment as JSON from standard input, so that it can load its code before the environment is known.
-    `setting` names what changes the port, for the message when it is taken. `scratch` is a folder that is removed
-    before the first launch, not before a restart.
+    `setting` names what changes the port, for the message when it is taken.
     """
 
     stop_within_s = 15
@@ -157,7 +143,6 @@ class Server(Service):
         port: int,
         path: str = "/readyz",
         setting: str = "",
-        scratch: Path | None = None,
     ) -> None:
         super().__init__(name, log)
         self.port = port
@@ -166,7 +151,6 @@ class Server(Service):
         self._environment = environment
         self._path = path
         self._setting = setting
-        self._scratch = scratch
 
     def preflight(self) -> None:
         if self._setting:
@@ -174,14 +158,6 @@ class Server(Service):
 
     def warm_up(self) -> None:
         self._warm_child = self._spawn()
-
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
-        if self._scratch is None or not self._scratch.exists():
-            return
-        try:
-            shutil.rmtree(self._scratch)
-        except OSError as error:
-            raise Fatal(f"{self._scratch} cannot be removed", error.strerror or str(error)) from error
 
     def is_ready(self) -> bool:
         return http_is_ready(self.port, self._path)
@@ -216,8 +192,8 @@ class Step(Service):
     def is_ready(self) -> bool:
         return self.exit_code == 0
 
-    def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
-        super().await_ready(is_cancelled)
+    def await_ready(self) -> None:
+        super().await_ready()
         self.stop()
 
     def _new_child(self) -> Child:

@@ -14,7 +14,7 @@ from typing import Self
 
 from schemas.errors import Fatal
 from streams.dev.local.process import ProcessLog, kill_watched_groups
-from streams.dev.local.service import Interrupted, Service, describe_exit
+from streams.dev.local.service import Service, describe_exit
 
 WATCH_EVERY_S = 0.2
 FIRST_PAUSE_S = 1.0
@@ -106,7 +106,7 @@ class Stack:
         self._folder = folder
         self._lock = contextlib.ExitStack()
         self._say = say
-        self._stopping = threading.Event()
+        self._is_stopping = False
         # Held during restarts, so that `stop` in another thread misses no new process.
         self._restarting = threading.Lock()
         self._policies = {service.name: RestartPolicy() for service in self.services if not service.is_one_shot}
@@ -119,7 +119,7 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Returns when every service is ready; once only. Raises Fatal or Interrupted, with nothing left running."""
+        """Returns when every service is ready; once only. Raises Fatal, with nothing left running."""
         self._lock.enter_context(locked_folder(self._folder))
         try:
             for service in self.services:
@@ -131,7 +131,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stops all services in reverse order, even when one of them fails to. Safe to call again."""
-        self._stopping.set()
+        self._is_stopping = True
         try:
             with self._restarting:
                 self._stop_from(0)
@@ -140,10 +140,11 @@ class Stack:
             self._lock.close()
 
     def watch(self) -> None:
-        """Restarts services that end, until a signal or `stop` from another thread. Raises Fatal when one cannot."""
-        with contextlib.suppress(Interrupted):
-            while not self._stopping.wait(WATCH_EVERY_S):
-                with self._restarting:
+        """Restarts services that end, until `stop` from another thread. Raises Fatal when one cannot."""
+        while not self._is_stopping:
+            time.sleep(WATCH_EVERY_S)
+            with self._restarting:
+                if not self._is_stopping:
                     self._restart_ended()
 
     def run_until_signal(self, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -151,15 +152,17 @@ class Stack:
 
         A signal during the stop kills everything and ends the process. Raises Fatal when a service cannot start.
         """
-        with self._signals():
-            try:
-                self.start()
-                on_ready()
-                self.watch()
-            except Interrupted:
-                pass
-            finally:
-                self.stop()
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            self.start()
+            on_ready()
+            self.watch()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _start_from(self, first: int) -> None:
         for stage in self._stages[first:]:
@@ -168,10 +171,10 @@ class Stack:
         for stage in self._stages[first:]:
             began_s = time.monotonic()
             for service in stage:
-                service.prepare(self._stopping.is_set)
+                service.prepare()
                 service.launch()
             for service in stage:
-                service.await_ready(self._stopping.is_set)
+                service.await_ready()
                 word = "done" if service.is_one_shot else "ready"
                 self._report(f"{service.name} is {word} ({time.monotonic() - began_s:.1f} s)")
                 if not service.is_one_shot:
@@ -193,8 +196,6 @@ class Stack:
     def _restart_ended(self) -> None:
         for index, stage in enumerate(self._stages):
             for service in stage:
-                if self._stopping.is_set():
-                    raise Interrupted(service.name)
                 if not service.is_one_shot:
                     self._restart_if_ended(service, index)
 
@@ -229,17 +230,9 @@ class Stack:
         with contextlib.suppress(OSError):
             self._say(line)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._stopping.is_set():
+        if self._is_stopping:
             kill_watched_groups()
             os._exit(128 + number)
-        self._stopping.set()
+        self._is_stopping = True
+        raise KeyboardInterrupt

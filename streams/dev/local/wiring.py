@@ -131,8 +131,8 @@ class _Commands:
         if grok is not None:
             own |= {"ANALYSER": "grok", "GROK_BASE_URL": f"{grok.url}/v1"}
             own |= {"GROK_MODEL": "standin", "XAI_API_KEY": "standin"}
-        argv, scratch = [*self.server_program, "worker"], folder if broker and broker.loses_data else None
-        return Server(f"worker-{number}", argv, self._environment(own), self.log, port=port, scratch=scratch)
+        argv = [*self.server_program, "worker"]
+        return Server(f"worker-{number}", argv, self._environment(own), self.log, port=port)
 
     def _environment(self, own: Mapping[str, str]) -> Environment:
         def environment() -> Mapping[str, str]:

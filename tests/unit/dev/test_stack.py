@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import Fatal
 from streams.dev.local import stack as stack_module
 from streams.dev.local.process import Child, ProcessLog
-from streams.dev.local.service import Environment, Server, Service, Step, never
+from streams.dev.local.service import Environment, Server, Service, Step
 from streams.dev.local.stack import RestartPolicy, Stack, locked_folder
 
 ENV = {"PATH": os.defpath}
@@ -174,8 +174,8 @@ def test_a_server_loads_while_earlier_stages_start(make_stack: Callable[..., Sta
     server = Loading(["/bin/sh", "-c", script], lambda: environment, log)
 
     class Broker(Script):
-        def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
-            super().await_ready(is_cancelled)
+        def await_ready(self) -> None:
+            super().await_ready()
             wait_until(lambda: log.tail("gateway") == ["loaded"])
             environment["PASSWORD"] = "secret"
 
