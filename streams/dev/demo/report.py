@@ -5,12 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from streams.dev.demo.figures import Example
 from streams.dev.demo.run import Report
-from streams.terminal import write_rows
+from streams.terminal import Cell, Column, terminal_table, write_rows
 
 #: How the time to an insight is measured.
 MEASURED = "received_at to analysed_at of the rows; writing the row comes on top"
@@ -32,6 +31,7 @@ _STYLES = {
 
 #: Name, value and note of a figure.
 Line = tuple[str, str, str]
+_FIGURE_COLUMNS = (Column(min_width=18), Column(is_number=True, min_width=8), Column())
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -62,7 +62,10 @@ def print_report(report: Report, console: Console) -> None:
     if not console.is_terminal:
         write_rows(_plain(report), console.file)
         return
-    for table in (_examples_table(report), *map(_figures_table, _blocks(report)), _checks_table(report)):
+    tables = [terminal_table((Column(min_width=10), Column(min_width=1)), _example_rows(report))]
+    tables += [terminal_table(_FIGURE_COLUMNS, _styled(block)) for block in _blocks(report)]
+    tables.append(terminal_table((Column(), Column()), _check_rows(report)))
+    for table in tables:
         console.print()
         console.print(table)
 
@@ -77,37 +80,24 @@ def _plain(report: Report) -> Iterator[tuple[str, ...]]:
         yield "check", _word(check.passed), check.detail
 
 
-def _examples_table(report: Report) -> Table:
-    table = _grid({"min_width": 10, "no_wrap": True}, {"no_wrap": True, "overflow": "ellipsis"})
+def _example_rows(report: Report) -> Iterator[tuple[Cell, Cell]]:
     for example in report.examples:
         sentiment = f"{example.sentiment} {example.sentiment_score:+.2f}"
         traits = [Text(sentiment, style=_STYLES.get(example.sentiment, "")), Text(example.intent)]
         traits += [Text(topic, style="dim") for topic in example.topics]
-        table.add_row(Text(f"  {example.urgency}", style=_STYLES.get(example.urgency, "")), Text("  ").join(traits))
-        table.add_row("", Text(_summary(example), style="italic"))
-    return table
+        yield Text(f"  {example.urgency}", style=_STYLES.get(example.urgency, "")), Text("  ").join(traits)
+        yield "", Text(_summary(example), style="italic")
 
 
-def _figures_table(lines: list[Line]) -> Table:
-    table = _grid({"width": 18, "no_wrap": True}, {"width": 8, "justify": "right", "no_wrap": True}, {"style": "dim"})
+def _styled(lines: list[Line]) -> Iterator[tuple[Cell, Cell, Cell]]:
     for name, value, note in lines:
-        table.add_row(Text(f"  {name}"), Text(value, style="bold"), Text(note))
-    return table
+        yield f"  {name}", Text(value, style="bold"), Text(note, style="dim")
 
 
-def _checks_table(report: Report) -> Table:
-    table = _grid({}, {})
+def _check_rows(report: Report) -> Iterator[tuple[Cell, Cell]]:
     for check in report.figures.checks:
         word = _word(check.passed)
-        table.add_row(Text(f"  {word}", style=_STYLES[word]), Text(check.detail))
-    return table
-
-
-def _grid(*columns: dict[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for column in columns:
-        table.add_column(**column)
-    return table
+        yield Text(f"  {word}", style=_STYLES[word]), check.detail
 
 
 def _blocks(report: Report) -> list[list[Line]]:
