@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from streams.dev.local.brokers import Kafka, Tansu, kafka_available
+from schemas.errors import Fatal
+from streams.dev.local.brokers import Kafka, Tansu, check_kafka_is_installed
 from streams.dev.local.postgres import Postgres
 from streams.dev.local.process import ProcessLog
 from tests.support.process_tree import continue_tree
@@ -34,6 +35,15 @@ def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
                 if server.pid is not None:
                     continue_tree(server.pid)
                 server.stop()
+
+
+def kafka_available() -> str | None:
+    """Returns why Apache Kafka cannot run here, or None when it can; downloads nothing."""
+    try:
+        check_kafka_is_installed()
+    except Fatal as error:
+        return f"{error.what}: {error.why}"
+    return None
 
 
 def skip_unless_kafka() -> None:

@@ -156,7 +156,7 @@ class Kafka(Broker):
         }
 
     def preflight(self) -> None:
-        _check_kafka_is_installed()
+        check_kafka_is_installed()
 
     def prepare(self) -> None:
         self._jars = download_jars(self._log)
@@ -186,15 +186,6 @@ class Kafka(Broker):
     def _java(self, name: str, *arguments: str) -> Child:
         argv = [_find_java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
         return Child(name, argv, {"PATH": os.environ.get("PATH", os.defpath)}, self._log, cwd=self._folder)
-
-
-def kafka_available() -> str | None:
-    """Returns why Apache Kafka cannot run here, or None when it can; downloads nothing."""
-    try:
-        _check_kafka_is_installed()
-    except Fatal as error:
-        return f"{error.what}: {error.why}"
-    return None
 
 
 def jars_dir() -> Path:
@@ -238,7 +229,8 @@ def _download(program: str, jars: Path, log: ProcessLog) -> None:
         (Path(scratch) / "jars").replace(jars)
 
 
-def _check_kafka_is_installed() -> None:
+def check_kafka_is_installed() -> None:
+    """Raises Fatal when Apache Kafka cannot run here; downloads nothing."""
     _find_java()
     if not _has_jars(jars_dir()):
         _maven()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -57,17 +57,16 @@ def _kill_group(group: int) -> None:
 
 
 class ProcessLog:
-    """The log of all child processes: one file, optionally a terminal, and the last lines of each for error messages.
+    """The log of all child processes: one file, optionally `show`, and the last lines of each for error messages.
 
     Takes lines from any thread and never raises: a full disk or a closed terminal must not stop a process. The file is
     opened at the first line, so a stack that is refused its data folder leaves the running stack's log alone. The
-    earlier content is kept as `*.log.1`, also when the file grows beyond `max_bytes`.
+    earlier content is kept as `*.log.1`, also when the file grows beyond MAX_LOG_BYTES.
     """
 
-    def __init__(self, path: Path, *, echo: TextIO | None = None, max_bytes: int = MAX_LOG_BYTES) -> None:
+    def __init__(self, path: Path, *, show: Callable[[str], None] | None = None) -> None:
         self.path = path
-        self._echo = echo
-        self._max_bytes = max_bytes
+        self._show = show
         self._file: TextIO | None = None
         self._written = 0
         self._is_closed = False
@@ -79,7 +78,7 @@ class ProcessLog:
         text = _CONTROL.sub("", text[:MAX_LINE_CHARS])
         with self._lock:
             self._tails[name].append(text)
-            self._write(f"{name} | {text}\n")
+            self._write(f"{name} | {text}")
 
     def tail(self, name: str, lines: int = TAIL_LINES) -> list[str]:
         """Returns the last lines of the process `name`, oldest first; empty when it has logged nothing."""
@@ -100,16 +99,15 @@ class ProcessLog:
 
     def _write(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            if self._echo is not None:
-                self._echo.write(line)
-                self._echo.flush()
+            if self._show is not None:
+                self._show(line)
         if self._is_closed:
             return
         with contextlib.suppress(OSError):
-            if self._file is None or self._written > self._max_bytes:
+            if self._file is None or self._written > MAX_LOG_BYTES:
                 self._file = self._new_file()
                 self._written = 0
-            self._file.write(line)
+            self._file.write(f"{line}\n")
             self._written += len(line)
 
     def _new_file(self) -> TextIO:

@@ -68,8 +68,8 @@ class Service(ABC):
     def start(self) -> None:
         """Returns when the service is ready. Raises Fatal with its last lines, and stops it then."""
         self.prepare()
-        self.launch()
         try:
+            self.launch()
             self.await_ready()
         except BaseException:
             self.stop()

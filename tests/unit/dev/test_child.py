@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from streams.dev.local import process
 from streams.dev.local.process import MAX_LINE_CHARS, TAIL_LINES, Child, ProcessLog
 
 ENV = {"PATH": os.defpath}
@@ -134,12 +135,12 @@ def test_the_leftovers_of_a_program_that_ended_are_killed(log: ProcessLog) -> No
 
 
 PARENT = """
-import sys, threading
+import functools, sys, threading
 from pathlib import Path
 from streams.dev.local.process import Child
 from streams.dev.local.process import ProcessLog
 
-log = ProcessLog(Path(sys.argv[1]) / "stack.log", echo=sys.stdout)
+log = ProcessLog(Path(sys.argv[1]) / "stack.log", show=functools.partial(print, flush=True))
 def run():
     script = "trap '' TERM HUP; sleep 1000 & echo $! $$; wait"
     child = Child("sh", ["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, log)
@@ -167,8 +168,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own_log(path: Path) -> Iterator[ProcessLog]:
-    log = ProcessLog(path, max_bytes=1000)
+def own_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessLog]:
+    monkeypatch.setattr(process, "MAX_LOG_BYTES", 1000)
+    log = ProcessLog(path)
     yield log
     log.close()
 
@@ -180,13 +182,13 @@ def test_lines_carry_the_childs_name(path: Path, own_log: ProcessLog) -> None:
     assert path.read_text() == "worker-1 | ready\nkafka | started\n"
 
 
-def test_echo_shows_the_same_lines(path: Path) -> None:
+def test_a_terminal_shows_the_same_lines(path: Path) -> None:
     """A terminal sees what the file holds."""
-    terminal = io.StringIO()
-    own_log = ProcessLog(path, echo=terminal)
+    shown: list[str] = []
+    own_log = ProcessLog(path, show=shown.append)
     own_log.line("tansu", "ready")
     own_log.close()
-    assert terminal.getvalue() == path.read_text() == "tansu | ready\n"
+    assert (shown, path.read_text()) == (["tansu | ready"], "tansu | ready\n")
 
 
 def test_tail_keeps_the_last_lines_of_each_child(own_log: ProcessLog) -> None:
@@ -242,6 +244,6 @@ def test_logging_never_raises(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     terminal = io.StringIO()
     terminal.close()
-    own_log = ProcessLog(tmp_path / "logs" / "stack.log", echo=terminal)
+    own_log = ProcessLog(tmp_path / "logs" / "stack.log", show=terminal.write)
     own_log.line("worker-1", "still here")
     assert own_log.tail("worker-1") == ["still here"]
