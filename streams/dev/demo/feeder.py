@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
 
@@ -21,31 +20,26 @@ PAUSE_S = 1.0
 _BUSY = (429, 503)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One conversation to post; `body` is JSON."""
+def read_sample(limit: int | None = None) -> dict[str, bytes]:
+    """Returns the JSON of the first `limit` conversations, or of all, by id.
 
-    id: str
-    body: bytes
-
-
-def read_sample(limit: int | None = None) -> list[Request]:
-    """Returns the first `limit` requests, or all. Raises Fatal when the sample is missing or damaged."""
+    Raises Fatal when the sample is missing or damaged.
+    """
     try:
         lines = (infra("sample") / SAMPLE).read_bytes().splitlines()[:limit]
     except OSError as error:
         raise Fatal("the sample of the demo cannot be read", str(error), "install grok-insights again") from error
-    requests = []
+    bodies = {}
     for number, line in enumerate(lines, start=1):
         try:
-            requests.append(Request(str(decode_conversation(line, require_id=True).id), line))
+            bodies[str(decode_conversation(line, require_id=True).id)] = line
         except Rejected as error:
             raise Fatal(f"line {number} of {SAMPLE} is not a conversation", str(error)) from error
-    return requests
+    return bodies
 
 
 class Feeder:
-    """Posts each request until it is accepted, which is safe: the same id again is the same conversation.
+    """Posts each conversation until it is accepted, which is safe: the same id again is the same conversation.
 
     Honours Retry-After. Calls `on_accepted` with their number after each 202.
     """
@@ -56,9 +50,9 @@ class Feeder:
         self._accepted = 0
         self.busy_replies = 0  # 429 and 503
 
-    async def post_all(self, requests: Iterable[Request]) -> None:
+    async def post_all(self, bodies: Mapping[str, bytes]) -> None:
         """Returns once each is accepted. Raises Fatal when one is refused or the gateway cannot be reached."""
-        waiting = iter(requests)
+        waiting = iter(bodies.items())
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
         connector = aiohttp.TCPConnector(limit=MAX_AT_ONCE)
         headers = {"Content-Type": "application/json"}
@@ -70,21 +64,21 @@ class Feeder:
             except* Fatal as errors:
                 raise errors.exceptions[0] from None
 
-    async def _post_each(self, session: aiohttp.ClientSession, waiting: Iterable[Request]) -> None:
-        for request in waiting:
-            await self._post(session, request)
+    async def _post_each(self, session: aiohttp.ClientSession, waiting: Iterable[tuple[str, bytes]]) -> None:
+        for conversation_id, body in waiting:
+            await self._post(session, conversation_id, body)
             self._accepted += 1
             self._on_accepted(self._accepted)
 
-    async def _post(self, session: aiohttp.ClientSession, request: Request) -> None:
+    async def _post(self, session: aiohttp.ClientSession, conversation_id: str, body: bytes) -> None:
         for attempt in itertools.count(1):
             pause_s = PAUSE_S
             try:
-                async with session.post(self._url, data=request.body) as response:
+                async with session.post(self._url, data=body) as response:
                     if response.status == 202:
                         return
                     if response.status not in _BUSY:
-                        why = f"{request.id}: status {response.status}, {(await response.text())[:300]}"
+                        why = f"{conversation_id}: status {response.status}, {(await response.text())[:300]}"
                         raise Fatal("the gateway refused a conversation", why)
                     self.busy_replies += 1
                     pause_s = retry_after_s(response.headers.get("Retry-After"))

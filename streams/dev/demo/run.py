@@ -5,7 +5,7 @@ import contextlib
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.errors import Fatal
-from streams.dev.demo.feeder import Feeder, Request, read_sample
+from streams.dev.demo.feeder import Feeder, read_sample
 from streams.dev.demo.figures import Calls, Example, Figures, Row, compute_figures, pick_examples
 from streams.dev.local.ports import LOOPBACK, free_port
 from streams.dev.local.process import ProcessLog, kill_watched_groups
@@ -59,7 +59,7 @@ class Report:
 
 def run_demo(options: Options, display: Display) -> Report:
     """Raises Fatal when it fails, KeyboardInterrupt on Ctrl-C; leaves nothing running either way."""
-    requests = read_sample(options.limit)
+    bodies = read_sample(options.limit)
     phases_s: dict[str, float] = {}
     log = ProcessLog(options.data_dir / "logs" / "demo.log")
     with _signals_as_interrupt(), _temporary_folder(options.data_dir / "demo") as folder:
@@ -69,7 +69,7 @@ def run_demo(options: Options, display: Display) -> Report:
             with _timed("start", phases_s):
                 stack.start()
             display.done("starting")
-            report = asyncio.run(_analyse(options, requests, stack, display, phases_s))
+            report = asyncio.run(_analyse(options, bodies, stack, display, phases_s))
         finally:
             with _timed("stop", phases_s):
                 stack.stop()
@@ -93,16 +93,16 @@ def _build_stack(options: Options, folder: Path, log: ProcessLog, display: Displ
 
 
 async def _analyse(
-    options: Options, requests: Sequence[Request], stack: LocalStack, display: Display, phases_s: dict[str, float]
+    options: Options, bodies: Mapping[str, bytes], stack: LocalStack, display: Display, phases_s: dict[str, float]
 ) -> Report:
     """Posts the conversations to the running stack, waits for their rows and computes the figures."""
-    addresses, ids = stack.addresses, [request.id for request in requests]
+    addresses, ids = stack.addresses, list(bodies)
     pids = {service.name: service.pid for service in stack.services if service.pid and not service.is_one_shot}
     feeder = Feeder(addresses.gateway_url, lambda accepted: display.reached("posted", accepted))
 
     async def post() -> None:
         with _timed("post", phases_s):
-            await feeder.post_all(requests)
+            await feeder.post_all(bodies)
         display.done("posted")
 
     async with _connected(addresses.database_url) as table:
