@@ -60,8 +60,8 @@ class Tansu(Broker):
     """One broker with its data in memory. Before it starts it removes `data_dir`/tansu: data that follow its topics."""
 
     loses_data = True
-    ready_within_s = 20
-    stop_within_s = 5
+    ready_within_s = 20.0
+    stop_within_s = 5.0
 
     def __init__(self, data_dir: Path, log: ProcessLog) -> None:
         super().__init__("tansu", log)
@@ -83,7 +83,7 @@ class Tansu(Broker):
         argv += ["--storage-engine", "memory://tansu/"]
         # Tansu reads .env files and variables of its own, so it gets neither our folder nor our settings.
         env = {"PATH": os.defpath, "RUST_LOG": TANSU_LOG_FILTER}
-        return Child(self.name, argv, env, self._log, cwd=Path("/"))
+        return Child(self.name, argv, env, self.log, cwd=Path("/"))
 
 
 def _tansu_binary() -> str:
@@ -125,7 +125,7 @@ class Kafka(Broker):
     Its attributes may be changed before the start, to make it a node of a cluster.
     """
 
-    ready_within_s = 90
+    ready_within_s = 90.0
 
     def __init__(self, data_dir: Path, log: ProcessLog) -> None:
         super().__init__("kafka", log)
@@ -159,13 +159,15 @@ class Kafka(Broker):
         check_kafka_is_installed()
 
     def prepare(self) -> None:
-        self._jars = download_jars(self._log)
+        self._jars = download_jars(self.log)
         try:
             self._configure()
         except OSError as error:
             raise Fatal("Kafka's data folder cannot be written", f"{self._folder}: {error.strerror}") from error
         if not (self._folder / "data" / "meta.properties").exists():
-            self._format()
+            name, tool = f"{self.name}-format", "kafka.tools.StorageTool"
+            arguments = ["format", "-t", self.cluster_id, "-c", str(self._folder / "server.properties")]
+            Step(name, self.log, lambda: self._java(name, "-Xmx128m", tool, *arguments)).start()
 
     def _new_child(self) -> Child:
         logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
@@ -178,14 +180,9 @@ class Kafka(Broker):
         (self._folder / "server.properties").write_text("".join(lines))
         (self._folder / "log4j2.properties").write_text(_LOGGING)
 
-    def _format(self) -> None:
-        arguments = ["format", "-t", self.cluster_id, "-c", str(self._folder / "server.properties")]
-        name, tool = f"{self.name}-format", "kafka.tools.StorageTool"
-        Step(name, lambda: self._java(name, "-Xmx128m", tool, *arguments), self._log).start()
-
     def _java(self, name: str, *arguments: str) -> Child:
         argv = [_find_java(), *_JVM, "-cp", f"{self._jars}/*", *arguments]
-        return Child(name, argv, {"PATH": os.environ.get("PATH", os.defpath)}, self._log, cwd=self._folder)
+        return Child(name, argv, {"PATH": os.environ.get("PATH", os.defpath)}, self.log, cwd=self._folder)
 
 
 def jars_dir() -> Path:
@@ -220,7 +217,8 @@ def _download(program: str, jars: Path, log: ProcessLog) -> None:
         argv += ["dependency:copy-dependencies", f"-Dkafka.version={KAFKA_VERSION}", "-DincludeScope=runtime"]
         argv += [f"-DoutputDirectory={scratch}/jars"]
         name = "kafka-jars"
-        step = Step(name, lambda: Child(name, argv, os.environ, log), log, within_s=DOWNLOAD_WITHIN_S)
+        step = Step(name, log, lambda: Child(name, argv, os.environ, log))
+        step.ready_within_s = DOWNLOAD_WITHIN_S
         try:
             step.start()
         except Fatal as error:

@@ -98,14 +98,14 @@ class Postgres(Service):
         fresh.mkdir(parents=True, mode=0o700)
         self._prefix = command_prefix(fresh, _binaries() / "postgres")
         initdb = ("initdb", "-D", str(fresh), *_INITDB)
-        Step("initdb", lambda: self._command("initdb", *initdb), self._log).start()
+        Step("initdb", self.log, lambda: self._command("initdb", *initdb)).start()
         # In single-user mode, so that no server ever runs without a password. -F: no fsync, as with initdb.
         single = ("postgres", "--single", "-F", "-D", str(fresh), "postgres")
         sql = f"ALTER ROLE {USER} PASSWORD '{self._new_password()}'\nCREATE DATABASE {DATABASE}\n"
         name = "create-database"
-        Step(name, lambda: self._command(name, *single), self._log, stdin=sql.encode()).start()
-        if any("ERROR:" in line for line in self._log.tail(name)):
-            raise failure("the database could not be created", "Postgres refused a statement", name, self._log)
+        Step(name, self.log, lambda: self._command(name, *single), sql.encode()).start()
+        if any("ERROR:" in line for line in self.log.tail(name)):
+            raise failure("the database could not be created", "Postgres refused a statement", name, self.log)
         os.sync()  # once, in 0.1 s: initdb would sync 1,000 files one by one, for seconds on a busy disk
         fresh.rename(self._data)
 
@@ -135,7 +135,7 @@ class Postgres(Service):
         assert self._prefix is not None
         argv = [*self._prefix, str(_binaries() / program), *arguments]
         # SIGINT is Postgres's fast shutdown: it ends sessions instead of waiting for them.
-        return Child(name, argv, _ENV, self._log, cwd=Path("/"), stop_signal=signal.SIGINT)
+        return Child(name, argv, _ENV, self.log, cwd=Path("/"), stop_signal=signal.SIGINT)
 
 
 def _binaries() -> Path:

@@ -4,6 +4,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -18,6 +19,7 @@ SHOWN_LINES = 8
 Environment = Callable[[], Mapping[str, str]]
 
 
+@dataclass(eq=False, repr=False)
 class Service(ABC):
     """One process of the stack. `start` is `prepare`, `launch` and `await_ready`; a restart is only `launch`.
 
@@ -25,16 +27,15 @@ class Service(ABC):
     `is_one_shot`: the process ends by itself when its work is done.
     """
 
+    name: str
+    log: ProcessLog
+    _child: Child | None = field(default=None, init=False)
+    _warm_child: Child | None = field(default=None, init=False)
+
     loses_data = False
     is_one_shot = False
-    ready_within_s: float = 60
-    stop_within_s: float = 20
-
-    def __init__(self, name: str, log: ProcessLog) -> None:
-        self.name = name
-        self._log = log
-        self._child: Child | None = None
-        self._warm_child: Child | None = None
+    ready_within_s = 60.0
+    stop_within_s = 20.0
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -121,73 +122,56 @@ class Service(ABC):
     def _failure(self, why: str) -> Fatal:
         if self._child is not None and not self._child.is_running:
             self._child.terminate(0)  # so that its last lines are in the log
-        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self._log)
+        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self.log)
 
 
+@dataclass(eq=False, repr=False)
 class Server(Service):
     """One of our own servers, ready when GET `path` on its loopback `port` answers 200.
 
     It reads its environment as JSON from standard input, so that it can load its code before the environment is known.
-    `setting` names what changes the port, for the message when it is taken.
+    `setting` names what changes the port: a port that can be chosen is checked before anything starts.
     """
 
-    stop_within_s = 15
+    argv: Sequence[str]
+    environment: Environment
+    port: int
+    path: str = "/readyz"
+    setting: str = ""
 
-    def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        environment: Environment,
-        log: ProcessLog,
-        *,
-        port: int,
-        path: str = "/readyz",
-        setting: str = "",
-    ) -> None:
-        super().__init__(name, log)
-        self.port = port
-        self.url = f"http://{LOOPBACK}:{port}"
-        self._argv = argv
-        self._environment = environment
-        self._path = path
-        self._setting = setting
+    stop_within_s = 15.0
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
 
     def preflight(self) -> None:
-        if self._setting:
-            check_port_is_free(self.port, self._setting)
+        if self.setting:
+            check_port_is_free(self.port, self.setting)
 
     def warm_up(self) -> None:
         self._warm_child = self._spawn()
 
     def is_ready(self) -> bool:
-        return http_is_ready(self.port, self._path)
+        return http_is_ready(self.port, self.path)
 
     def _new_child(self) -> Child:
-        return Child(self.name, self._argv, {**os.environ, "PYTHONUNBUFFERED": "1"}, self._log)
+        return Child(self.name, self.argv, {**os.environ, "PYTHONUNBUFFERED": "1"}, self.log)
 
     def _input(self) -> bytes:
-        return orjson.dumps(dict(self._environment()))
+        return orjson.dumps(dict(self.environment()))
 
 
+@dataclass(eq=False, repr=False)
 class Step(Service):
     """A process that is done when it ends with exit code 0."""
 
-    is_one_shot = True
-    stop_within_s = 2
+    new_child: Callable[[], Child]
+    stdin: bytes = b""
 
-    def __init__(
-        self,
-        name: str,
-        new_child: Callable[[], Child],
-        log: ProcessLog,
-        *,
-        stdin: bytes = b"",
-        within_s: float = 120,
-    ) -> None:
-        super().__init__(name, log)
-        self.ready_within_s = within_s
-        self._start_child = new_child
-        self._stdin = stdin
+    is_one_shot = True
+    ready_within_s = 120.0
+    stop_within_s = 2.0
 
     def is_ready(self) -> bool:
         return self.exit_code == 0
@@ -197,10 +181,10 @@ class Step(Service):
         self.stop()
 
     def _new_child(self) -> Child:
-        return self._start_child()
+        return self.new_child()
 
     def _input(self) -> bytes:
-        return self._stdin
+        return self.stdin
 
 
 def failure(what: str, why: str, name: str, log: ProcessLog) -> Fatal:

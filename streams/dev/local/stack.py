@@ -196,33 +196,30 @@ class Stack:
     def _restart_ended(self) -> None:
         for index, stage in enumerate(self._stages):
             for service in stage:
-                if not service.is_one_shot:
-                    self._restart_if_ended(service, index)
+                policy = self._policies.get(service.name)
+                if policy is None:
+                    continue  # a step
+                if policy.is_due(time.monotonic()):
+                    self._restart(service, index, policy)
+                elif not policy.is_waiting and not service.is_running:
+                    pause_s = policy.ended(time.monotonic())
+                    exit_words = describe_exit(service.exit_code)
+                    self._report(f"{service.name} ended with {exit_words}: restarts in {pause_s:g} s")
 
-    def _restart_if_ended(self, service: Service, stage: int) -> None:
-        policy, now_s = self._policies[service.name], time.monotonic()
-        if not policy.is_waiting:
-            if not service.is_running:
-                pause_s = policy.ended(now_s)
-                exit_words = describe_exit(service.exit_code)
-                self._report(f"{service.name} ended with {exit_words}: restarts in {pause_s:g} s")
-        elif policy.is_due(now_s):
-            if service.loses_data:
-                self._report(f"{service.name} has lost its data: everything after it restarts")
-                self._stop_from(stage)
-                self._start_from(stage)
-            else:
-                self._relaunch(service, policy)
-
-    def _relaunch(self, service: Service, policy: RestartPolicy) -> None:
-        """Does not wait until it is ready: a service that it needs may have ended meanwhile."""
+    def _restart(self, service: Service, stage: int, policy: RestartPolicy) -> None:
+        if service.loses_data:
+            self._report(f"{service.name} has lost its data: everything after it restarts")
+            self._stop_from(stage)
+            self._start_from(stage)
+            return
         try:
+            # Not until it is ready: a service that it needs may have ended meanwhile.
             service.launch()
         except Fatal as error:
             self._report(f"{error.what}: {error.why}; next try in {policy.ended(time.monotonic()):g} s")
-            return
-        policy.started(time.monotonic())
-        self._report(f"{service.name} was restarted")
+        else:
+            policy.started(time.monotonic())
+            self._report(f"{service.name} was restarted")
 
     def _report(self, line: str) -> None:
         self.log.line("stack", line)

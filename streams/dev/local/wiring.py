@@ -112,16 +112,16 @@ class _Commands:
 
     def step(self, command: str) -> Step:
         argv, environment = [*self.step_program, command], self._environment({})
-        return Step(command, lambda: Child(command, argv, environment(), self.log), self.log)
+        return Step(command, self.log, lambda: Child(command, argv, environment(), self.log))
 
     def standin(self) -> Server:
         port = free_port()
         argv = [*self.server_program, "standin", "--port", str(port)]
-        return Server("standin", argv, self._environment({}), self.log, port=port, path="/healthz")
+        return Server("standin", self.log, argv, self._environment({}), port, path="/healthz")
 
     def gateway(self, port: int) -> Server:
         argv, environment = [*self.server_program, "gateway"], self._environment({"GATEWAY_PORT": str(port)})
-        return Server("gateway", argv, environment, self.log, port=port, setting="--port or GATEWAY_PORT")
+        return Server("gateway", self.log, argv, environment, port, setting="--port or GATEWAY_PORT")
 
     def worker(self, number: int, broker: Broker | None, data_dir: Path, grok: Server | None) -> Server:
         port = free_port()
@@ -132,7 +132,7 @@ class _Commands:
             own |= {"ANALYSER": "grok", "GROK_BASE_URL": f"{grok.url}/v1"}
             own |= {"GROK_MODEL": "standin", "XAI_API_KEY": "standin"}
         argv = [*self.server_program, "worker"]
-        return Server(f"worker-{number}", argv, self._environment(own), self.log, port=port)
+        return Server(f"worker-{number}", self.log, argv, self._environment(own), port)
 
     def _environment(self, own: Mapping[str, str]) -> Environment:
         def environment() -> Mapping[str, str]:

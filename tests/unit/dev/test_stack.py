@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +30,11 @@ class Script(Service):
         self._script = script
 
     def is_ready(self) -> bool:
-        return "ready" in self._log.tail(self.name)
+        return "ready" in self.log.tail(self.name)
 
     def _new_child(self) -> Child:
         self.launches += 1
-        return Child(self.name, ["/bin/sh", "-c", self._script], ENV, self._log)
+        return Child(self.name, ["/bin/sh", "-c", self._script], ENV, self.log)
 
 
 class InMemory(Script):
@@ -44,12 +45,12 @@ class Loading(Server):
     """Ready when it has printed its environment."""
 
     def __init__(self, argv: list[str], environment: Environment, log: ProcessLog) -> None:
-        super().__init__("gateway", argv, environment, log, port=0)
+        super().__init__("gateway", log, argv, environment, port=0)
 
     def preflight(self) -> None: ...
 
     def is_ready(self) -> bool:
-        return len(self._log.tail(self.name)) == 2
+        return len(self.log.tail(self.name)) == 2
 
 
 class Stubborn(Script):
@@ -115,7 +116,7 @@ def test_stages_start_in_order_and_stop_in_reverse(
     make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
 ) -> None:
     """Nothing starts before what it needs is ready, nothing stops before what needs it has stopped."""
-    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log), log)
+    step = Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log))
     with make_stack([Script("broker", log), Script("postgres", log)], [step], [Script("worker", log)]) as stack:
         assert [service.is_running for service in stack.services] == [True, True, False, True]
     assert not any(service.is_running for service in stack.services)
@@ -151,7 +152,7 @@ def test_a_service_that_stays_silent_stops_the_start(make_stack: Callable[..., S
 def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
     """Later stages are not started."""
     worker = Script("worker", log)
-    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log), log)
+    step = Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log))
     with pytest.raises(Fatal, match="migrate failed") as failed:
         make_stack([step], [worker]).start()
     assert "bad SQL" in failed.value.why
@@ -161,9 +162,11 @@ def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: Pr
 def test_a_taken_port_is_found_before_anything_starts(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
     """Ports are checked before the first service starts."""
     broker = Script("broker", log)
-    gateway = Server("gateway", ["/bin/true"], lambda: ENV, log, port=0, setting="--port")
-    with pytest.raises(Fatal, match="port 0"):
-        make_stack([broker], [gateway]).start()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        gateway = Server("gateway", log, ["/bin/true"], lambda: ENV, port, setting="--port")
+        with pytest.raises(Fatal, match=f"port {port} is in use"):
+            make_stack([broker], [gateway]).start()
     assert broker.launches == 0
 
 
