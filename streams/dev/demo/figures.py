@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
@@ -62,9 +62,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`conversations` has all four outcomes; p50 and p95 are those of conversations with an insight, None without."""
+    """`conversations` has all four outcomes; p50 and p95 are those of conversations with an insight, None without.
+
+    `missing` conversations have no row, `unknown` rows belong to no conversation that was posted.
+    """
 
     accepted: int
+    missing: int
+    unknown: int
     conversations: dict[OutcomeName, int]
     filter_reasons: dict[str, int]
     calls: Calls
@@ -72,11 +77,27 @@ class Figures:
     cost_usd_ticks: int
     p50_s: float | None
     p95_s: float | None
-    checks: tuple[Check, ...]
 
     @property
     def cost_usd(self) -> float:
         return self.cost_usd_ticks / USD_TICKS
+
+    @property
+    def checks(self) -> list[Check]:
+        is_sum = self.accepted == sum(self.conversations.values())
+        terms = " + ".join(f"{count} {name}" for name, count in self.conversations.items())
+        # The table's primary key rules out two rows for one id.
+        is_whole = self.missing == self.unknown == 0
+        checks = [
+            Check("sum", is_sum, f"{self.accepted} in {_equals(is_sum)} {terms}"),
+            Check("rows", is_whole, f"rows of conversations: {self.missing} missing, {self.unknown} never posted"),
+        ]
+        calls = self.calls.by_standin
+        if calls is not None:
+            is_once = calls == self.distinct_texts
+            detail = f"{calls} calls {_equals(is_once)} {self.distinct_texts} distinct texts that needed an answer"
+            checks.append(Check("calls", is_once, detail))
+        return checks
 
     @property
     def add_up(self) -> bool:
@@ -86,19 +107,19 @@ class Figures:
 def compute_figures(posted: Collection[str], rows: Sequence[Row], calls: Calls) -> Figures:
     """`posted` are the accepted ids, `rows` all rows of the database."""
     outcomes = Counter(row.outcome for row in rows)
-    conversations = {name: outcomes[name] for name in OUTCOME_NAMES}
-    distinct_texts = len({row.text_key for row in rows if row.needed_answer})
+    wanted, found = set(posted), {row.conversation_id for row in rows}
     seconds = sorted(row.seconds for row in rows if row.needed_answer)
     return Figures(
         accepted=len(posted),
-        conversations=conversations,
+        missing=len(wanted - found),
+        unknown=len(found - wanted),
+        conversations={name: outcomes[name] for name in OUTCOME_NAMES},
         filter_reasons=dict(Counter(row.reason or "" for row in rows if row.outcome == "filtered").most_common()),
         calls=calls,
-        distinct_texts=distinct_texts,
+        distinct_texts=len({row.text_key for row in rows if row.needed_answer}),
         cost_usd_ticks=sum(row.cost_usd_ticks for row in rows),
         p50_s=percentile(seconds, 50),
         p95_s=percentile(seconds, 95),
-        checks=tuple(_checks(posted, rows, conversations, calls.by_standin, distinct_texts)),
     )
 
 
@@ -107,28 +128,6 @@ def percentile(ascending: Sequence[float], percent: float) -> float | None:
     if not ascending:
         return None
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
-
-
-def _checks(
-    posted: Collection[str],
-    rows: Sequence[Row],
-    conversations: dict[OutcomeName, int],
-    calls: int | None,
-    distinct_texts: int,
-) -> Iterator[Check]:
-    is_equal = len(posted) == sum(conversations.values())
-    terms = " + ".join(f"{count} {name}" for name, count in conversations.items())
-    yield Check("sum", is_equal, f"{len(posted)} in {_equals(is_equal)} {terms}")
-
-    # The table's primary key rules out two rows for one id.
-    wanted, found = set(posted), {row.conversation_id for row in rows}
-    detail = f"rows of conversations: {len(wanted - found)} missing, {len(found - wanted)} never posted"
-    yield Check("rows", wanted == found, detail)
-
-    if calls is not None:
-        is_equal = calls == distinct_texts
-        detail = f"{calls} calls {_equals(is_equal)} {distinct_texts} distinct texts that needed an answer"
-        yield Check("calls", is_equal, detail)
 
 
 def _equals(is_equal: bool) -> str:
