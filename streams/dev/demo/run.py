@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +45,7 @@ class Options:
     data_dir: Path
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """The result of a run. `phases_s` are seconds by phase, `pids` those of the stack while it ran."""
 
@@ -54,7 +54,7 @@ class Report:
     examples: Sequence[Example]
     busy_replies: int
     pids: dict[str, int]
-    phases_s: dict[str, float] = field(default_factory=dict)
+    phases_s: dict[str, float]
 
 
 def run_demo(options: Options, display: Display) -> Report:
@@ -69,12 +69,10 @@ def run_demo(options: Options, display: Display) -> Report:
             with _timed("start", phases_s):
                 stack.start()
             display.done("starting")
-            report = asyncio.run(_analyse(options, bodies, stack, display, phases_s))
+            return asyncio.run(_analyse(options, bodies, stack, display, phases_s))
         finally:
             with _timed("stop", phases_s):
                 stack.stop()
-    report.phases_s = phases_s
-    return report
 
 
 def _build_stack(options: Options, folder: Path, log: ProcessLog, display: Display) -> LocalStack:
@@ -95,7 +93,10 @@ def _build_stack(options: Options, folder: Path, log: ProcessLog, display: Displ
 async def _analyse(
     options: Options, bodies: Mapping[str, bytes], stack: LocalStack, display: Display, phases_s: dict[str, float]
 ) -> Report:
-    """Posts the conversations to the running stack, waits for their rows and computes the figures."""
+    """Posts the conversations to the running stack, waits for their rows and computes the figures.
+
+    The report refers to `phases_s`, which still gets the time of the stop.
+    """
     addresses, ids = stack.addresses, list(bodies)
     pids = {service.name: service.pid for service in stack.services if service.pid and not service.is_one_shot}
     feeder = Feeder(addresses.gateway_url, lambda accepted: display.reached("posted", accepted))
@@ -120,7 +121,7 @@ async def _analyse(
         calls = await _count_calls(addresses.standin_url, addresses.worker_metrics_urls)
         figures = compute_figures(ids, await table.rows(), calls)
         examples = pick_examples(await table.insights(), EXAMPLES)
-    return Report(options, figures, examples, feeder.busy_replies, pids)
+    return Report(options, figures, examples, feeder.busy_replies, pids, phases_s)
 
 
 class InsightsTable:
