@@ -12,8 +12,10 @@ from schemas.errors import Fatal
 from streams.commands.output import show_error
 from streams.version import __version__
 
-#: In the order of --help. Each is an object of that name in the module of that name in streams.commands.
+#: In the order of --help. Each is an object of that name in a module of streams.commands: the one of that name, or else
+#: the one in _MODULES.
 COMMANDS = ("demo", "up", "gateway", "worker", "migrate", "topics", "audit", "standin", "schemas", "dlq")
+_MODULES = {"migrate": "setup", "topics": "setup", "schemas": "setup"}
 
 
 class _LazyCommands(TyperGroup):
@@ -31,7 +33,7 @@ class _LazyCommands(TyperGroup):
 
 
 def _load(name: str) -> Any:
-    command = getattr(import_module(f"streams.commands.{name}"), name)
+    command = getattr(import_module(f"streams.commands.{_MODULES.get(name, name)}"), name)
     if isinstance(command, typer.Typer):
         return get_group(command)
     single = typer.Typer(add_completion=False)

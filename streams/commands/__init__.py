@@ -1,1 +1,1 @@
-"""One file for each command of `grok-insights`; only `streams.cli` imports them."""
+"""The commands of `grok-insights`; only `streams.cli` imports them."""

@@ -9,8 +9,8 @@ from schemas.errors import Fatal
 from schemas.settings import Settings, load_settings
 from streams.commands.output import print_json
 from streams.dev.demo.report import document, print_report
-from streams.dev.demo.runner import Analyser, Options, run_demo
-from streams.dev.local.wiring import Broker
+from streams.dev.demo.run import Analyser, Options, run_demo
+from streams.dev.local.wiring import BrokerName
 from streams.terminal import display_on_stderr
 
 
@@ -18,7 +18,7 @@ def demo(
     grok_standin: Annotated[
         bool, typer.Option("--grok-standin", help="Ask a stand-in for Grok, which counts the calls.")
     ] = False,
-    broker: Annotated[Broker, typer.Option(help="Broker to start.")] = "tansu",
+    broker: Annotated[BrokerName, typer.Option(help="Broker to start.")] = "tansu",
     workers: Annotated[int, typer.Option(min=1, max=16, help="Workers to start.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of conversations; all when unset.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,

@@ -18,11 +18,9 @@ from streams.operations.dlq import report
 from streams.operations.dlq.dead_letter import parse_id
 from streams.operations.dlq.replay import Pacer, ReplayOptions, ReplayResult, check_rate, replay_dead_letters
 from streams.operations.dlq.selection import (
-    Bounds,
     Eligibility,
     Filters,
     Newest,
-    Selection,
     find_dead_letter,
     parse_filters,
     survey_dead_letters,
@@ -169,12 +167,19 @@ def replay(
     if plan.to_send and not yes:
         _ask(plan)
     result = ReplayResult()
+
+    async def replay_until_signal(how: ReplayOptions) -> None:
+        """The first SIGINT or SIGTERM lets it finish what is in flight; a second one ends the process."""
+        stop = asyncio.Event()
+        set_at_first_stop_signal(stop)
+        await replay_dead_letters(options, topics, bounds, selection, how, result, stop)
+
     try:
         if survey.eligible or survey.by[Eligibility.FOREIGN]:
             with display_on_stderr() as display:
                 display.begin("replayed", plan.to_send)
                 how = ReplayOptions(Pacer(rate), lambda count: display.reached("replayed", count), limit)
-                run(_replay(options, topics, bounds, selection, how, result))
+                run(replay_until_signal(how))
                 display.done("replayed")
     finally:
         outcome = report.ReplayReport(survey, result, limit)
@@ -199,20 +204,6 @@ def _ask(plan: report.ReplayReport) -> None:
         say(line)
     if not typer.confirm("Replay them?", err=True):
         raise Fatal("nothing was replayed", "the answer was no")
-
-
-async def _replay(
-    options: dict[str, Any],
-    topics: Topics,
-    bounds: Bounds,
-    selection: Selection,
-    how: ReplayOptions,
-    result: ReplayResult,
-) -> None:
-    """Runs until the first SIGINT or SIGTERM, and then finishes what is in flight, unless another signal comes."""
-    stop = asyncio.Event()
-    set_at_first_stop_signal(stop)
-    await replay_dead_letters(options, topics, bounds, selection, how, result, stop)
 
 
 def _check_result(result: ReplayResult, left: int) -> None:

@@ -1,9 +1,8 @@
 """`grok-insights up`."""
 
-import io
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -11,9 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from schemas.settings import Settings, load_settings
+from streams.commands.output import say
 from streams.dev.local.ports import free_port
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.wiring import Broker, LocalStack, build_stack
+from streams.dev.local.process import ProcessLog
+from streams.dev.local.wiring import BrokerName, LocalStack, build_stack
 
 _MAX_FIELD_CHARS = 200
 #: If one of them fails, the error shows its last lines.
@@ -23,7 +23,7 @@ _STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
 def up(
-    broker: Annotated[Broker, typer.Option(help="Broker to start; kafka is durable and needs Java.")] = "tansu",
+    broker: Annotated[BrokerName, typer.Option(help="Broker to start; kafka is durable and needs Java.")] = "tansu",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers to start.")] = 2,
     port: Annotated[
         int | None,
@@ -48,7 +48,7 @@ def up(
         chosen_port or free_port(),
         data_dir,
         _settings_env(settings),
-        ProcessLog(data_dir / "logs" / "stack.log", echo=_echo()),
+        ProcessLog(data_dir / "logs" / "stack.log", show=_log_to_stderr()),
         standin=grok_standin,
     )
     stack.run_until_signal(lambda: typer.echo(_ready_block(stack, data_dir)))
@@ -84,24 +84,16 @@ def _ready_block(stack: LocalStack, data_dir: Path) -> str:
     return f"\ngrok-insights is ready\n{shown}\n  Ctrl-C stops everything.\n"
 
 
-def _echo() -> TextIO:
-    """Returns where the log of all processes is shown: shortened on a terminal, unchanged elsewhere."""
+def _log_to_stderr() -> Callable[[str], None]:
+    """Returns what shows the log of all processes: shortened on a terminal, unchanged elsewhere."""
     console = Console(stderr=True)
-    # ProcessLog only writes and flushes.
-    return cast(TextIO, _TerminalLog(console)) if console.is_terminal else sys.stderr
 
-
-class _TerminalLog(io.TextIOBase):
-    """Takes complete lines of the stack's log and prints those that are for people."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def write(self, line: str) -> int:
+    def print_shortened(line: str) -> None:
         shown = terminal_line(line)
         if shown is not None:
-            self._console.print(shown, soft_wrap=True)
-        return len(line)
+            console.print(shown, soft_wrap=True)
+
+    return print_shortened if console.is_terminal else say
 
 
 def terminal_line(line: str) -> Text | None:
@@ -109,7 +101,7 @@ def terminal_line(line: str) -> Text | None:
 
     Only the file keeps the routine messages of Postgres and of libraries, which log hundreds at each start.
     """
-    name, _, text = line.rstrip("\n").partition(" | ")
+    name, _, text = line.partition(" | ")
     if name in _ROUTINE_PROCESSES or any(routine in text for routine in _ROUTINE_OF_POSTGRES):
         return None
     event = _event(text)

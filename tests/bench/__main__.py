@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from streams.dev.local.kafka import kafka_available
 from streams.terminal import Display, display_on_stderr
 from tests.bench.capacity import capacity
 from tests.bench.compare import LATENCIES, compare
@@ -27,6 +26,7 @@ from tests.bench.restart import restart
 from tests.bench.scale import scale
 from tests.bench.soak import soak
 from tests.bench.workload import Workload
+from tests.support.servers import kafka_available
 
 _ANSWERS: dict[str, Latency] = {"instant": INSTANT, "slow": (0.3, 0.9)}
 

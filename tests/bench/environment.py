@@ -14,9 +14,9 @@ import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog
 from streams.postgres.migrations import migrate_database
 from tests.bench.candidates.work import CONVERSATIONS, GROUP, INSIGHTS
 from tests.support.processes import Service

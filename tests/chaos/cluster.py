@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from streams.dev.local.kafka import Kafka, Node, new_cluster_id
-from streams.dev.local.ports import free_port
-from streams.dev.local.process_log import ProcessLog as ProcessLog
+from streams.dev.local.brokers import Kafka, new_cluster_id, replication
+from streams.dev.local.ports import LOOPBACK, free_port
+from streams.dev.local.process import ProcessLog as ProcessLog
 from tests.chaos.cluster_view import ClusterView, ask
 from tests.support.process_tree import continue_tree, kill_tree, stop_tree
 
 NODES = (1, 2, 3)
-MIN_IN_SYNC = 2
 _MAX_HEAP_MB = 384
 _WITHIN_S = 60.0
 _POLL_S = 0.05
@@ -28,14 +27,7 @@ class Cluster:
     def __init__(self, folder: Path, log: ProcessLog) -> None:
         ports = {node: free_port() for node in NODES}
         cluster_id = new_cluster_id()
-        self._nodes = {
-            node: Kafka(
-                folder / f"kafka-{node}",
-                log,
-                node=Node(node, ports, cluster_id, len(NODES), MIN_IN_SYNC, _MAX_HEAP_MB),
-            )
-            for node in NODES
-        }
+        self._nodes = {node: _node(folder / f"kafka-{node}", log, node, ports, cluster_id) for node in NODES}
 
     def __enter__(self) -> "Cluster":
         self.start()
@@ -121,6 +113,18 @@ class Cluster:
     def _until(self, is_so: Callable[[ClusterView], bool], number: int, what: str) -> None:
         port = self._nodes[number].port
         _wait(lambda: (view := ask(port)) is not None and is_so(view), f"node {number}: {what}")
+
+
+def _node(folder: Path, log: ProcessLog, number: int, controller_ports: dict[int, int], cluster_id: str) -> Kafka:
+    node = Kafka(folder, log)
+    node.name, node.cluster_id, node.max_heap_mb = f"kafka-{number}", cluster_id, _MAX_HEAP_MB
+    node.properties |= {
+        "node.id": str(number),
+        "controller.quorum.voters": ",".join(f"{other}@{LOOPBACK}:{port}" for other, port in controller_ports.items()),
+        "listeners": f"PLAINTEXT://{node.bootstrap_servers},CONTROLLER://{LOOPBACK}:{controller_ports[number]}",
+        **replication(len(NODES)),
+    }
+    return node
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

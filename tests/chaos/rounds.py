@@ -154,7 +154,7 @@ def _run_alone(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[s
 
 
 def _end_with_the_parent() -> None:
-    """However it ends; everything that this process has started ends with it (streams.dev.local.child)."""
+    """However it ends; everything that this process has started ends with it (streams.dev.local.process)."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a process of its own"
     parent.join()

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from streams.dev.local.process_log import ProcessLog as ProcessLog
+from streams.dev.local.process import ProcessLog as ProcessLog
 from tests.chaos.admin import admin_of
 from tests.chaos.cluster import NODES, Cluster
 from tests.chaos.cluster_view import ClusterView

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog
 from streams.postgres.migrations import migrate_database
 from streams.sinks.rows import RowSink
 from tests.chaos.database_faults import DatabaseFaults

@@ -13,7 +13,7 @@ import asyncpg
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog as ProcessLog
+from streams.dev.local.process import ProcessLog as ProcessLog
 from streams.kafka.admin import topic_configs
 from streams.postgres.migrations import migrate_database
 from tests.chaos.admin import admin_of

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from schemas.kafka import Topics
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer

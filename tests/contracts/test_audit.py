@@ -15,9 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from schemas.errors import Fatal
 from schemas.kafka import Header
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.ports import free_port
-from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
 from streams.kafka.producer import ConfirmedProducer
 from streams.operations.audit.findings import Reconciliation

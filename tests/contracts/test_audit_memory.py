@@ -17,8 +17,7 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas.kafka import Header, Origin
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.scan import bounds
 from tests.support.processes import ROOT

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Tansu
 from streams.engine import consumer as module
 from streams.engine.consumer import MemberThread
 from streams.kafka.offset_reader import OffsetReader

@@ -9,8 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import Rejected
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.gateway.publisher import RETRY_AFTER_S, BrokerUnavailable, KafkaPublisher
 from streams.kafka.admin import create_topics
 from streams.kafka.producer import Outgoing

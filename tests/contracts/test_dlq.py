@@ -19,9 +19,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.kafka import Header, Origin
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.ports import free_port
-from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.producer import ConfirmedProducer
 from streams.kafka.scan import bounds

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.lag import ConnectingLagReader, Lag, LagCheck
 from tests.fakes.gateway import FakeLag

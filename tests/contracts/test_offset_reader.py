@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.lag import LagReader
 from streams.kafka.offset_reader import OffsetReader, Position

@@ -11,9 +11,8 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageS
 
 from agents.text_key import owner_partition
 from schemas.errors import Retryable, Unprocessable
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.ports import free_port
-from streams.dev.local.tansu import Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.producer import ConfirmedProducer, Delivery, Outgoing
 from tests.contracts.conftest import PARTITIONS, Cluster

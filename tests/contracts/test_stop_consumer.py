@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.kafka.admin import create_topics
 from streams.kafka.clients import stop_consumer
 from tests.support.topics import TOPICS

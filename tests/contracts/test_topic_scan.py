@@ -4,8 +4,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, RequestTimedOutError
 
+from streams.dev.local.brokers import Tansu
 from streams.dev.local.ports import free_port
-from streams.dev.local.tansu import Tansu
 from streams.kafka import scan as topic_scan
 from streams.kafka.producer import ConfirmedProducer
 from streams.kafka.scan import scan

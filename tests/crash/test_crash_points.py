@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka
 from tests.crash.lives import Lives
 from tests.crash.points import POINTS
 from tests.crash.run import MAX_IN_FLIGHT, Stage, Verdict, crash_once

@@ -6,9 +6,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.tansu import Tansu
 from streams.postgres.migrations import migrate_database
 from tests.support.processes import Service
 from tests.support.servers import running

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.kafka import Topics
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Tansu
 from streams.kafka.scan import bounds
 from tests.e2e.rows import count_rows
 from tests.support.processes import Service

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka
 from streams.dev.local.ports import free_port
 from streams.dev.local.postgres import Postgres
 from streams.postgres.migrations import migrate_database

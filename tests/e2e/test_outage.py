@@ -16,9 +16,8 @@ import asyncpg
 import pytest
 
 from streams.app import OPEN_RECORDS_PER_CALL
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.tansu import Tansu
 from tests.e2e.steady_feed import SteadyFeed
 from tests.support.process_tree import continue_tree, kill_tree, stop_tree
 from tests.support.processes import Process, Service, get

@@ -15,9 +15,8 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from agents.text_key import owner_partition, text_key
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.tansu import Tansu
 from streams.kafka.offset_reader import OffsetReader
 from tests.e2e.rows import count_rows
 from tests.support.process_tree import continue_tree, kill_tree, slowed_tree, stop_tree

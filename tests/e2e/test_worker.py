@@ -10,8 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 
-from streams.dev.local.kafka import Kafka
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.brokers import Kafka, Tansu
 from tests.e2e.producer import produce, texts_with_repeats
 from tests.e2e.rows import count_rows
 from tests.support.processes import Service, get

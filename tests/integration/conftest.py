@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog
 
 
 @pytest.fixture

@@ -18,11 +18,10 @@ import pytest
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
-from streams.dev.local.kafka import Kafka
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.ports import free_port
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.process import ProcessLog
 from streams.gateway.main import run_gateway
 from streams.kafka.admin import create_topics
 from streams.kafka.clients import client_options

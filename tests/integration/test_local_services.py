@@ -14,11 +14,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.errors import Fatal
-from streams.dev.local.kafka import Kafka, kafka_available
+from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog
 from streams.dev.local.service import Service
-from streams.dev.local.tansu import Tansu
+from tests.support.servers import kafka_available
 from tests.support.waiting import wait_until
 
 WHY_NO_KAFKA = kafka_available()

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from streams.dev.local.ports import free_port
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog
 from streams.dev.local.wiring import LocalStack, build_stack
 from tests.support.waiting import wait_until
 
@@ -44,7 +44,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Ok).serve_forever()
 UP = """
 import json, os, sys
 from pathlib import Path
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import ProcessLog
 from streams.dev.local.wiring import build_stack
 
 data, broker, port, *program = sys.argv[1:]

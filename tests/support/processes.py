@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.dev.local.child import release_group, watch_group
 from streams.dev.local.ports import free_port
+from streams.dev.local.process import release_group, watch_group
 from streams.kafka.admin import create_topics
 from tests.support.topics import topics_with
 from tests.support.waiting import wait_until

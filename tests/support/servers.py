@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import pytest
 
-from streams.dev.local.kafka import Kafka, kafka_available
+from schemas.errors import Fatal
+from streams.dev.local.brokers import Kafka, Tansu, check_kafka_is_installed
 from streams.dev.local.postgres import Postgres
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.tansu import Tansu
+from streams.dev.local.process import ProcessLog
 from tests.support.process_tree import continue_tree
 
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
@@ -35,6 +35,15 @@ def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
                 if server.pid is not None:
                     continue_tree(server.pid)
                 server.stop()
+
+
+def kafka_available() -> str | None:
+    """Returns why Apache Kafka cannot run here, or None when it can; downloads nothing."""
+    try:
+        check_kafka_is_installed()
+    except Fatal as error:
+        return f"{error.what}: {error.why}"
+    return None
 
 
 def skip_unless_kafka() -> None:

@@ -1,15 +1,15 @@
 """Shows the result of a demo: tables on a terminal, tab-separated lines in a pipe, or one JSON document."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from streams.dev.demo.figures import Example, Figures
-from streams.dev.demo.runner import Report
+from streams.dev.demo.figures import Example
+from streams.dev.demo.run import Report
+from streams.terminal import Cell, Column, terminal_table, write_rows
 
 #: How the time to an insight is measured.
 MEASURED = "received_at to analysed_at of the rows; writing the row comes on top"
@@ -31,6 +31,7 @@ _STYLES = {
 
 #: Name, value and note of a figure.
 Line = tuple[str, str, str]
+_FIGURE_COLUMNS = (Column(min_width=18), Column(is_number=True, min_width=8), Column())
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def document(report: Report) -> dict[str, Any]:
         "analyser": report.options.analyser,
         "conversations": {"in": figures.accepted, **figures.conversations},
         "filter_reasons": figures.filter_reasons,
-        "calls": {"provider": _calls(figures), "counted_by_workers": figures.calls.by_workers},
+        "calls": {"provider": figures.calls.best_count, "counted_by_workers": figures.calls.by_workers},
         "distinct_texts": figures.distinct_texts,
         "cost_usd": figures.cost_usd,
         "cost_usd_ticks": figures.cost_usd_ticks,
@@ -58,97 +59,75 @@ def document(report: Report) -> dict[str, Any]:
 
 def print_report(report: Report, console: Console) -> None:
     """Prints tables to a terminal, and full cells separated by tabs to anything else."""
-    if console.is_terminal:
-        _print_tables(report, console)
-    else:
-        for cells in _plain(report):
-            console.file.write("\t".join(cells) + "\n")
+    if not console.is_terminal:
+        write_rows(_plain(report), console.file)
+        return
+    tables = [terminal_table((Column(min_width=10), Column(min_width=1)), _example_rows(report))]
+    tables += [terminal_table(_FIGURE_COLUMNS, _styled(block)) for block in _blocks(report)]
+    tables.append(terminal_table((Column(), Column()), _check_rows(report)))
+    for table in tables:
+        console.print()
+        console.print(table)
 
 
 def _plain(report: Report) -> Iterator[tuple[str, ...]]:
     for example in report.examples:
-        yield "insight", example.urgency, *_sentiment(example), example.intent, _summary(example), example.id
-    for block in (_outcome_lines(report), _call_lines(report), _time_lines(report)):
+        score = f"{example.sentiment_score:+.2f}"
+        yield "insight", example.urgency, example.sentiment, score, example.intent, _summary(example), example.id
+    for block in _blocks(report):
         yield from block
     for check in report.figures.checks:
-        yield "check", "ok" if check.passed else "FAILED", check.detail
+        yield "check", _word(check.passed), check.detail
 
 
-def _print_tables(report: Report, console: Console) -> None:
-    blocks = [_figures_table(lines) for lines in (_outcome_lines(report), _call_lines(report), _time_lines(report))]
-    for block in (_examples_table(report.examples), *blocks, _checks_table(report.figures)):
-        console.print()
-        console.print(block)
-
-
-def _examples_table(examples: Iterable[Example]) -> Table:
-    table = _grid({"min_width": 10, "no_wrap": True}, {"no_wrap": True, "overflow": "ellipsis"})
-    for example in examples:
-        sentiment, score = _sentiment(example)
-        traits = [Text(f"{sentiment} {score}", style=_STYLES.get(sentiment, "")), Text(example.intent)]
+def _example_rows(report: Report) -> Iterator[tuple[Cell, Cell]]:
+    for example in report.examples:
+        sentiment = f"{example.sentiment} {example.sentiment_score:+.2f}"
+        traits = [Text(sentiment, style=_STYLES.get(example.sentiment, "")), Text(example.intent)]
         traits += [Text(topic, style="dim") for topic in example.topics]
-        table.add_row(Text(f"  {example.urgency}", style=_STYLES.get(example.urgency, "")), Text("  ").join(traits))
-        table.add_row("", Text(_summary(example), style="italic"))
-    return table
+        yield Text(f"  {example.urgency}", style=_STYLES.get(example.urgency, "")), Text("  ").join(traits)
+        yield "", Text(_summary(example), style="italic")
 
 
-def _figures_table(lines: Iterable[Line]) -> Table:
-    table = _grid({"width": 18, "no_wrap": True}, {"width": 8, "justify": "right", "no_wrap": True}, {"style": "dim"})
+def _styled(lines: list[Line]) -> Iterator[tuple[Cell, Cell, Cell]]:
     for name, value, note in lines:
-        table.add_row(Text(f"  {name}"), Text(value, style="bold"), Text(note))
-    return table
+        yield f"  {name}", Text(value, style="bold"), Text(note, style="dim")
 
 
-def _checks_table(figures: Figures) -> Table:
-    table = _grid({}, {})
-    for check in figures.checks:
-        word = "ok" if check.passed else "FAILED"
-        table.add_row(Text(f"  {word}", style=_STYLES[word]), Text(check.detail))
-    return table
+def _check_rows(report: Report) -> Iterator[tuple[Cell, Cell]]:
+    for check in report.figures.checks:
+        word = _word(check.passed)
+        yield Text(f"  {word}", style=_STYLES[word]), check.detail
 
 
-def _grid(*columns: dict[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for column in columns:
-        table.add_column(**column)
-    return table
-
-
-def _outcome_lines(report: Report) -> Iterator[Line]:
-    figures = report.figures
-    counts = figures.conversations
+def _blocks(report: Report) -> list[list[Line]]:
+    """Returns the figures in three blocks: outcomes, calls and times."""
+    figures, counts, analyser = report.figures, report.figures.conversations, report.options.analyser
     busy = f"; {report.busy_replies} replies 429 or 503" if report.busy_replies else ""
-    yield "conversations in", str(figures.accepted), f"posted over HTTP and accepted with 202{busy}"
-    yield "analysed", str(counts["analysed"]), "the first of each text"
-    yield "cached", str(counts["cached"]), "served from the cache: an equal text had its answer"
     reasons = ", ".join(f"{count} {reason}" for reason, count in figures.filter_reasons.items())
-    yield "filtered", str(counts["filtered"]), reasons
-    yield "dead", str(counts["dead"]), "set aside as dead letters"
-
-
-def _call_lines(report: Report) -> Iterator[Line]:
-    figures, analyser = report.figures, report.options.analyser
-    yield "calls to Grok", str(_calls(figures)), _CALLS[analyser]
+    outcomes = [
+        ("conversations in", str(figures.accepted), f"posted over HTTP and accepted with 202{busy}"),
+        ("analysed", str(counts["analysed"]), "the first of each text"),
+        ("cached", str(counts["cached"]), "served from the cache: an equal text had its answer"),
+        ("filtered", str(counts["filtered"]), reasons),
+        ("dead", str(counts["dead"]), "set aside as dead letters"),
+    ]
+    calls = [("calls to Grok", str(figures.calls.best_count), _CALLS[analyser])]
     if analyser == "standin":
-        yield "calls sent", str(figures.calls.by_workers), "counted by the workers (grok_calls_total)"
-    yield "distinct texts", str(figures.distinct_texts), "that needed an answer"
-    yield "cost in USD", f"{figures.cost_usd:.4f}", _COST[analyser]
-
-
-def _time_lines(report: Report) -> Iterator[Line]:
-    yield "to insight, p50", _seconds(report.figures.p50_s), "received_at to analysed_at of the rows;"
-    yield "to insight, p95", _seconds(report.figures.p95_s), "writing the row comes on top"
+        calls.append(("calls sent", str(figures.calls.by_workers), "counted by the workers (grok_calls_total)"))
+    calls.append(("distinct texts", str(figures.distinct_texts), "that needed an answer"))
+    calls.append(("cost in USD", f"{figures.cost_usd:.4f}", _COST[analyser]))
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.phases_s.items())
-    yield "all phases", _seconds(sum(report.phases_s.values())), phases
+    times = [
+        ("to insight, p50", _seconds(figures.p50_s), "received_at to analysed_at of the rows;"),
+        ("to insight, p95", _seconds(figures.p95_s), "writing the row comes on top"),
+        ("all phases", _seconds(sum(report.phases_s.values())), phases),
+    ]
+    return [outcomes, calls, times]
 
 
-def _calls(figures: Figures) -> int:
-    """Returns the stand-in's count, or without one the workers' (0 with the local analyser)."""
-    return figures.calls.by_workers if figures.calls.by_standin is None else figures.calls.by_standin
-
-
-def _sentiment(example: Example) -> tuple[str, str]:
-    return example.sentiment, f"{example.sentiment_score:+.2f}"
+def _word(passed: bool) -> str:
+    return "ok" if passed else "FAILED"
 
 
 def _summary(example: Example) -> str:

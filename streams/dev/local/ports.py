@@ -39,8 +39,6 @@ def free_port() -> int:
 def check_port_is_free(port: int, setting: str) -> None:
     """Raises Fatal when `port` cannot be listened on; `setting` names the option or variable that changes it."""
     hint = f"choose another port with {setting}"
-    if not 0 < port < 65536:
-        raise Fatal(f"port {port} does not exist", "ports are 1 to 65535", hint, exit_code=2)
     try:
         _bind(port)
     except OSError as error:

@@ -7,14 +7,12 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import Fatal
-from streams.dev.local.child import Child
-from streams.dev.local.ports import LOOPBACK, check_port_is_free, free_port, postgres_is_ready
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.service import Service, Step, failure, never
+from streams.dev.local.ports import LOOPBACK, free_port, postgres_is_ready
+from streams.dev.local.process import Child, ProcessLog
+from streams.dev.local.service import Service, Step, failure
 
 DATABASE = "grok_insights"
 USER = "grok_insights"
@@ -50,18 +48,17 @@ _RESPECT_CAPABILITIES = "--securebits=+no_setuid_fixup"
 
 
 class Postgres(Service):
-    """One server with the database `grok_insights` and its data in `data_dir`/postgres. `port` 0 takes any free one.
+    """One server with the database `grok_insights` and its data in `data_dir`/postgres.
 
     The password is created once and kept in `data_dir`/postgres-password, readable by its owner only.
     """
 
-    def __init__(self, data_dir: Path, log: ProcessLog, port: int = 0) -> None:
-        super().__init__("postgres", log, ready_within_s=60, stop_within_s=20)
+    def __init__(self, data_dir: Path, log: ProcessLog) -> None:
+        super().__init__("postgres", log)
+        self.port = free_port()
         self._data = (data_dir / "postgres").absolute()
         self._password_file = (data_dir / "postgres-password").absolute()
-        self._wanted_port = port
         self._prefix: tuple[str, ...] | None = None
-        self.port = port or free_port()
 
     @property
     def url(self) -> str:
@@ -72,16 +69,14 @@ class Postgres(Service):
 
     def preflight(self) -> None:
         _binaries()
-        if self._wanted_port:
-            check_port_is_free(self._wanted_port, "Postgres's port")
 
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
+    def prepare(self) -> None:
         try:
             if self._data.exists():
                 self._prefix = command_prefix(self._data, _binaries() / "postgres")
                 self._remove_stale_pid_file()
             else:
-                self._create(is_cancelled)
+                self._create()
         except OSError as error:
             hint = "choose another folder with --data, or set DATABASE_URL"
             raise Fatal("the data folder of Postgres cannot be used", str(error), hint) from error
@@ -96,19 +91,21 @@ class Postgres(Service):
         settings = [f"--{name}={value}" for name, value in {**_SETTINGS, "port": str(self.port)}.items()]
         return self._command(self.name, "postgres", "-D", str(self._data), *settings)
 
-    def _create(self, is_cancelled: Callable[[], bool]) -> None:
+    def _create(self) -> None:
         """Creates the data under another name and renames it when complete: half a database is never started."""
         fresh = self._data.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
         self._prefix = command_prefix(fresh, _binaries() / "postgres")
-        self._run("initdb", is_cancelled, "initdb", "-D", str(fresh), *_INITDB)
+        initdb = ("initdb", "-D", str(fresh), *_INITDB)
+        Step("initdb", self.log, lambda: self._command("initdb", *initdb)).start()
         # In single-user mode, so that no server ever runs without a password. -F: no fsync, as with initdb.
+        single = ("postgres", "--single", "-F", "-D", str(fresh), "postgres")
         sql = f"ALTER ROLE {USER} PASSWORD '{self._new_password()}'\nCREATE DATABASE {DATABASE}\n"
         name = "create-database"
-        self._run(name, is_cancelled, "postgres", "--single", "-F", "-D", str(fresh), "postgres", stdin=sql.encode())
-        if any("ERROR:" in line for line in self._log.tail(name)):
-            raise failure("the database could not be created", "Postgres refused a statement", name, self._log)
+        Step(name, self.log, lambda: self._command(name, *single), sql.encode()).start()
+        if any("ERROR:" in line for line in self.log.tail(name)):
+            raise failure("the database could not be created", "Postgres refused a statement", name, self.log)
         os.sync()  # once, in 0.1 s: initdb would sync 1,000 files one by one, for seconds on a busy disk
         fresh.rename(self._data)
 
@@ -134,16 +131,11 @@ class Postgres(Service):
         if not is_running:
             pid_file.unlink()
 
-    def _run(
-        self, name: str, is_cancelled: Callable[[], bool], program: str, *arguments: str, stdin: bytes = b""
-    ) -> None:
-        Step(name, lambda: self._command(name, program, *arguments), self._log, stdin).start(is_cancelled)
-
     def _command(self, name: str, program: str, *arguments: str) -> Child:
         assert self._prefix is not None
         argv = [*self._prefix, str(_binaries() / program), *arguments]
         # SIGINT is Postgres's fast shutdown: it ends sessions instead of waiting for them.
-        return Child(name, argv, _ENV, self._log, cwd=Path("/"), stop_signal=signal.SIGINT)
+        return Child(name, argv, _ENV, self.log, cwd=Path("/"), stop_signal=signal.SIGINT)
 
 
 def _binaries() -> Path:

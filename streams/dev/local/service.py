@@ -1,18 +1,16 @@
 """A service of the local stack: prepare, launch, become ready within a deadline, stop."""
 
 import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import orjson
 
 from schemas.errors import Fatal
-from streams.dev.local.child import Child
 from streams.dev.local.ports import LOOPBACK, check_port_is_free, http_is_ready
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import Child, ProcessLog
 
 POLL_S = 0.02
 SHOWN_LINES = 8
@@ -21,15 +19,7 @@ SHOWN_LINES = 8
 Environment = Callable[[], Mapping[str, str]]
 
 
-class Interrupted(Exception):
-    """The start was cancelled by a signal or by `stop`."""
-
-
-def never() -> bool:
-    """The `is_cancelled` of a start that cannot be cancelled."""
-    return False
-
-
+@dataclass(eq=False, repr=False)
 class Service(ABC):
     """One process of the stack. `start` is `prepare`, `launch` and `await_ready`; a restart is only `launch`.
 
@@ -37,18 +27,15 @@ class Service(ABC):
     `is_one_shot`: the process ends by itself when its work is done.
     """
 
+    name: str
+    log: ProcessLog
+    _child: Child | None = field(default=None, init=False)
+    _warm_child: Child | None = field(default=None, init=False)
+
     loses_data = False
     is_one_shot = False
-
-    def __init__(
-        self, name: str, log: ProcessLog, *, ready_within_s: float = 30.0, stop_within_s: float = 10.0
-    ) -> None:
-        self.name = name
-        self.ready_within_s = ready_within_s
-        self.stop_within_s = stop_within_s
-        self._log = log
-        self._child: Child | None = None
-        self._warm_child: Child | None = None
+    ready_within_s = 60.0
+    stop_within_s = 20.0
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -56,7 +43,7 @@ class Service(ABC):
 
     @abstractmethod
     def _new_child(self) -> Child:
-        """Returns the process of one launch, not started."""
+        """Starts the process of one launch."""
 
     def preflight(self) -> None:  # noqa: B027 - most services have nothing to check
         """Raises Fatal when the service cannot start here. Called for all services before the first one starts."""
@@ -64,8 +51,8 @@ class Service(ABC):
     def warm_up(self) -> None:  # noqa: B027 - only our own Python programs gain from it
         """Starts a process that loads its code and waits for `launch`."""
 
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:  # noqa: B027 - most have nothing to prepare
-        """Downloads and creates what the first launch needs. Raises Fatal or Interrupted."""
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Downloads and creates what the first launch needs. Raises Fatal."""
 
     @property
     def pid(self) -> int | None:
@@ -79,12 +66,12 @@ class Service(ABC):
     def exit_code(self) -> int | None:
         return self._child.exit_code if self._child else None
 
-    def start(self, is_cancelled: Callable[[], bool] = never) -> None:
-        """Returns when the service is ready. Raises Fatal (with its last lines) or Interrupted, and stops it then."""
-        self.prepare(is_cancelled)
-        self.launch()
+    def start(self) -> None:
+        """Returns when the service is ready. Raises Fatal with its last lines, and stops it then."""
+        self.prepare()
         try:
-            self.await_ready(is_cancelled)
+            self.launch()
+            self.await_ready()
         except BaseException:
             self.stop()
             raise
@@ -94,15 +81,13 @@ class Service(ABC):
         child, self._warm_child = self._warm_child or self._spawn(), None
         child.send(self._input())
 
-    def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
+    def await_ready(self) -> None:
         """Waits for `is_ready`. Raises Fatal when the process ends or is not ready within `ready_within_s`."""
         deadline = time.monotonic() + self.ready_within_s
         while True:
             was_running = self.is_running
             if self.is_ready():
                 return
-            if is_cancelled():
-                raise Interrupted(self.name)
             if not was_running:
                 raise self._failure(f"it ended with {describe_exit(self.exit_code)}")
             if time.monotonic() > deadline:
@@ -127,99 +112,79 @@ class Service(ABC):
         """Starts a new process, after ending what is left of an earlier one and its group."""
         if self._child is not None:
             self._child.terminate(0)
-        self._child = self._new_child()
-        try:
-            self._child.start()
-        except OSError as error:
             self._child = None
+        try:
+            self._child = self._new_child()
+        except OSError as error:
             raise Fatal(f"{self.name} could not be started", error.strerror or str(error)) from error
         return self._child
 
     def _failure(self, why: str) -> Fatal:
         if self._child is not None and not self._child.is_running:
             self._child.terminate(0)  # so that its last lines are in the log
-        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self._log)
+        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self.log)
 
 
+@dataclass(eq=False, repr=False)
 class Server(Service):
     """One of our own servers, ready when GET `path` on its loopback `port` answers 200.
 
     It reads its environment as JSON from standard input, so that it can load its code before the environment is known.
-    `setting` names what changes the port, for the message when it is taken. `scratch` is a folder that is removed
-    before the first launch, not before a restart.
+    `setting` names what changes the port: a port that can be chosen is checked before anything starts.
     """
 
-    def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        environment: Environment,
-        log: ProcessLog,
-        *,
-        port: int,
-        path: str = "/readyz",
-        setting: str = "",
-        scratch: Path | None = None,
-    ) -> None:
-        super().__init__(name, log, ready_within_s=60, stop_within_s=15)
-        self.port = port
-        self._argv = argv
-        self._environment = environment
-        self._path = path
-        self._setting = setting
-        self._scratch = scratch
+    argv: Sequence[str]
+    environment: Environment
+    port: int
+    path: str = "/readyz"
+    setting: str = ""
+
+    stop_within_s = 15.0
 
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
     def preflight(self) -> None:
-        if self._setting:
-            check_port_is_free(self.port, self._setting)
+        if self.setting:
+            check_port_is_free(self.port, self.setting)
 
     def warm_up(self) -> None:
         self._warm_child = self._spawn()
 
-    def prepare(self, is_cancelled: Callable[[], bool] = never) -> None:
-        if self._scratch is None or not self._scratch.exists():
-            return
-        try:
-            shutil.rmtree(self._scratch)
-        except OSError as error:
-            raise Fatal(f"{self._scratch} cannot be removed", error.strerror or str(error)) from error
-
     def is_ready(self) -> bool:
-        return http_is_ready(self.port, self._path)
+        return http_is_ready(self.port, self.path)
 
     def _new_child(self) -> Child:
-        return Child(self.name, self._argv, {**os.environ, "PYTHONUNBUFFERED": "1"}, self._log)
+        return Child(self.name, self.argv, {**os.environ, "PYTHONUNBUFFERED": "1"}, self.log)
 
     def _input(self) -> bytes:
-        return orjson.dumps(dict(self._environment()))
+        return orjson.dumps(dict(self.environment()))
 
 
+@dataclass(eq=False, repr=False)
 class Step(Service):
     """A process that is done when it ends with exit code 0."""
 
-    is_one_shot = True
+    new_child: Callable[[], Child]
+    stdin: bytes = b""
 
-    def __init__(self, name: str, new_child: Callable[[], Child], log: ProcessLog, stdin: bytes = b"") -> None:
-        super().__init__(name, log, ready_within_s=120, stop_within_s=2)
-        self._new = new_child
-        self._stdin = stdin
+    is_one_shot = True
+    ready_within_s = 120.0
+    stop_within_s = 2.0
 
     def is_ready(self) -> bool:
         return self.exit_code == 0
 
-    def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
-        super().await_ready(is_cancelled)
+    def await_ready(self) -> None:
+        super().await_ready()
         self.stop()
 
     def _new_child(self) -> Child:
-        return self._new()
+        return self.new_child()
 
     def _input(self) -> bytes:
-        return self._stdin
+        return self.stdin
 
 
 def failure(what: str, why: str, name: str, log: ProcessLog) -> Fatal:

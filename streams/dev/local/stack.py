@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Self, TextIO
+from typing import Self
 
 from schemas.errors import Fatal
-from streams.dev.local.child import kill_watched_groups
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.service import Interrupted, Service, describe_exit
+from streams.dev.local.process import ProcessLog, kill_watched_groups
+from streams.dev.local.service import Service, describe_exit
 
 WATCH_EVERY_S = 0.2
 FIRST_PAUSE_S = 1.0
@@ -30,44 +29,35 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDER_HINT = "choose another folder with --data or DATA_DIR"
 
 
-class DataFolder:
-    """The stack's folder, locked from `acquire` to `release`: one stack at a time, writable, with room on the disk.
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Locks the stack's folder: one stack at a time. The kernel releases the lock when the process is killed.
 
-    The kernel releases the lock when the process is killed.
+    Raises Fatal when another stack uses the folder, it cannot be written or its disk is full.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock: TextIO | None = None
-
-    def acquire(self) -> None:
-        """Raises Fatal when another stack uses the folder, it cannot be written or its disk is full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "stack.lock").open("a+")
+    except OSError as error:
+        raise Fatal(
+            f"the data folder {folder} cannot be written", error.strerror or str(error), _FOLDER_HINT
+        ) from error
+    with lock:
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (self.path / "stack.lock").open("a+")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            why = f"process {(self.path / 'stack.lock').read_text().strip() or 'unknown'} runs a local stack in it"
-            self.release()
+            lock.seek(0)
+            why = f"process {lock.read().strip() or 'unknown'} runs a local stack in it"
             hint = f"stop that process or {_FOLDER_HINT}"
-            raise Fatal(f"the data folder {self.path} is in use", why, hint) from error
-        except OSError as error:
-            what = f"the data folder {self.path} cannot be written"
-            raise Fatal(what, error.strerror or str(error), _FOLDER_HINT) from error
-        free_bytes = shutil.disk_usage(self.path).free
+            raise Fatal(f"the data folder {folder} is in use", why, hint) from error
+        free_bytes = shutil.disk_usage(folder).free
         if free_bytes < MIN_FREE_BYTES:
-            self.release()
             why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
-            raise Fatal(f"the disk of {self.path} is full", why, f"make room or {_FOLDER_HINT}")
-        self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()}\n")  # only for the message above
-        self._lock.flush()
-
-    def release(self) -> None:
-        """Safe to call again, or without `acquire`."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            raise Fatal(f"the disk of {folder} is full", why, f"make room or {_FOLDER_HINT}")
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")  # only for the message above
+        lock.flush()
+        yield
 
 
 class RestartPolicy:
@@ -80,16 +70,16 @@ class RestartPolicy:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the service is known to have ended and waits for its restart."""
+        """Whether the service has ended and waits for its restart."""
         return self._due_at_s is not None
 
     def started(self, now_s: float) -> None:
-        """The service has a process again."""
+        """Records that the service has a process again."""
         self._started_at_s = now_s
         self._due_at_s = None
 
     def ended(self, now_s: float) -> float:
-        """The process has ended; returns the seconds to wait before the next one."""
+        """Records that the process has ended; returns the seconds to wait before the next one."""
         if now_s - self._started_at_s >= STEADY_AFTER_S:
             self._next_pause_s = FIRST_PAUSE_S
         pause_s = self._next_pause_s
@@ -105,15 +95,18 @@ class RestartPolicy:
 class Stack:
     """Services in stages. Those of one stage do not need each other: they start and stop at the same time.
 
-    As a context manager it starts on entry and stops on exit.
+    As a context manager it starts on entry and stops on exit. It locks `folder` while it runs.
     """
 
-    def __init__(self, stages: Sequence[Sequence[Service]], folder: DataFolder, log: ProcessLog, say: Say) -> None:
+    def __init__(self, stages: Sequence[Sequence[Service]], folder: Path, log: ProcessLog, say: Say) -> None:
         self.log = log
+        #: In the order of their start.
+        self.services = [service for stage in stages for service in stage]
         self._stages = stages
         self._folder = folder
+        self._lock = contextlib.ExitStack()
         self._say = say
-        self._stopping = threading.Event()
+        self._is_stopping = False
         # Held during restarts, so that `stop` in another thread misses no new process.
         self._restarting = threading.Lock()
         self._policies = {service.name: RestartPolicy() for service in self.services if not service.is_one_shot}
@@ -125,14 +118,9 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def services(self) -> list[Service]:
-        """All services in the order of their start."""
-        return [service for stage in self._stages for service in stage]
-
     def start(self) -> None:
-        """Returns when every service is ready; once only. Raises Fatal or Interrupted, with nothing left running."""
-        self._folder.acquire()
+        """Returns when every service is ready; once only. Raises Fatal, with nothing left running."""
+        self._lock.enter_context(locked_folder(self._folder))
         try:
             for service in self.services:
                 service.preflight()
@@ -143,19 +131,20 @@ class Stack:
 
     def stop(self) -> None:
         """Stops all services in reverse order, even when one of them fails to. Safe to call again."""
-        self._stopping.set()
+        self._is_stopping = True
         try:
             with self._restarting:
                 self._stop_from(0)
         finally:
             self.log.close()
-            self._folder.release()
+            self._lock.close()
 
     def watch(self) -> None:
-        """Restarts services that end, until a signal or `stop` from another thread. Raises Fatal when one cannot."""
-        with contextlib.suppress(Interrupted):
-            while not self._stopping.wait(WATCH_EVERY_S):
-                with self._restarting:
+        """Restarts services that end, until `stop` from another thread. Raises Fatal when one cannot."""
+        while not self._is_stopping:
+            time.sleep(WATCH_EVERY_S)
+            with self._restarting:
+                if not self._is_stopping:
                     self._restart_ended()
 
     def run_until_signal(self, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -163,15 +152,17 @@ class Stack:
 
         A signal during the stop kills everything and ends the process. Raises Fatal when a service cannot start.
         """
-        with self._signals():
-            try:
-                self.start()
-                on_ready()
-                self.watch()
-            except Interrupted:
-                pass
-            finally:
-                self.stop()
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            self.start()
+            on_ready()
+            self.watch()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _start_from(self, first: int) -> None:
         for stage in self._stages[first:]:
@@ -180,10 +171,10 @@ class Stack:
         for stage in self._stages[first:]:
             began_s = time.monotonic()
             for service in stage:
-                service.prepare(self._stopping.is_set)
+                service.prepare()
                 service.launch()
             for service in stage:
-                service.await_ready(self._stopping.is_set)
+                service.await_ready()
                 word = "done" if service.is_one_shot else "ready"
                 self._report(f"{service.name} is {word} ({time.monotonic() - began_s:.1f} s)")
                 if not service.is_one_shot:
@@ -205,35 +196,30 @@ class Stack:
     def _restart_ended(self) -> None:
         for index, stage in enumerate(self._stages):
             for service in stage:
-                if self._stopping.is_set():
-                    raise Interrupted(service.name)
-                if not service.is_one_shot:
-                    self._restart_if_ended(service, index)
+                policy = self._policies.get(service.name)
+                if policy is None:
+                    continue  # a step
+                if policy.is_due(time.monotonic()):
+                    self._restart(service, index, policy)
+                elif not policy.is_waiting and not service.is_running:
+                    pause_s = policy.ended(time.monotonic())
+                    exit_words = describe_exit(service.exit_code)
+                    self._report(f"{service.name} ended with {exit_words}: restarts in {pause_s:g} s")
 
-    def _restart_if_ended(self, service: Service, stage: int) -> None:
-        policy, now_s = self._policies[service.name], time.monotonic()
-        if not policy.is_waiting:
-            if not service.is_running:
-                pause_s = policy.ended(now_s)
-                exit_words = describe_exit(service.exit_code)
-                self._report(f"{service.name} ended with {exit_words}: restarts in {pause_s:g} s")
-        elif policy.is_due(now_s):
-            if service.loses_data:
-                self._report(f"{service.name} has lost its data: everything after it restarts")
-                self._stop_from(stage)
-                self._start_from(stage)
-            else:
-                self._relaunch(service, policy)
-
-    def _relaunch(self, service: Service, policy: RestartPolicy) -> None:
-        """Does not wait until it is ready: a service that it needs may have ended meanwhile."""
+    def _restart(self, service: Service, stage: int, policy: RestartPolicy) -> None:
+        if service.loses_data:
+            self._report(f"{service.name} has lost its data: everything after it restarts")
+            self._stop_from(stage)
+            self._start_from(stage)
+            return
         try:
+            # Not until it is ready: a service that it needs may have ended meanwhile.
             service.launch()
         except Fatal as error:
             self._report(f"{error.what}: {error.why}; next try in {policy.ended(time.monotonic()):g} s")
-            return
-        policy.started(time.monotonic())
-        self._report(f"{service.name} was restarted")
+        else:
+            policy.started(time.monotonic())
+            self._report(f"{service.name} was restarted")
 
     def _report(self, line: str) -> None:
         self.log.line("stack", line)
@@ -241,17 +227,9 @@ class Stack:
         with contextlib.suppress(OSError):
             self._say(line)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._stopping.is_set():
+        if self._is_stopping:
             kill_watched_groups()
             os._exit(128 + number)
-        self._stopping.set()
+        self._is_stopping = True
+        raise KeyboardInterrupt

@@ -1,20 +1,25 @@
 """The stand-in's HTTP server: the documented wire format, latency, faults on request, and control routes."""
 
 import asyncio
+import hashlib
+import os
 import random
 import resource
 import time
+import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import orjson
 from aiohttp import web
 
-from schemas.errors import Rejected
-from streams.dev.standin.accounting import LOSE_THE_REPLY, Call, End, Journal, Stats
+from schemas.errors import Fatal, Rejected
 from streams.dev.standin.completions import Answerer, Completion, Question, check_key, read_question
 from streams.dev.standin.faults import FaultChooser, FaultKind, FaultPlan
 
@@ -29,6 +34,8 @@ _ERRORS = {
     FaultKind.HTTP_500: (500, "internal", "An internal error occurred."),
     FaultKind.VIOLATION_403: (403, "permission_denied", "Content violates usage guidelines."),
 }
+#: Faults after which no complete reply was sent.
+_LOSE_THE_REPLY = frozenset({FaultKind.RESET, FaultKind.RESET_MID_BODY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,108 @@ class StandinConfig:
             raise ValueError("latency needs 0 <= latency_min_s <= latency_max_s")
 
 
+class End(StrEnum):
+    """How a call ended, as the stand-in saw it."""
+
+    ANSWERED = "answered"  # a complete 200 was sent
+    CUT_OFF = "cut_off"  # the client disconnected before the reply was complete
+    FAILED = "failed"  # an error status, or a fault that lost the reply
+
+
+class Call(msgspec.Struct):
+    """A call in flight. `text` is the text's digest, `caller` the hash of the key, times are Unix seconds."""
+
+    text: bytes
+    caller: str
+    began_s: float
+    fault: FaultKind | None = None
+
+    def end_by(self, status: int) -> End:
+        """Returns the end of a call whose client stayed until the reply with `status`."""
+        return End.ANSWERED if status == 200 and self.fault not in _LOSE_THE_REPLY else End.FAILED
+
+
+class Journal:
+    """A file with one line of JSON for each finished call. Raises Fatal when it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            why = f"{path}: {error.strerror}"
+            raise Fatal("the journal cannot be written", why, "choose another file with --journal") from error
+        # Not closed with the server: calls may end after its shutdown.
+        weakref.finalize(self, os.close, self._file)
+
+    def append(self, call: Call, end: End, ended_s: float) -> None:
+        """Hands the line to the operating system, so that it survives a kill of this process."""
+        entry = msgspec.structs.asdict(call) | {"text": call.text.hex(), "end": end, "ended_s": ended_s}
+        os.write(self._file, msgspec.json.encode(entry) + b"\n")
+
+
+class Stats:
+    """Counts since the start or the last reset; calls in flight are carried over.
+
+    A call is billed unless it was answered with an error status: a provider may charge for a reply that was cut off,
+    late or lost, and the client cannot know.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight: Counter[str] = Counter()
+        self.hanging = 0  # calls in flight that hang
+        self.reset()
+
+    def reset(self) -> None:
+        """Resets everything but the calls in flight."""
+        self._max_in_flight = self._in_flight.total()
+        self._cut_off = 0
+        self._cost_usd_ticks = 0
+        self._asked: Counter[bytes] = Counter()
+        self._billed: Counter[bytes] = Counter()
+        self.by_status: Counter[int] = Counter()  # complete replies
+        self.by_fault: Counter[FaultKind] = Counter()
+
+    def began(self, text: str, caller: str) -> bytes:
+        """Counts a valid call of `caller`; returns the text's digest, to be passed to `billed`."""
+        digest = hashlib.sha256(text.encode()).digest()
+        self._asked[digest] += 1
+        self._in_flight[caller] += 1
+        self._max_in_flight = max(self._max_in_flight, self._in_flight.total())
+        return digest
+
+    def ended(self, caller: str, *, cut_off: bool) -> None:
+        """Counts the end of a call; `cut_off` when the client disconnected before its reply."""
+        self._in_flight[caller] -= 1
+        if not self._in_flight[caller]:
+            del self._in_flight[caller]
+        self._cut_off += cut_off
+
+    def billed(self, digest: bytes, cost_usd_ticks: int) -> None:
+        """Counts an answer that was made, whether or not it arrives."""
+        self._billed[digest] += 1
+        self._cost_usd_ticks += cost_usd_ticks
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns all figures, for `GET /control/stats`."""
+        return {
+            "calls": self._asked.total(),
+            "distinct_texts": len(self._asked),
+            "repeated_texts": sum(count > 1 for count in self._asked.values()),
+            "answered": self.by_status[200],
+            "billed": self._billed.total(),
+            "billed_texts": len(self._billed),
+            "billed_again_texts": sum(count > 1 for count in self._billed.values()),
+            "billed_usd_ticks": self._cost_usd_ticks,
+            "in_flight": self._in_flight.total(),
+            "in_flight_by_caller": dict(self._in_flight),
+            "hanging": self.hanging,
+            "max_in_flight": self._max_in_flight,
+            "cut_off": self._cut_off,
+            "by_status": {str(status): count for status, count in sorted(self.by_status.items())},
+            "faults": {kind.value: count for kind, count in sorted(self.by_fault.items())},
+        }
+
+
 class _Standin:
     """The handlers and the state that they share."""
 
@@ -71,7 +180,7 @@ class _Standin:
             caller = check_key(request.headers.get("Authorization"), self._config.api_key)
             question = read_question(await request.read(), self._config.models)
         except Rejected as rejected:
-            self._stats.replied(rejected.status)
+            self._stats.by_status[rejected.status] += 1
             return _error(rejected.status, rejected.code, rejected.detail)
         call = Call(self._stats.began(question.text, caller), caller, time.time())
         end = End.FAILED
@@ -93,20 +202,20 @@ class _Standin:
     async def _reply(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
         """Sends the reply within the handler: later, a client that disconnected before it could not be noticed."""
         response = await self._response(request, question, call)
-        if call.fault in LOSE_THE_REPLY:
+        if call.fault in _LOSE_THE_REPLY:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()  # never sent
         await response.prepare(request)
         await response.write_eof()
-        self._stats.replied(response.status)
+        self._stats.by_status[response.status] += 1
         return response
 
     async def _response(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
         plan = self._faults.plan
         call.fault = fault = self._faults.choose(question.text)
         if fault is not None:
-            self._stats.faulted(fault)
+            self._stats.by_fault[fault] += 1
         if fault in _ERRORS:
             await self._latency()
             headers = {"Retry-After": str(plan.retry_after_s)} if fault is FaultKind.HTTP_429 else {}
@@ -186,8 +295,9 @@ async def _stream(
     return response
 
 
-def build_application(config: StandinConfig) -> web.Application:
-    """Run it with `handler_cancellation`, or calls that were cut off are counted late.
+@asynccontextmanager
+async def serving(config: StandinConfig, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Runs the stand-in in this event loop; yields its address, "http://host:port", without "/v1".
 
     Raises Fatal when the journal cannot be written.
     """
@@ -199,14 +309,9 @@ def build_application(config: StandinConfig) -> web.Application:
     application.router.add_get("/control/stats", standin.get_stats)
     application.router.add_delete("/control/stats", standin.delete_stats)
     application.router.add_get("/healthz", standin.healthz)
-    return application
-
-
-@asynccontextmanager
-async def serving(config: StandinConfig, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Runs the stand-in in this event loop; yields its address, "http://host:port", without "/v1"."""
+    # Without handler_cancellation, calls that were cut off would be counted late.
     runner = web.AppRunner(
-        build_application(config), access_log=None, handler_cancellation=True, shutdown_timeout=1, keepalive_timeout=75
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=1, keepalive_timeout=75
     )
     await runner.setup()
     try:

@@ -19,13 +19,13 @@ from agents.prefilter.low_value import low_value
 from agents.text_key import canonical_text
 from schemas.conversation import Conversation, decode_conversation
 from schemas.errors import Fatal
-from streams.dev.demo import feeder, results
-from streams.dev.demo.feeder import MAX_AT_ONCE, Feeder, Request, read_sample, retry_after_s
-from streams.dev.demo.results import InsightsTable, wait_for_rows
+from streams.dev.demo import feeder, run
+from streams.dev.demo.feeder import MAX_AT_ONCE, Feeder, read_sample, retry_after_s
+from streams.dev.demo.run import InsightsTable, wait_for_rows
 from streams.dev.local.stack import Stack
 from streams.resources import infra
 
-REQUESTS = [Request(f"c{number}", b'{"id":"c%d","text":"good"}' % number) for number in range(200)]
+BODIES = {f"c{number}": b'{"id":"c%d","text":"good"}' % number for number in range(200)}
 
 
 class Gateway:
@@ -70,19 +70,19 @@ async def gateway(unused_tcp_port_factory: Callable[[], int]) -> AsyncIterator[G
 async def test_every_request_is_posted_once(gateway: Gateway) -> None:
     """Each 202 is reported, and exactly MAX_AT_ONCE requests are in flight."""
     gateway.opens_at = MAX_AT_ONCE
-    accepted: list[None] = []
-    await Feeder(gateway.url, lambda: accepted.append(None)).post_all(REQUESTS)
-    assert sorted(gateway.accepted) == sorted(request.id for request in REQUESTS)
-    assert len(accepted) == len(REQUESTS)
+    accepted: list[int] = []
+    await Feeder(gateway.url, accepted.append).post_all(BODIES)
+    assert sorted(gateway.accepted) == sorted(BODIES)
+    assert accepted == list(range(1, len(BODIES) + 1))
     assert gateway.most_at_once == MAX_AT_ONCE
 
 
 async def test_a_busy_gateway_is_asked_again(gateway: Gateway) -> None:
     """429 and 503 are counted and tried again; nothing is lost."""
     gateway.answers = [429, 503, 429]
-    posting = Feeder(gateway.url, lambda: None)
-    await posting.post_all(REQUESTS[:10])
-    assert sorted(gateway.accepted) == sorted(request.id for request in REQUESTS[:10])
+    posting = Feeder(gateway.url, lambda _: None)
+    await posting.post_all(dict(list(BODIES.items())[:10]))
+    assert sorted(gateway.accepted) == sorted(list(BODIES)[:10])
     assert posting.busy_replies == 3
 
 
@@ -90,7 +90,7 @@ async def test_a_refusal_ends_it_with_the_reason(gateway: Gateway) -> None:
     """A request that will never be accepted is not repeated."""
     gateway.answers = [422]
     with pytest.raises(Fatal, match="refused") as refused:
-        await Feeder(gateway.url, lambda: None).post_all(REQUESTS)
+        await Feeder(gateway.url, lambda _: None).post_all(BODIES)
     assert "status 422, why" in refused.value.why
 
 
@@ -100,7 +100,7 @@ async def test_a_gateway_that_is_gone_ends_it(
     """The number of attempts is bounded."""
     monkeypatch.setattr(feeder, "PAUSE_S", 0.0)
     with pytest.raises(Fatal, match="the gateway does not answer"):
-        await Feeder(f"http://127.0.0.1:{unused_tcp_port_factory()}", lambda: None).post_all(REQUESTS[:1])
+        await Feeder(f"http://127.0.0.1:{unused_tcp_port_factory()}", lambda _: None).post_all({"c0": BODIES["c0"]})
 
 
 @pytest.mark.parametrize(("header", "expected"), [("7", 7.0), (None, 1.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 1.0)])
@@ -222,7 +222,7 @@ def test_the_script_makes_short_turns_conversations(source: Path) -> None:
 
 def test_a_limit_takes_the_first() -> None:
     """`--limit` gives the same ones each time."""
-    assert [request.id for request in read_sample(3)] == [c.id for c in conversations()[:3]]
+    assert list(read_sample(3)) == [c.id for c in conversations()[:3]]
     assert len(read_sample()) == len(conversations())
 
 
@@ -287,7 +287,7 @@ async def test_it_ends_when_every_conversation_has_its_row() -> None:
 
 async def test_rows_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait is bounded; the error says what is missing and where the log is."""
-    monkeypatch.setattr(results, "STALLED_AFTER_S", 0.0)
+    monkeypatch.setattr(run, "STALLED_AFTER_S", 0.0)
     posting = asyncio.create_task(asyncio.sleep(0))
     with pytest.raises(Fatal, match="2 of 3 conversations have no row") as stalled:
         await wait(posting, Table(1), ["a", "b", "c"], stack())
@@ -315,4 +315,4 @@ async def test_a_failed_posting_ends_the_waiting() -> None:
     began = time.monotonic()
     with pytest.raises(Fatal, match="refused"):
         await wait(posting, Table(0), ["a"], stack())
-    assert time.monotonic() - began < results.STALLED_AFTER_S
+    assert time.monotonic() - began < run.STALLED_AFTER_S

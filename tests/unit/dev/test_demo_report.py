@@ -14,8 +14,7 @@ from schemas.insight import Sentiment, Urgency
 from schemas.outcome import OutcomeName
 from streams.dev.demo.figures import Calls, Check, Example, Figures, Row, compute_figures, percentile, pick_examples
 from streams.dev.demo.report import document, print_report
-from streams.dev.demo.results import calls_in
-from streams.dev.demo.runner import Options, Report
+from streams.dev.demo.run import Options, Report, calls_in
 
 RECEIVED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,6 +1,7 @@
 """Downloads Kafka's jars, with a small script in Maven's place."""
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Fatal
-from streams.dev.local.kafka import download_jars, jars_dir
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.service import Interrupted
+from streams.dev.local.brokers import download_jars, jars_dir
+from streams.dev.local.process import ProcessLog
 
 FETCH = """
 for argument; do case $argument in -DoutputDirectory=*) folder=${argument#*=};; esac; done
@@ -67,7 +67,13 @@ def test_a_failed_fetch_leaves_no_half_a_cache(tmp_path: Path, log: ProcessLog) 
 
 def test_a_fetch_can_be_interrupted(tmp_path: Path, log: ProcessLog) -> None:
     """Ctrl-C during a slow download ends it, with nothing left in the cache."""
-    install_maven(tmp_path, "echo $$; while :; do sleep 0.01; done")
-    with pytest.raises(Interrupted):
-        download_jars(log, lambda: bool(log.tail("kafka-jars")))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    install_maven(tmp_path, f"sleep 0.3; kill -s USR1 {os.getpid()}; while :; do sleep 0.01; done")
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        download_jars(log)
+    signal.signal(signal.SIGUSR1, before)
     assert not jars_dir().exists()

@@ -34,11 +34,3 @@ def test_lingering_connections_do_not_make_a_port_taken() -> None:
         with socket.create_connection((LOOPBACK, port)), server.accept()[0] as accepted:
             accepted.close()
     check_port_is_free(port, "--port")
-
-
-@pytest.mark.parametrize("port", [0, -1, 65536])
-def test_an_impossible_port_is_misuse(port: int) -> None:
-    """Numbers that are no ports end with exit code 2."""
-    with pytest.raises(Fatal) as refused:
-        check_port_is_free(port, "--port")
-    assert refused.value.exit_code == 2

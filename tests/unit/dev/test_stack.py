@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,9 @@ import pytest
 
 from schemas.errors import Fatal
 from streams.dev.local import stack as stack_module
-from streams.dev.local.child import Child
-from streams.dev.local.process_log import ProcessLog
-from streams.dev.local.service import Environment, Server, Service, Step, never
-from streams.dev.local.stack import DataFolder, RestartPolicy, Stack
+from streams.dev.local.process import Child, ProcessLog
+from streams.dev.local.service import Environment, Server, Service, Step
+from streams.dev.local.stack import RestartPolicy, Stack, locked_folder
 
 ENV = {"PATH": os.defpath}
 SERVE = "echo ready; while :; do sleep 0.01; done"
@@ -24,16 +24,17 @@ class Script(Service):
     """Ready when its script has said so."""
 
     def __init__(self, name: str, log: ProcessLog, script: str = SERVE, *, ready_within_s: float = 10) -> None:
-        super().__init__(name, log, ready_within_s=ready_within_s, stop_within_s=5)
+        super().__init__(name, log)
+        self.ready_within_s, self.stop_within_s = ready_within_s, 5
         self.launches = 0
         self._script = script
 
     def is_ready(self) -> bool:
-        return "ready" in self._log.tail(self.name)
+        return "ready" in self.log.tail(self.name)
 
     def _new_child(self) -> Child:
         self.launches += 1
-        return Child(self.name, ["/bin/sh", "-c", self._script], ENV, self._log)
+        return Child(self.name, ["/bin/sh", "-c", self._script], ENV, self.log)
 
 
 class InMemory(Script):
@@ -44,12 +45,12 @@ class Loading(Server):
     """Ready when it has printed its environment."""
 
     def __init__(self, argv: list[str], environment: Environment, log: ProcessLog) -> None:
-        super().__init__("gateway", argv, environment, log, port=0)
+        super().__init__("gateway", log, argv, environment, port=0)
 
     def preflight(self) -> None: ...
 
     def is_ready(self) -> bool:
-        return len(self._log.tail(self.name)) == 2
+        return len(self.log.tail(self.name)) == 2
 
 
 class Stubborn(Script):
@@ -75,7 +76,7 @@ def make_stack(tmp_path: Path, log: ProcessLog, said: list[str]) -> Iterator[Cal
     stacks: list[Stack] = []
 
     def make(*stages: list[Service]) -> Stack:
-        stacks.append(Stack(stages, DataFolder(tmp_path / "data"), log, said.append))
+        stacks.append(Stack(stages, tmp_path / "data", log, said.append))
         return stacks[-1]
 
     yield make
@@ -115,7 +116,7 @@ def test_stages_start_in_order_and_stop_in_reverse(
     make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
 ) -> None:
     """Nothing starts before what it needs is ready, nothing stops before what needs it has stopped."""
-    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log), log)
+    step = Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log))
     with make_stack([Script("broker", log), Script("postgres", log)], [step], [Script("worker", log)]) as stack:
         assert [service.is_running for service in stack.services] == [True, True, False, True]
     assert not any(service.is_running for service in stack.services)
@@ -151,7 +152,7 @@ def test_a_service_that_stays_silent_stops_the_start(make_stack: Callable[..., S
 def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
     """Later stages are not started."""
     worker = Script("worker", log)
-    step = Step("migrate", lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log), log)
+    step = Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log))
     with pytest.raises(Fatal, match="migrate failed") as failed:
         make_stack([step], [worker]).start()
     assert "bad SQL" in failed.value.why
@@ -161,9 +162,11 @@ def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: Pr
 def test_a_taken_port_is_found_before_anything_starts(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
     """Ports are checked before the first service starts."""
     broker = Script("broker", log)
-    gateway = Server("gateway", ["/bin/true"], lambda: ENV, log, port=0, setting="--port")
-    with pytest.raises(Fatal, match="port 0"):
-        make_stack([broker], [gateway]).start()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        gateway = Server("gateway", log, ["/bin/true"], lambda: ENV, port, setting="--port")
+        with pytest.raises(Fatal, match=f"port {port} is in use"):
+            make_stack([broker], [gateway]).start()
     assert broker.launches == 0
 
 
@@ -174,8 +177,8 @@ def test_a_server_loads_while_earlier_stages_start(make_stack: Callable[..., Sta
     server = Loading(["/bin/sh", "-c", script], lambda: environment, log)
 
     class Broker(Script):
-        def await_ready(self, is_cancelled: Callable[[], bool] = never) -> None:
-            super().await_ready(is_cancelled)
+        def await_ready(self) -> None:
+            super().await_ready()
             wait_until(lambda: log.tail("gateway") == ["loaded"])
             environment["PASSWORD"] = "secret"
 
@@ -232,7 +235,7 @@ def test_a_closed_terminal_does_not_keep_the_stack_from_stopping(tmp_path: Path,
         raise BrokenPipeError
 
     service = Script("broker", log)
-    with Stack([[service]], DataFolder(tmp_path / "data"), log, say):
+    with Stack([[service]], tmp_path / "data", log, say):
         assert service.is_running
     assert not service.is_running
 
@@ -250,20 +253,19 @@ def test_one_stack_a_folder(make_stack: Callable[..., Stack], log: ProcessLog) -
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     """The folder is named, with what to change."""
     (tmp_path / "file").touch()
-    with pytest.raises(Fatal, match="cannot be written") as refused:
-        DataFolder(tmp_path / "file" / "data").acquire()
+    with pytest.raises(Fatal, match="cannot be written") as refused, locked_folder(tmp_path / "file" / "data"):
+        pass
     assert "--data" in refused.value.hint
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little room is found before anything is written, and the folder is not kept locked."""
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 2**60)
-    folder = DataFolder(tmp_path / "data")
-    with pytest.raises(Fatal, match="is full"):
-        folder.acquire()
+    with pytest.raises(Fatal, match="is full"), locked_folder(tmp_path / "data"):
+        pass
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 1)
-    folder.acquire()
-    folder.release()
+    with locked_folder(tmp_path / "data"):
+        pass
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:

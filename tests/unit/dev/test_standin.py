@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate
 from schemas.errors import Fatal, Rejected
 from streams.commands.standin import standin
-from streams.dev.standin.accounting import Call, End, Journal, Stats
 from streams.dev.standin.completions import Answerer, check_key, read_question
 from streams.dev.standin.faults import FaultChooser, FaultKind, FaultPlan, Marker
+from streams.dev.standin.server import Call, End, Journal, Stats
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,8 @@ def test_calls_in_flight_survive_a_reset() -> None:
 def test_replies_are_counted_by_status_and_faults_by_kind() -> None:
     """Only a 200 is an answer."""
     stats = Stats()
-    stats.replied(200)
-    stats.replied(429)
-    stats.faulted(FaultKind.HTTP_429)
+    stats.by_status.update((200, 429))
+    stats.by_fault[FaultKind.HTTP_429] += 1
     figures = stats.snapshot()
     assert (figures["answered"], figures["by_status"], figures["faults"]) == (1, {"200": 1, "429": 1}, {"http_429": 1})
 

@@ -6,7 +6,7 @@ from streams.commands.up import terminal_line
 
 
 def shown(name: str, **event: object) -> str | None:
-    line = terminal_line(f"{name} | {json.dumps(event)}\n")
+    line = terminal_line(f"{name} | {json.dumps(event)}")
     return None if line is None else line.plain
 
 
@@ -25,9 +25,9 @@ def test_sentences_of_libraries_are_left_out_unless_they_warn() -> None:
 def test_other_output_stays_as_it_is() -> None:
     """Text that is no event, JSON or not, is not swallowed; Postgres's routine is."""
     for text in ("Segmentation fault", "[1, 2]", '{"a": 1}', "2026-01-01 UTC [1] ERROR:  no such table"):
-        line = terminal_line(f"postgres | {text}\n")
+        line = terminal_line(f"postgres | {text}")
         assert line is not None
         assert line.plain == f"postgres  | {text}"
-    assert terminal_line("postgres | 2026-01-01 UTC [1] LOG:  shutting down\n") is None
-    assert terminal_line("postgres | 2026-01-01 UTC [1] FATAL:  the database system is starting up\n") is None
-    assert terminal_line("initdb | creating subdirectories ... ok\n") is None
+    assert terminal_line("postgres | 2026-01-01 UTC [1] LOG:  shutting down") is None
+    assert terminal_line("postgres | 2026-01-01 UTC [1] FATAL:  the database system is starting up") is None
+    assert terminal_line("initdb | creating subdirectories ... ok") is None

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streams.dev.local.child import Child
-from streams.dev.local.process_log import MAX_LINE_CHARS, TAIL_LINES, ProcessLog
+from streams.dev.local import process
+from streams.dev.local.process import MAX_LINE_CHARS, TAIL_LINES, Child, ProcessLog
 
 ENV = {"PATH": os.defpath}
 
@@ -27,7 +27,6 @@ def log(tmp_path: Path) -> Iterator[ProcessLog]:
 
 def run_shell(script: str, log: ProcessLog, stdin: bytes = b"") -> Child:
     child = Child("sh", ["/bin/sh", "-c", script], ENV, log)
-    child.start()
     child.send(stdin)
     return child
 
@@ -54,10 +53,10 @@ def exit_code_of(child: Child) -> int | None:
     return child.exit_code
 
 
-def last_pid(child: Child, log: ProcessLog) -> int:
+def last_pid(log: ProcessLog) -> int:
     """Returns the number that the child printed as its last line."""
-    wait_until(lambda: bool(log.tail(child.name)))
-    return int(log.tail(child.name)[-1])
+    wait_until(lambda: bool(log.tail("sh")))
+    return int(log.tail("sh")[-1])
 
 
 def test_both_outputs_are_logged_and_the_exit_code_known(log: ProcessLog) -> None:
@@ -71,7 +70,6 @@ def test_both_outputs_are_logged_and_the_exit_code_known(log: ProcessLog) -> Non
 def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> None:
     """It reads exactly the bytes that are sent, and then the end."""
     child = Child("sh", ["/bin/sh", "-c", "echo up; cat"], ENV, log)
-    child.start()
     wait_until(lambda: log.tail("sh") == ["up"])
     child.send(b"one\ntwo\n")
     assert exit_code_of(child) == 0
@@ -81,7 +79,6 @@ def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> N
 def test_a_program_that_waits_for_input_can_be_stopped(log: ProcessLog) -> None:
     """A stack that fails to start stops what is still loading."""
     child = Child("sh", ["/bin/sh", "-c", "read -r _; echo never"], ENV, log)
-    child.start()
     child.terminate(10)
     assert (child.is_running, log.tail("sh")) == (False, [])
 
@@ -96,7 +93,6 @@ def test_invalid_utf8_is_logged(log: ProcessLog) -> None:
 def test_a_missing_program_says_so(log: ProcessLog) -> None:
     """The reason is in the log, from which error messages take their last lines."""
     child = Child("ghost", ["/no/such/program"], ENV, log)
-    child.start()
     child.send()
     assert exit_code_of(child) in {126, 127}
     assert "/no/such/program" in log.tail("ghost")[0]
@@ -124,7 +120,7 @@ def test_a_stop_is_asked_for_only_once(log: ProcessLog) -> None:
 def test_a_program_that_will_not_stop_is_killed_with_its_group(log: ProcessLog) -> None:
     """After the grace period neither the program nor what it started is left."""
     child = run_shell("trap '' TERM; sleep 1000 & echo $!; wait", log)
-    grandchild = last_pid(child, log)
+    grandchild = last_pid(log)
     child.terminate(0.1)
     assert child.exit_code == -signal.SIGKILL
     wait_until(lambda: not is_alive(grandchild))
@@ -139,16 +135,16 @@ def test_the_leftovers_of_a_program_that_ended_are_killed(log: ProcessLog) -> No
 
 
 PARENT = """
-import sys, threading
+import functools, sys, threading
 from pathlib import Path
-from streams.dev.local.child import Child
-from streams.dev.local.process_log import ProcessLog
+from streams.dev.local.process import Child
+from streams.dev.local.process import ProcessLog
 
-log = ProcessLog(Path(sys.argv[1]) / "stack.log", echo=sys.stdout)
+log = ProcessLog(Path(sys.argv[1]) / "stack.log", show=functools.partial(print, flush=True))
 def run():
     script = "trap '' TERM HUP; sleep 1000 & echo $! $$; wait"
     child = Child("sh", ["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, log)
-    child.start(); child.send()
+    child.send()
 starter = threading.Thread(target=run)
 starter.start(); starter.join()
 threading.Event().wait()
@@ -172,8 +168,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own_log(path: Path) -> Iterator[ProcessLog]:
-    log = ProcessLog(path, max_bytes=1000)
+def own_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessLog]:
+    monkeypatch.setattr(process, "MAX_LOG_BYTES", 1000)
+    log = ProcessLog(path)
     yield log
     log.close()
 
@@ -185,13 +182,13 @@ def test_lines_carry_the_childs_name(path: Path, own_log: ProcessLog) -> None:
     assert path.read_text() == "worker-1 | ready\nkafka | started\n"
 
 
-def test_echo_shows_the_same_lines(path: Path) -> None:
+def test_a_terminal_shows_the_same_lines(path: Path) -> None:
     """A terminal sees what the file holds."""
-    terminal = io.StringIO()
-    own_log = ProcessLog(path, echo=terminal)
+    shown: list[str] = []
+    own_log = ProcessLog(path, show=shown.append)
     own_log.line("tansu", "ready")
     own_log.close()
-    assert terminal.getvalue() == path.read_text() == "tansu | ready\n"
+    assert (shown, path.read_text()) == (["tansu | ready"], "tansu | ready\n")
 
 
 def test_tail_keeps_the_last_lines_of_each_child(own_log: ProcessLog) -> None:
@@ -247,6 +244,6 @@ def test_logging_never_raises(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     terminal = io.StringIO()
     terminal.close()
-    own_log = ProcessLog(tmp_path / "logs" / "stack.log", echo=terminal)
+    own_log = ProcessLog(tmp_path / "logs" / "stack.log", show=terminal.write)
     own_log.line("worker-1", "still here")
     assert own_log.tail("worker-1") == ["still here"]
