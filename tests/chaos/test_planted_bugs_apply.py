@@ -1,7 +1,7 @@
 """Every planted bug changes what it claims to: the same small scene ends one way without it, another way with it."""
 
 import asyncio
-import random
+import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +41,7 @@ from streams.worker.offsets import Tracker
 from tests.chaos import planting
 from tests.chaos.buggy_worker import main
 from tests.chaos.planted_bugs import BUGS, Finding
+from tests.chaos.record import RECORD
 from tests.fakes.analysis import FakeAnalyser, MemoryAnswers, at_once
 from tests.fakes.sinks import FakeRows, FakeSender
 from tests.support.factories import NOON, a_dead_job, a_job, a_record, a_result, a_tracker, an_answer
@@ -112,13 +113,16 @@ def due_when_the_second_is_finished() -> int | None:
 
 
 async def is_due_when_all_but_the_first_are_finished() -> bool:
-    random.seed(1)
-    tracker = tracker_of(*range(50))
-    while len(tracker._open) < 50:
-        await asyncio.sleep(0.01)
-    for offset in range(1, 50):
-        tracker.finish(offset)
-    return tracker.due() is not None
+    """Of several trackers in turn: the first slot may be opened first by chance."""
+    for _ in range(10):
+        tracker = tracker_of(*range(50))
+        while len(tracker._open) < 50:
+            await asyncio.sleep(0.01)
+        for offset in range(1, 50):
+            tracker.finish(offset)
+        if tracker.due() is not None:
+            return True
+    return False
 
 
 class Reader:
@@ -353,6 +357,16 @@ async def test_a_bug_changes_what_it_claims_to(name: str, plant: Callable[[str],
 def test_every_bug_has_a_name_of_its_own_and_a_scene() -> None:
     assert len({bug.story for bug in BUGS.values()}) == len({bug.patch for bug in BUGS.values()}) == len(BUGS)
     assert BUGS.keys() == SCENES.keys()
+
+
+def test_every_bug_was_found_as_what_it_is() -> None:
+    """By the judge, and a worker without a bug stayed green; `make chaos ARGS=--prove` writes the record."""
+    proof = json.loads(RECORD.read_text())["proof"]
+    assert proof.keys() == {"none", *BUGS}
+    assert {name for name, of_bug in proof.items() if not of_bug["is_right"]} == set()
+    assert {name: of_bug["story"] for name, of_bug in proof.items() if name in BUGS} == {
+        name: bug.story.splitlines()[0] for name, bug in BUGS.items()
+    }
     assert {bug.shows_as for bug in BUGS.values()} <= set(get_args(Finding))
 
 

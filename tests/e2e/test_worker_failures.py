@@ -38,7 +38,7 @@ def test_a_database_without_tables_is_told(service: Service, postgres: Postgres)
 
 @on_tansu
 async def test_a_wrong_key_stops_the_worker_and_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
-    """No conversation becomes a dead letter for it: with the right key they are all analysed."""
+    """No conversation becomes a dead letter for it: with the right key each gets its answer, and each text one call."""
     service.start_standin("--api-key", "right", "--latency-max-s", "0", "--latency-min-s", "0")
     await produce(service, [f"where is my parcel number {n}" for n in range(20)])
     worker = service.start("wrong", "worker", WORKER_METRICS_PORT="0", XAI_API_KEY="wrong-secret-key")
@@ -48,7 +48,9 @@ async def test_a_wrong_key_stops_the_worker_and_loses_nothing(service: Service, 
     assert "wrong-secret-key" not in text
     service.settings["XAI_API_KEY"] = "right"
     await asyncio.to_thread(service.start_worker, "right")
-    await count_rows(rows, 20, timeout_s=30, where="outcome = 'analysed'")
+    # Cached is one that the first worker sent to its owner partition, and the second one again.
+    await count_rows(rows, 20, timeout_s=30, where="outcome IN ('analysed', 'cached')")
+    assert service.standin("control/stats")["calls"] == 20
 
 
 @on_tansu

@@ -169,7 +169,7 @@ async def test_a_broker_that_was_killed_and_forgot_everything_is_found_again(bro
         os.kill(broker.pid, signal.SIGKILL)
         await _until(session, "/readyz", 503)
         await asyncio.to_thread(broker.launch)
-        await asyncio.to_thread(broker.await_ready, lambda: False)
+        await asyncio.to_thread(broker.await_ready)
         await _make_topics(broker)
         await asyncio.gather(*(_post_until_accepted(session, id=f"new-{n}", text=f"text {n}") for n in range(20)))
     assert {f"new-{n}" for n in range(20)} <= (await _topic(broker)).keys()
