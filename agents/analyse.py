@@ -99,8 +99,8 @@ class Analysis:
         #: One task for each place for a call that is taken, and those of them whose call has begun.
         self._askers: set[asyncio.Task[None]] = set()
         self._calling: set[asyncio.Task[None]] = set()
-        #: Answered and not kept yet. Each still takes its place, so that a worker that is killed loses no more answers
-        #: than it has places, and pays for none while the changelog takes none.
+        #: Answered and not kept yet; with as many of them as there are places, no call begins. So a worker that is killed
+        #: pays again for no more than twice its places, and an outage of the changelog is not paid for on and on.
         self._answered: set[Flight] = set()
         self._is_draining = False
         #: Answers that were paid for and are not kept yet, the oldest first.
@@ -171,17 +171,17 @@ class Analysis:
         self._is_draining = False
 
     def _fill_places(self) -> None:
-        for _ in range(min(len(self._to_ask), self._max_calls - len(self._askers) - len(self._answered))):
+        for _ in range(min(len(self._to_ask), self._max_calls - max(len(self._askers), len(self._answered)))):
             asker = asyncio.create_task(self._ask_on(), name="asker")
             self._askers.add(asker)
             asker.add_done_callback(self._asker_ended)
 
     async def _ask_on(self) -> None:
-        """One place for a call: asks about one text after the other while any waits and the place is not taken."""
+        """One place for a call: asks about one text after the other while any waits and answers are being kept."""
         asker = asyncio.current_task()
         assert asker is not None, "runs in a task of its own"
         try:
-            while self._to_ask and len(self._askers) + len(self._answered) <= self._max_calls:
+            while self._to_ask and len(self._answered) < self._max_calls:
                 await self._ask_one(self._to_ask.popleft(), asker)
         finally:
             # In the very step that found nothing waiting: whatever comes next must not count on this place.

@@ -43,7 +43,7 @@ from streams.worker.timings import timings
 
 #: Records open at once for each place for a call: cached and filtered ones pass by those that wait for an answer, and
 #: what is being written is written in batches that are worth their cost.
-OPEN_RECORDS_PER_CALL = 4
+OPEN_RECORDS_PER_CALL = 8
 
 
 def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:

@@ -28,7 +28,7 @@ OUTAGE_S = float(os.environ.get("GROK_INSIGHTS_OUTAGE_S", "8"))
 #: Buffers have filled by then.
 FILLED_AFTER_S = 4.0
 BACK_WITHIN_S = 30.0
-MAX_IN_FLIGHT = 60
+MAX_IN_FLIGHT = 30
 MAX_OPEN_RECORDS = MAX_IN_FLIGHT * OPEN_RECORDS_PER_CALL
 PER_S = 60
 #: Large conversations on top of the steady ones, 90 MB in all: what buffers hold of them is what they hold of any.
