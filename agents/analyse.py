@@ -99,8 +99,8 @@ class Analysis:
         #: One task for each place for a call that is taken, and those of them whose call has begun.
         self._askers: set[asyncio.Task[None]] = set()
         self._calling: set[asyncio.Task[None]] = set()
-        #: Answered and not kept yet; with as many of them as there are places, no call begins. So a worker that is killed
-        #: pays again for no more than twice its places, and an outage of the changelog is not paid for on and on.
+        #: Answered and not kept yet; with as many of these as there are places, no call begins. A worker that is killed
+        #: then pays again for no more than twice its places, and an outage of the changelog is not paid for on and on.
         self._answered: set[Flight] = set()
         self._is_draining = False
         #: Answers that were paid for and are not kept yet, the oldest first.
