@@ -41,9 +41,10 @@ from streams.worker.lifecycle import Lifecycle
 from streams.worker.rebalance import Rebalance
 from streams.worker.timings import timings
 
-#: Records open at once for each place for a call: cached and filtered ones pass by those that wait for an answer, and
-#: what is being written is written in batches that are worth their cost.
-OPEN_RECORDS_PER_CALL = 8
+#: Records open at once for each place for a call: cached and filtered ones pass by those that wait for an answer.
+OPEN_RECORDS_PER_CALL = 2
+#: With few places: what is written then still fills batches that are worth their cost.
+MIN_OPEN_RECORDS = 1_024
 
 
 def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
@@ -85,7 +86,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         _now,
         AnalystOptions(
             max_calls=settings.max_in_flight,
-            max_open_records=settings.max_in_flight * OPEN_RECORDS_PER_CALL,
+            max_open_records=max(MIN_OPEN_RECORDS, settings.max_in_flight * OPEN_RECORDS_PER_CALL),
             cache_ttl=timedelta(days=settings.cache_ttl_days),
             linger_s=settings.linger_ms / 1000,
         ),

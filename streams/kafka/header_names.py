@@ -1,13 +1,16 @@
 """Lets consumers read records whose header names are not UTF-8: some clients write any bytes there.
 
 aiokafka 0.14 raises UnicodeDecodeError at such a record and never gets past it, so that one record would end every
-reader of its partition for good. Here the bytes that are not UTF-8 are escaped (`\\xff`), and the record is read.
+reader of its partition for good. Here the bytes that are not UTF-8 are escaped (`\\xff`), and the record is read; in
+copies of it, such as a dead letter, the name stays escaped.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
@@ -37,10 +40,16 @@ class _Batch:
         return getattr(self._batch, name)
 
     def __iter__(self) -> Iterator[Any]:
+        count = 0
         try:
-            return iter(list(self._batch))
-        except UnicodeDecodeError:
-            return iter(_LenientBatch(self._data))
+            for record in self._batch:
+                yield record
+                count += 1
+        except (UnicodeDecodeError, CorruptRecordException):  # the second is what aiokafka's Python version raises
+            yield from islice(_LenientBatch(self._data), count, None)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
 
 
 class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]

@@ -57,7 +57,7 @@ class Broker(Service):
 
 
 class Tansu(Broker):
-    """One broker with its data in memory. Before it starts it removes `data_dir`/tansu: data that follow its topics."""
+    """One broker with its data in memory. Before it starts it removes `data_dir`/tansu/worker-*, whose data are gone."""
 
     loses_data = True
     ready_within_s = 20.0
@@ -71,11 +71,11 @@ class Tansu(Broker):
         _tansu_binary()
 
     def prepare(self) -> None:
-        try:
-            if self._dependent_data.exists():
-                shutil.rmtree(self._dependent_data)
-        except OSError as error:
-            raise Fatal(f"{self._dependent_data} cannot be removed", error.strerror or str(error)) from error
+        for folder in self._dependent_data.glob("worker-*"):
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise Fatal(f"{folder} cannot be removed", error.strerror or str(error)) from error
 
     def _new_child(self) -> Child:
         url = f"tcp://{self.bootstrap_servers}"

@@ -50,6 +50,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
             why = f"process {lock.read().strip() or 'unknown'} runs a local stack in it"
             hint = f"stop that process or {_FOLDER_HINT}"
             raise Fatal(f"the data folder {folder} is in use", why, hint) from error
+        except OSError as error:  # a file system without locks
+            why = error.strerror or str(error)
+            raise Fatal(f"the data folder {folder} cannot be locked", why, _FOLDER_HINT) from error
         free_bytes = shutil.disk_usage(folder).free
         if free_bytes < MIN_FREE_BYTES:
             why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
@@ -140,7 +143,10 @@ class Stack:
             self._lock.close()
 
     def watch(self) -> None:
-        """Restarts services that end, until `stop` from another thread. Raises Fatal when one cannot."""
+        """Restarts services that end, until `stop` from another thread, which waits for a restart that has begun.
+
+        Raises Fatal when one cannot be restarted.
+        """
         while not self._is_stopping:
             time.sleep(WATCH_EVERY_S)
             with self._restarting:

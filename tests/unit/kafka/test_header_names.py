@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams.kafka.header_names import _Records
@@ -33,8 +34,26 @@ def records_of(data: bytes, reader: Any) -> list[tuple[Any, ...]]:
 
 def test_aiokafka_reads_no_such_record() -> None:
     """The defect that header_names.py works around; once this fails, remove the work-around."""
-    with pytest.raises(UnicodeDecodeError):
+    with pytest.raises((UnicodeDecodeError, CorruptRecordException)):
         records_of(batch_of(NAMES), MemoryRecords)
+
+
+def test_what_is_corrupt_stays_so() -> None:
+    """After the records in front of it: one of them may have a header name of its own."""
+    data = bytearray(batch_of(NAMES))
+    data[-3:] = b"\xff\xff\xff"  # the last record's value and count of headers
+    records = iter(_Records(bytes(data)).next_batch())
+    assert [next(records).offset, next(records).offset] == [0, 1]
+    with pytest.raises(CorruptRecordException):
+        next(records)
+
+
+def test_a_batch_gives_its_first_record() -> None:
+    """As aiokafka asks for it with control batches."""
+    assert next(iter(_Records(batch_of([])).next_batch())).offset == 0
+    batch = _Records(batch_of([])).next_batch()
+    iter(batch._batch)
+    assert next(batch).offset == 0
 
 
 @pytest.mark.parametrize("compression_type", [0, GZIP])
