@@ -57,7 +57,7 @@ class Broker(Service):
 
 
 class Tansu(Broker):
-    """One broker with its data in memory. Before it starts it removes `data_dir`/tansu/worker-*, whose data are gone."""
+    """One broker with its data in memory. It removes `data_dir`/tansu/worker-* as it starts: data of lost topics."""
 
     loses_data = True
     ready_within_s = 20.0
