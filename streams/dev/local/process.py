@@ -120,10 +120,11 @@ class ProcessLog:
 
 
 class Child:
-    """A named process in its own process group, started at once. Raises OSError when the machine is full.
+    """A named process in its own process group. Raises OSError when the machine is full.
 
-    Its standard input stays open until `send`. A program that cannot be executed ends with exit code 126 or 127 and
-    the shell's reason in the log.
+    Its program begins at `run`: a signal may interrupt the caller anywhere, and a caller that has kept the child before
+    leaves no program that nobody knows. Its standard input stays open until `send`. A program that cannot be executed
+    ends with exit code 126 or 127 and the shell's reason in the log.
     """
 
     def __init__(
@@ -152,9 +153,6 @@ class Child:
         assert self._process.stdout is not None
         self._stdin = self._process.stdin
         watch_group(self.pid)
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(b"\n")
-            self._stdin.flush()
         self._log_thread = threading.Thread(
             target=_copy_lines, args=(self._process.stdout, name, log), name=f"log-{name}", daemon=True
         )
@@ -172,6 +170,12 @@ class Child:
     def exit_code(self) -> int | None:
         """None while it runs; negative is the number of the signal that ended it."""
         return self._process.poll()
+
+    def run(self) -> None:
+        """Lets the program begin; once only."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(b"\n")
+            self._stdin.flush()
 
     def send(self, data: bytes = b"") -> None:
         """Writes all of the standard input and closes it."""

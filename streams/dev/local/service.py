@@ -43,7 +43,7 @@ class Service(ABC):
 
     @abstractmethod
     def _new_child(self) -> Child:
-        """Starts the process of one launch."""
+        """Makes the process of one launch, whose program does not run yet."""
 
     def preflight(self) -> None:  # noqa: B027 - most services have nothing to check
         """Raises Fatal when the service cannot start here. Called for all services before the first one starts."""
@@ -117,6 +117,7 @@ class Service(ABC):
             self._child = self._new_child()
         except OSError as error:
             raise Fatal(f"{self.name} could not be started", error.strerror or str(error)) from error
+        self._child.run()
         return self._child
 
     def _failure(self, why: str) -> Fatal:

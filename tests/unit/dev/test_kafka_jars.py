@@ -71,9 +71,11 @@ def test_a_fetch_can_be_interrupted(tmp_path: Path, log: ProcessLog) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    install_maven(tmp_path, f"sleep 0.3; kill -s USR1 {os.getpid()}; while :; do sleep 0.01; done")
+    install_maven(tmp_path, f"kill -s USR1 {os.getpid()}; while :; do sleep 0.01; done")
     before = signal.signal(signal.SIGUSR1, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        download_jars(log)
-    signal.signal(signal.SIGUSR1, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            download_jars(log)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert not jars_dir().exists()

@@ -27,6 +27,7 @@ def log(tmp_path: Path) -> Iterator[ProcessLog]:
 
 def run_shell(script: str, log: ProcessLog, stdin: bytes = b"") -> Child:
     child = Child("sh", ["/bin/sh", "-c", script], ENV, log)
+    child.run()
     child.send(stdin)
     return child
 
@@ -70,6 +71,7 @@ def test_both_outputs_are_logged_and_the_exit_code_known(log: ProcessLog) -> Non
 def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> None:
     """It reads exactly the bytes that are sent, and then the end."""
     child = Child("sh", ["/bin/sh", "-c", "echo up; cat"], ENV, log)
+    child.run()
     wait_until(lambda: log.tail("sh") == ["up"])
     child.send(b"one\ntwo\n")
     assert exit_code_of(child) == 0
@@ -79,6 +81,7 @@ def test_the_program_runs_at_once_and_gets_its_input_later(log: ProcessLog) -> N
 def test_a_program_that_waits_for_input_can_be_stopped(log: ProcessLog) -> None:
     """A stack that fails to start stops what is still loading."""
     child = Child("sh", ["/bin/sh", "-c", "read -r _; echo never"], ENV, log)
+    child.run()
     child.terminate(10)
     assert (child.is_running, log.tail("sh")) == (False, [])
 
@@ -93,6 +96,7 @@ def test_invalid_utf8_is_logged(log: ProcessLog) -> None:
 def test_a_missing_program_says_so(log: ProcessLog) -> None:
     """The reason is in the log, from which error messages take their last lines."""
     child = Child("ghost", ["/no/such/program"], ENV, log)
+    child.run()
     child.send()
     assert exit_code_of(child) in {126, 127}
     assert "/no/such/program" in log.tail("ghost")[0]
@@ -144,6 +148,7 @@ log = ProcessLog(Path(sys.argv[1]) / "stack.log", show=functools.partial(print, 
 def run():
     script = "trap '' TERM HUP; sleep 1000 & echo $! $$; wait"
     child = Child("sh", ["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, log)
+    child.run()
     child.send()
 starter = threading.Thread(target=run)
 starter.start(); starter.join()
