@@ -32,7 +32,6 @@ UNMATCHED = "unmatched"
 #: Codes for errors that aiohttp raises itself; other statuses use their reason phrase as the code.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 417: "expectation_failed"}
 
-
 log = structlog.get_logger()
 
 

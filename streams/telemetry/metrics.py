@@ -7,7 +7,7 @@ import asyncio
 import collections
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, assert_never
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -110,6 +110,10 @@ class OutcomeMetrics:
                     PREFILTER_SKIPS.labels(reason).inc(count)
                 case "dead":
                     DEAD_LETTERS.labels(reason).inc(count)
+                case "analysed":
+                    pass
+                case _:
+                    assert_never(name)
 
     def rehomed(self, count: int) -> None:
         CONVERSATIONS_REHOMED.inc(count)
