@@ -3,13 +3,16 @@
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 from faust.stores.rocksdb import Store
-from faust.types import TP
+from faust.tables.manager import TableManager
+from faust.types import TP, EventT
 from faust.types.stores import StoreT
 from rocksdict import Rdict, WriteBatch
 
@@ -77,13 +80,28 @@ class AnswersStore(Store):
         """
         shard: Rdict = self._dbs[partition]
         batch = WriteBatch(raw_mode=True)
-        before = reached = int(shard.get(self.offset_key) or -1)
+        before = reached = self._reached(shard)
         run = self._runs.setdefault(partition, OffsetRun())
         for key, value, offset in entries:
             batch.put(key, value)
             reached = run.add(reached, offset)
         if reached > before:
             batch.put(self.offset_key, str(reached).encode())
+        shard.write(batch)
+
+    def restore(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
+        """Stores what the changelog has from where the shard ends on, in order; what it had already stays."""
+        shard: Rdict = self._db_for_partition(partition)
+        reached = self._reached(shard)
+        batch = WriteBatch(raw_mode=True)
+        for record in records:
+            if record.offset > reached:
+                if record.value is None:
+                    batch.delete(record.key)
+                else:
+                    batch.put(record.key, record.value)
+        if records[-1].offset > reached:
+            batch.put(self.offset_key, str(records[-1].offset).encode())
         shard.write(batch)
 
     def discard(self, partition: int) -> None:
@@ -98,6 +116,9 @@ class AnswersStore(Store):
         """-1 where the shard is empty: None would let Faust go on from what it remembers of a discarded one."""
         offset = super().persisted_offset(tp)
         return -1 if offset is None else offset
+
+    def _reached(self, shard: Rdict) -> int:
+        return int(shard.get(self.offset_key) or -1)
 
     def reset_runs(self) -> None:
         """A new assignment: recovery tells how far each shard goes, and others may have written meanwhile."""
@@ -166,6 +187,14 @@ class AnswersTable(faust.Table[bytes, bytes]):
                 log.warning("shard_ahead_of_changelog_discarded", partition=tp.partition, shard=persisted, log=end)
                 self.store.discard(tp.partition)
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
+
+    def restore(self, tp: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        """Stores records of the changelog that were fetched in order; those of a partition given up are passed over."""
+        if tp in cast(TableManager, self.app.tables).recovery.active_tps:
+            self.store.restore(tp.partition, records)
+
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
+        """Nothing: `restore` has stored them, and maybe newer ones since."""
 
     def _changelog_topic_name(self) -> str:
         return self._changelog

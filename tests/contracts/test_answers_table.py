@@ -228,6 +228,40 @@ async def test_the_table_is_restored_by_whoever_takes_the_partition_over(
     assert [ends[tp] for tp in changelog] == [0, 0, 8, 0]
 
 
+def restore(table: AnswersTable, *records: tuple[int, bytes, bytes | None], partition: int = OURS) -> None:
+    """As recovery does with a fetch of (offset, key, value)."""
+    fetch = [a_record(value, partition=partition, offset=offset, key=key) for offset, key, value in records]
+    table.restore(TopicPartition(table._changelog, partition), fetch)
+
+
+def owns(table: AnswersTable, partition: int = OURS) -> None:
+    cast(TableManager, table.app.tables).recovery.active_tps.add(TP(table._changelog, partition))
+
+
+async def test_a_whole_fetch_is_restored_in_order(table: AnswersTable) -> None:
+    """The newest value of a key counts, one without a value was removed, and offsets may be missing: compaction."""
+    owns(table)
+    restore(table, (0, b"a", b"1"), (3, b"a", b"2"), (4, b"b", b"1"), (7, b"b", None))
+    assert (table.store.read(OURS, b"a"), table.store.read(OURS, b"b")) == (b"2", None)
+    assert table.store.persisted_offset(TP("any", OURS)) == 7
+
+
+async def test_what_the_shard_has_is_not_overwritten_by_a_late_fetch(table: AnswersTable) -> None:
+    """It may come after another rebalance, when newer answers were kept."""
+    owns(table)
+    restore(table, (0, b"a", b"old"), (5, b"a", b"new"))
+    restore(table, (0, b"a", b"old"))
+    assert table.store.read(OURS, b"a") == b"new"
+    restore(table, (5, b"a", b"new"), (6, b"b", b"1"))
+    assert table.store.persisted_offset(TP("any", OURS)) == 6
+
+
+async def test_a_late_fetch_of_a_partition_given_up_opens_no_shard(table: AnswersTable) -> None:
+    """That would take the lock of its new owner."""
+    restore(table, (0, b"a", b"1"), partition=NOT_OURS)
+    assert not table.store.partition_path(NOT_OURS).exists()
+
+
 def discard(store: AnswersStore) -> None:
     store.discard(OURS)
     store._db_for_partition(OURS)
