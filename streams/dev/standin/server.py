@@ -5,11 +5,12 @@ import hashlib
 import os
 import random
 import resource
+import socket
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -315,11 +316,43 @@ async def serving(config: StandinConfig, host: str = "127.0.0.1", port: int = 0)
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
-        bound_host, bound_port = runner.addresses[0][:2]
-        yield f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        assert runner.server is not None, "setup() makes it"
+        with _listening(host, port, runner.server) as (bound_host, bound_port):
+            yield f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def _listening(host: str, port: int, protocols: Callable[[], asyncio.Protocol]) -> Iterator[tuple[str, int]]:
+    """Accepts all connections that wait, in one turn of the loop; yields the address.
+
+    uvloop's own server accepts one in each turn (github.com/libuv/libuv/pull/3696). While other callers keep the
+    stand-in busy, turns are long: a worker's first 512 calls then lie in the socket's queue for ten seconds and more,
+    unseen, and a rebalance cuts them off although they were sent long before it.
+    """
+    loop = asyncio.get_running_loop()
+    accepting: set[asyncio.Task[Any]] = set()
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            connection.setblocking(False)
+            task = loop.create_task(loop.connect_accepted_socket(protocols, connection))
+            accepting.add(task)
+            task.add_done_callback(accepting.discard)
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listener:
+        listener.setblocking(False)
+        loop.add_reader(listener, accept)
+        try:
+            yield listener.getsockname()[:2]
+        finally:
+            loop.remove_reader(listener)
 
 
 async def run_standin(config: StandinConfig, host: str, port: int, ready: Callable[[str], None]) -> None:

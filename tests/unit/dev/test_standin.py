@@ -1,7 +1,10 @@
 """The stand-in: requests, replies, faults, statistics, journal and the options of its command."""
 
+import asyncio
 import hashlib
 import random
+import select
+import socket
 from pathlib import Path
 
 import jsonschema
@@ -9,6 +12,7 @@ import msgspec
 import orjson
 import pytest
 import typer
+import uvloop
 from typer.testing import CliRunner
 
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate
@@ -16,7 +20,7 @@ from schemas.errors import Fatal, Rejected
 from streams.commands.standin import standin
 from streams.dev.standin.completions import Answerer, check_key, read_question
 from streams.dev.standin.faults import FaultChooser, FaultKind, FaultPlan, Marker
-from streams.dev.standin.server import Call, End, Journal, Stats
+from streams.dev.standin.server import Call, End, Journal, StandinConfig, Stats, serving
 
 
 @pytest.mark.parametrize(
@@ -275,3 +279,26 @@ def test_options_that_make_no_sense_are_misuse(arguments: list[str]) -> None:
     result = CliRunner().invoke(application, arguments)
     assert result.exit_code == 2
     assert "Invalid value" in result.output
+
+
+async def turns_until_answered(connections: int) -> int:
+    """Turns of the loop until each of so many connections, which all wait before the first of them, has its answer."""
+    async with serving(StandinConfig()) as address:
+        host, port = address.removeprefix("http://").split(":")
+        waiting = [socket.create_connection((host, int(port))) for _ in range(connections)]
+        for connection in waiting:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: standin\r\n\r\n")
+        turns = 0
+        while len(select.select(waiting, [], [], 0)[0]) < connections:
+            turns += 1
+            await asyncio.sleep(0)
+        for connection in waiting:
+            connection.close()
+        return turns
+
+
+def test_callers_that_come_at_once_are_noticed_at_once() -> None:
+    """On the loop of its command: one new caller in each turn would let hundreds wait for as long as others keep the
+    stand-in busy, and a call that it has not noticed is cut off by a rebalance all the same."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(turns_until_answered(200)) < 50
