@@ -64,7 +64,10 @@ def watch_membership(coordinator: Any, lease: GroupLease) -> None:
             loaded = asked
         sent_at_s = time.monotonic()
         was_accepted = bool(await send_heartbeat())
-        if was_accepted and coordinator._coordinator_dead_fut is asked:
+        # One that is answered with a rebalance is accepted, too; renewed by it, waiting calls would begin in the
+        # moment before the fence is closed, and be cut off by the drain.
+        is_settled = coordinator._coordinator_dead_fut is asked and not coordinator._rejoin_needed_fut.done()
+        if was_accepted and is_settled:
             lease.renew(sent_at_s)
         return was_accepted
 

@@ -1,5 +1,6 @@
 """The lease on every broker: held by a member, also when its coordinator is found again after a broker's death."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -32,6 +33,27 @@ async def test_a_heartbeat_renews_it(coordinator: GroupCoordinator) -> None:
     watch_membership(coordinator, lease)
     assert await coordinator._do_heartbeat()
     assert lease.is_held
+
+
+async def test_a_heartbeat_that_is_answered_with_a_rebalance_does_not(
+    cluster: Cluster, coordinator: GroupCoordinator
+) -> None:
+    """The drain is about to begin, and would cut off the calls that wait for the lease."""
+    lease, drained = GroupLease(10), asyncio.Event()
+    watch_membership(coordinator, lease)
+    coordinator._on_join_prepare = lambda _: drained.wait()
+    another = a_member(cluster)
+    joining = asyncio.create_task(another.start())
+    async with asyncio.timeout(30):
+        while not coordinator._rejoin_needed_fut.done():
+            await asyncio.sleep(0.05)
+            await coordinator._do_heartbeat()
+    lease.lose()
+    was_accepted, is_held = await coordinator._do_heartbeat(), lease.is_held
+    drained.set()
+    await joining
+    await another.stop()
+    assert (was_accepted, is_held) == (True, False)
 
 
 async def test_a_coordinator_that_is_found_again_renews_it(coordinator: GroupCoordinator) -> None:

@@ -23,6 +23,8 @@ class Coordinator:
         #: In this layout a broker says it for each partition; in the later one it names no partition.
         self.says_it_for_partitions = True
         self.heartbeats = 0
+        self.is_rebalancing = False
+        self._rejoin_needed_fut = asyncio.get_running_loop().create_future()
         self.found()
 
     def found(self) -> None:
@@ -31,6 +33,8 @@ class Coordinator:
 
     async def _do_heartbeat(self) -> bool:
         self.heartbeats += 1
+        if self.is_rebalancing and not self._rejoin_needed_fut.done():
+            self._rejoin_needed_fut.set_result(None)
         return self.is_loading or self.knows_us
 
     async def _do_rejoin_group(self, subscription: object) -> bool:
@@ -90,6 +94,14 @@ async def test_only_a_heartbeat_that_is_accepted_renews_the_lease() -> None:
     coordinator.knows_us = True
     assert await coordinator._do_heartbeat()
     assert lease.is_held
+
+
+async def test_a_heartbeat_that_is_answered_with_a_rebalance_renews_nothing() -> None:
+    """It is accepted, but calls that wait for the lease would begin just before the drain that cuts them off."""
+    coordinator, lease = await joined()
+    coordinator.is_rebalancing = True
+    assert await coordinator._do_heartbeat(), "aiokafka goes on with heartbeats until the member rejoins"
+    assert not lease.is_held
 
 
 async def test_a_member_that_the_group_does_not_know_loses_its_lease_at_once() -> None:
