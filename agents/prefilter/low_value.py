@@ -61,7 +61,9 @@ def _low_value_turn(turn: str) -> FilterReason | None:
 
 
 def _is_one_character(text: str) -> bool:
-    return len(text) >= MIN_REPEATED_CHARS and text[0] == text[1] and text == text[0] * len(text)
+    if len(text) < MIN_REPEATED_CHARS or text[0] != text[1] or text != text[0] * len(text):
+        return False
+    return len(text) > MAX_LOW_VALUE_CHARS or not _is_word(text)
 
 
 def _is_repeated(turn: str) -> bool:
@@ -73,8 +75,13 @@ def _is_repeated(turn: str) -> bool:
         return False
     words = _PUNCTUATION.sub("", dense)
     if words:
-        return len(words) >= MIN_REPEATED_CHARS and len(set(words)) == 1
+        return len(words) >= MIN_REPEATED_CHARS and len(set(words)) == 1 and not _is_word(words)
     return len(set(dense)) == 1 and dense.isascii()
+
+
+def _is_word(text: str) -> bool:
+    """Returns whether its first character is a word by itself: five thumbs down, or "bad" five times in Chinese."""
+    return _weight_of(text[0]) > 1
 
 
 def _letters(text: str) -> set[str]:

@@ -41,10 +41,16 @@ def test_a_link_with_words_is_kept() -> None:
     assert low_value("broken: https://example.org") is None
 
 
-@pytest.mark.parametrize("text", ["aaaaaaa", "!!!!!!", "zzzz zzzz", "哈哈哈哈", "----------", "x" * 100_000])
+@pytest.mark.parametrize("text", ["aaaaaaa", "!!!!!!", "zzzz zzzz", "----------", "x" * 100_000, "😡" * 501])
 def test_one_character_over_and_over(text: str) -> None:
     """Also at lengths that would cost most."""
     assert low_value(text) is FilterReason.REPEATED_CHARACTERS
+
+
+@pytest.mark.parametrize("text", ["😡😡😡😡", "👎👎👎👎👎", "⭐⭐⭐⭐⭐", "user: 👎 👎 👎 👎", "坏坏坏坏", "👎🏽👎🏽👎🏽👎🏽"])
+def test_a_word_of_one_character_over_and_over_is_an_opinion(text: str) -> None:
+    """A pictogram is one, and so is a character of a script that writes words with one."""
+    assert low_value(text) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,8 @@ def test_repetition_with_a_wrong_end_takes_linear_time(part: str) -> None:
 
 def low_value_by_every_rule(text: str) -> FilterReason | None:
     """Applies every rule to all of the text, with none of the shortcuts."""
-    if len(text) >= rules.MIN_REPEATED_CHARS and len(set(text)) == 1:
+    is_long = len(text) > MAX_LOW_VALUE_CHARS
+    if len(text) >= rules.MIN_REPEATED_CHARS and len(set(text)) == 1 and (is_long or not rules._is_word(text)):
         return FilterReason.REPEATED_CHARACTERS
     if len(text) > MAX_LOW_VALUE_CHARS:
         return None
@@ -146,7 +153,8 @@ def turn_by_every_rule(turn: str) -> FilterReason | None:
     weight = sum(map(rules._weight_of, turn))
     if rules._URLS.fullmatch(turn):
         return FilterReason.URL_ONLY
-    if len(repeated) >= rules.MIN_REPEATED_CHARS and len(set(repeated)) == 1 and (letters or dense.isascii()):
+    is_noise = not rules._is_word(letters) if letters else dense.isascii()
+    if len(repeated) >= rules.MIN_REPEATED_CHARS and len(set(repeated)) == 1 and is_noise:
         return FilterReason.REPEATED_CHARACTERS
     if small_talk._SMALL_TALK.fullmatch(words) and small_talk._NEUTRAL_MARKS.fullmatch(marks):
         return FilterReason.GREETING_OR_THANKS
