@@ -10,6 +10,8 @@ from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.kafka.header_names import accept_any_header_name
 
+#: For every consumer: records of aborted transactions are nobody's, and those of open ones are not there yet.
+READ_COMMITTED = "read_committed"
 _CANCEL_AGAIN_S = 0.2
 
 

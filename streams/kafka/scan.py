@@ -9,7 +9,7 @@ from aiokafka.errors import RequestTimedOutError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.kafka import Topics
-from streams.kafka.clients import stop_consumer
+from streams.kafka.clients import READ_COMMITTED, stop_consumer
 from streams.kafka.offset_reader import OffsetReader
 
 POLL_TIMEOUT_MS = 500
@@ -47,7 +47,13 @@ async def scan(
     end_offsets = {tp: end for tp, (start, end) in wanted.items() if start < end}
     if not end_offsets:
         return
-    consumer = AIOKafkaConsumer(**client_options, group_id=None, auto_offset_reset="earliest", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        **client_options,
+        group_id=None,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level=READ_COMMITTED,
+    )
     try:
         await consumer.start()
         consumer.assign(list(end_offsets))

@@ -13,7 +13,7 @@ from agents.analyst import Analyst
 from schemas.errors import Fatal
 from schemas.kafka import Topics
 from streams.engine.app import InputChannel
-from streams.kafka.clients import stop_consumer
+from streams.kafka.clients import READ_COMMITTED, stop_consumer
 from streams.kafka.offset_reader import OffsetReader
 from streams.worker.lifecycle import Lifecycle
 from streams.worker.offsets import Tracker
@@ -154,6 +154,7 @@ class Intake:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
+            isolation_level=READ_COMMITTED,
             max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
             fetch_max_bytes=MAX_FETCH_BYTES,
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,

@@ -153,6 +153,34 @@ async def test_gaps_in_the_log_are_passed(reading: Reading, cluster: Cluster) ->
 
 
 @ON_KAFKA
+async def test_only_what_was_committed_is_read(reading: Reading, cluster: Cluster) -> None:
+    """Records of an aborted transaction are nobody's; those of an open one are read once it is committed."""
+    [tp, _] = reading.conversations
+    async with AIOKafkaProducer(transactional_id=cluster.topics.prefix, **cluster.options) as producer:
+        for outcome in (producer.abort_transaction, producer.commit_transaction):
+            await producer.begin_transaction()
+            await producer.send_and_wait(tp.topic, b"v", partition=tp.partition)
+            await outcome()
+        await producer.begin_transaction()
+        await producer.send_and_wait(tp.topic, b"v", partition=tp.partition)
+        reading.begin()
+        assert await reading.taken(0, 1) == [2]
+        await producer.commit_transaction()
+        assert await reading.taken(0, 2) == [2, 4]
+
+
+@ON_KAFKA
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_every_codec_is_read(reading: Reading, cluster: Cluster, codec: str) -> None:
+    """Whichever the producer or the topic has chosen."""
+    [tp, _] = reading.conversations
+    async with AIOKafkaProducer(compression_type=codec, **cluster.options) as producer:
+        await producer.send_and_wait(tp.topic, b"v" * 1_000, partition=tp.partition)
+    reading.begin()
+    assert await reading.taken(0, 1) == [0]
+
+
+@ON_KAFKA
 async def test_reading_goes_on_where_retention_has_left_records(
     reading: Reading, cluster: Cluster, confirmed: ConfirmedProducer
 ) -> None:

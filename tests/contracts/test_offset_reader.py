@@ -118,6 +118,24 @@ async def test_a_transaction_marker_is_not_lag(reader: OffsetReader, broker: Kaf
     assert (lag.records, lag.seconds) == (0, 0)
 
 
+@pytest.mark.kafka
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+async def test_what_no_transaction_has_committed_is_not_lag(reader: OffsetReader, broker: Kafka) -> None:
+    """Neither records of an aborted one nor those of an open one, as long as it is open."""
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    async with AIOKafkaProducer(**options, transactional_id="t") as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(FIRST.topic, b"x", partition=FIRST.partition)
+        await producer.abort_transaction()
+        assert (await LagReader(reader, TOPICS.inputs).read()).records == 0
+        await producer.begin_transaction()
+        await producer.send_and_wait(FIRST.topic, b"x", partition=FIRST.partition)
+        assert (await LagReader(reader, TOPICS.inputs).read()).records == 0
+        assert (await reader.end_offsets([FIRST])) == {FIRST: 2}
+        await producer.commit_transaction()
+        assert (await LagReader(reader, TOPICS.inputs).read()).records > 0
+
+
 async def test_reading_the_lag_needs_little_memory(reader: OffsetReader, broker: Tansu | Kafka) -> None:
     """It is read every few seconds, also with a large backlog of large records."""
     chars, count = 100_000, 60
