@@ -3,10 +3,11 @@
 import difflib
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import Fatal
@@ -14,6 +15,8 @@ from schemas.kafka import Topics
 
 #: The characters that Kafka allows in topic names.
 _TOPIC_CHARACTERS = r"^[a-zA-Z0-9._-]*$"
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([1-9]\d{0,4})")
+_MAX_PORT = 65_535
 
 
 class Settings(BaseSettings):
@@ -126,6 +129,31 @@ class Settings(BaseSettings):
         "info", description="minimum log level: debug, info, warning or error"
     )
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _split_servers(cls, servers: str | None) -> str | None:
+        """Spaces around commas go; a scheme or another separator would make clients ask for a host of that name."""
+        if servers is None:
+            return None
+        addresses = [address.strip() for address in servers.split(",")]
+        if any("://" in address for address in addresses):
+            raise ValueError("takes host:port without a scheme; set KAFKA_SECURITY_PROTOCOL to the protocol")
+        matches = [_ADDRESS.fullmatch(address) for address in addresses]
+        if not all(match and int(match[2]) <= _MAX_PORT for match in matches):
+            raise ValueError("must be host:port, several separated by commas")
+        return ",".join(addresses)
+
+    @field_validator("xai_api_key")
+    @classmethod
+    def _strip_key(cls, key: SecretStr | None) -> SecretStr | None:
+        """Files and copied keys end with a line break, which no HTTP header may hold."""
+        if key is None:
+            return None
+        stripped = key.get_secret_value().strip()
+        if not (stripped.isascii() and stripped.isprintable()) or " " in stripped:
+            raise ValueError("must be printable ASCII characters without spaces: it is sent in an HTTP header")
+        return SecretStr(stripped) if stripped else None
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         """Rejects invalid combinations; each message names the settings to change."""
@@ -138,7 +166,7 @@ class Settings(BaseSettings):
         sasl = self.kafka_security_protocol.startswith("SASL")
         has_login = self.kafka_sasl_username is not None and self.kafka_sasl_password is not None
         return [
-            (self.asks_grok and self.grok_model is None, "GROK_MODEL: is required when Grok is the analyser"),
+            (self.analyser == "grok" and self.grok_model is None, "GROK_MODEL: is required with ANALYSER=grok"),
             (self.analyser == "grok" and self.xai_api_key is None, "XAI_API_KEY: is required with ANALYSER=grok"),
             (
                 self.kafka_rebalance_timeout_s < 2 * self.kafka_heartbeat_interval_s,
@@ -181,16 +209,18 @@ TYPING_ERROR_RATIO = 0.85
 KNOWN_NAMES = frozenset(name.upper() for name in Settings.model_fields)
 
 
-def load_settings(*required: str) -> Settings:
+def load_settings(*required: str, needs_model: bool = False) -> Settings:
     """Loads the settings; the environment wins over .env, and .env over SECRETS_DIR.
 
-    `required` are names of fields that the caller needs. Raises Fatal with exit code 2 and a list of all problems,
+    `required` are names of fields that the caller needs; `needs_model`: also the model, if Grok is asked. Raises Fatal with exit code 2 and a list of all problems,
     without any value: it may be a secret.
     """
     problems = _unknown_in_environment()
     settings = _validate(problems)
     if settings is not None:
         problems += [f"{name.upper()}: is required" for name in required if getattr(settings, name) is None]
+        if needs_model and settings.asks_grok and settings.grok_model is None:
+            problems.append("GROK_MODEL: is required with XAI_API_KEY; ANALYSER=local asks no model")
     if settings is None or problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise Fatal("the settings are invalid", f"\n{listed}", "see .env.example for every setting", exit_code=2)

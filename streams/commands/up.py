@@ -61,6 +61,8 @@ def _settings_env(settings: Settings) -> dict[str, str]:
         env["KAFKA_BOOTSTRAP_SERVERS"] = settings.kafka_bootstrap_servers
     if settings.database_url is not None:
         env["DATABASE_URL"] = settings.database_url.get_secret_value()
+    if settings.analyser == "auto" and settings.grok_model is None:
+        env["ANALYSER"] = "local"  # a key that lies around is no wish to pay
     if "kafka_session_timeout_s" in settings.model_fields_set:
         env["KAFKA_SESSION_TIMEOUT_S"] = str(settings.kafka_session_timeout_s)
     return env

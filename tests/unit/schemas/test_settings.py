@@ -41,18 +41,79 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
     assert "did you mean WORKER_METRICS_PORT?" in problems()
 
 
+def test_broker_addresses_may_have_spaces_around_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a host name or an address, IPv6 in brackets, and a port."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", " b-1.example.com:9092 , 10.0.0.1:9092,[::1]:9094 ")
+    assert load_settings().kafka_bootstrap_servers == "b-1.example.com:9092,10.0.0.1:9092,[::1]:9094"
+
+
+@pytest.mark.parametrize(
+    ("servers", "part"),
+    [
+        ("SASL_SSL://b-1.example.com:9092", "set KAFKA_SECURITY_PROTOCOL"),
+        ("kafka://b-1.example.com", "set KAFKA_SECURITY_PROTOCOL"),
+        ("b-1:9092;b-2:9092", "separated by commas"),
+        ("b-1:9092 b-2:9092", "separated by commas"),
+        ("b-1:9092,,b-2:9092", "separated by commas"),
+        ("b-1", "must be host:port"),
+        ("b-1:kafka", "must be host:port"),
+        ("b-1:99999", "must be host:port"),
+        ("::1:9092", "must be host:port"),
+    ],
+)
+def test_broker_addresses_that_no_client_can_use_are_refused(
+    monkeypatch: pytest.MonkeyPatch, servers: str, part: str
+) -> None:
+    """A client would look for a host of that name, without end."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    text = problems()
+    assert "KAFKA_BOOTSTRAP_SERVERS: " in text
+    assert part in text
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_a_key_loses_the_line_break_that_was_copied_with_it(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """No HTTP header may hold one: each call would fail."""
+    monkeypatch.setenv("XAI_API_KEY", f"xai-key{end}")
+    monkeypatch.setenv("GROK_MODEL", "grok")
+    key = load_settings().xai_api_key
+    assert key is not None
+    assert key.get_secret_value() == "xai-key"
+
+
+@pytest.mark.parametrize("key", ["xai-key\nxai-key", "xai key", "xai-k\u00e9y", "\u201cxai-key\u201d"])
+def test_a_key_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """At the start, not at the first call; and without showing it."""
+    monkeypatch.setenv("XAI_API_KEY", key)
+    text = problems()
+    assert "XAI_API_KEY: must be printable ASCII" in text
+    assert "xai-k" not in text
+
+
 def test_a_missing_required_setting_is_named() -> None:
     """Each command names the settings that it requires."""
     assert "DATABASE_URL" in problems("database_url")
 
 
 def test_invalid_combinations_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key without a model, and listening beyond loopback without ALLOW_ANONYMOUS, are refused."""
+    """Grok without a model, and listening beyond loopback without ALLOW_ANONYMOUS, are refused."""
+    monkeypatch.setenv("ANALYSER", "grok")
     monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
     monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")
     text = problems()
     assert "GROK_MODEL" in text
     assert "ALLOW_ANONYMOUS" in text
+
+
+def test_only_who_asks_grok_needs_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in the environment keeps no other command from running."""
+    monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
+    assert load_settings().asks_grok
+    with pytest.raises(Fatal) as caught:
+        load_settings(needs_model=True)
+    assert "GROK_MODEL: is required" in caught.value.why
+    monkeypatch.setenv("ANALYSER", "local")
+    assert not load_settings(needs_model=True).asks_grok
 
 
 def test_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
