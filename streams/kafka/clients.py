@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.kafka.header_names import accept_any_header_name
+from streams.kafka.unreadable_batch import name_unreadable_batches
 
 #: For every consumer: records of aborted transactions are nobody's, and those of open ones are not there yet.
 READ_COMMITTED = "read_committed"
@@ -23,6 +24,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     if settings.kafka_bootstrap_servers is None:
         raise Fatal("no broker is configured", "KAFKA_BOOTSTRAP_SERVERS is empty", "set it to host:port", exit_code=2)
     accept_any_header_name()
+    name_unreadable_batches()
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,

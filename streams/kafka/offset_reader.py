@@ -19,6 +19,7 @@ from aiokafka.structs import ConsumerRecord
 from schemas.errors import Retryable
 from schemas.kafka import Topics
 from streams.kafka.clients import READ_COMMITTED, stop_consumer
+from streams.kafka.unreadable_batch import UnreadableBatchError
 
 #: How long one lookup of records may take; partitions that have not answered by then are left out.
 LOOKUP_TIMEOUT_S = 5.0
@@ -46,6 +47,7 @@ class _Lookup(NamedTuple):
     end: int
 
 
+    is_readable: bool = True
 class OffsetReader:
     """One admin client and one consumer.
 
@@ -151,9 +153,9 @@ class OffsetReader:
         """Returns the first record at or after each offset, None if there is none.
 
         Transaction markers and compacted records leave offsets without a record. Partitions that did not answer in
-        time are left out.
+        time, or whose next batch cannot be read, are left out.
         """
-        return {tp: lookup.record for tp, lookup in (await self._look_up(offsets)).items()}
+        return {tp: lookup.record for tp, lookup in (await self._look_up(offsets)).items() if lookup.is_readable}
 
     @property
     def _admin(self) -> AIOKafkaAdminClient:
@@ -192,27 +194,38 @@ class OffsetReader:
             return found
         async with self._lookup_lock:
             self._consumer.assign(list(offsets))
-            for tp, offset in offsets.items():
-                self._consumer.seek(tp, offset)
+            self._seek(offsets)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                     while missing := [tp for tp in offsets if tp not in found]:
-                        await self._poll(missing, found)
+                        try:
+                            await self._poll(missing, found)
+                        except UnreadableBatchError as error:
+                            end = self._stable_end(error.tp)
+                            assert end is not None, "the fetch that brought the batch told it"
+                            found[error.tp] = _Lookup(None, end, is_readable=False)
+                            self._seek({tp: offsets[tp] for tp in missing})
             self._consumer.unsubscribe()
         return found
 
     async def _poll(self, missing: list[TopicPartition], found: dict[TopicPartition, _Lookup]) -> None:
         batches = await self._consumer.getmany(*missing, timeout_ms=POLL_TIMEOUT_MS, max_records=len(missing))
         for tp in missing:
-            end = self._stable_end(tp)
+            if (end := self._stable_end(tp)) is None:  # no fetch was answered yet
+                continue
             if tp in batches:
                 found[tp] = _Lookup(batches[tp][0], end)
-            elif end is not None and await self._consumer.position(tp) >= end:
+            elif await self._consumer.position(tp) >= end:
                 found[tp] = _Lookup(None, end)
+
+    def _seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for tp, offset in offsets.items():
+            self._consumer.seek(tp, offset)
 
     def _stable_end(self, tp: TopicPartition) -> int | None:
         """Where committed records end; a broker without transactions may not say."""
-        stable, end = self._consumer.last_stable_offset(tp), self._consumer.highwater(tp)
+        stable: int | None = self._consumer.last_stable_offset(tp)
+        end: int | None = self._consumer.highwater(tp)
         return stable if stable is not None and stable >= 0 else end
 
 

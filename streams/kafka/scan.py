@@ -41,8 +41,9 @@ async def scan(
 ) -> AsyncGenerator[list[ConsumerRecord], None]:
     """Yields the records of each partition from its first to before its second offset.
 
-    A batch holds records of one partition, in order; memory is bounded by one fetch. Raises KafkaError when the broker
-    does not answer, or sends nothing for STALLED_AFTER_S, as when the log has become shorter in the meantime.
+    A batch holds records of one partition, in order; memory is bounded by one fetch. Raises UnreadableBatchError,
+    and KafkaError when the broker does not answer, or sends nothing for STALLED_AFTER_S, as when the log has become
+    shorter in the meantime.
     """
     end_offsets = {tp: end for tp, (start, end) in wanted.items() if start < end}
     if not end_offsets:

@@ -11,6 +11,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import Fatal
+from streams.kafka.unreadable_batch import UNREADABLE_HINT, UnreadableBatchError
 
 #: Another attempt would be refused too.
 REFUSALS = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
@@ -23,7 +24,9 @@ async def broker_errors_as_fatal() -> AsyncIterator[None]:
         yield
     except KafkaError as error:
         why = f"{type(error).__name__}: {error.args[0]}" if error.args else type(error).__name__
-        if isinstance(error, REFUSALS):
+        if isinstance(error, UnreadableBatchError):
+            what, why, hint = "a batch cannot be read", error.args[0], UNREADABLE_HINT
+        elif isinstance(error, REFUSALS):
             what, hint = "the brokers do not allow this", "grant this user the right, or use another user"
         elif isinstance(error, RequestTimedOutError):
             what, hint = "the broker stopped answering", "check that all brokers run, then run it again"

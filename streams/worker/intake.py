@@ -1,6 +1,8 @@
 """Intake: reads the assigned input partitions in order, feeds the analyst's channel, and commits what is finished."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from schemas.kafka import Topics
 from streams.engine.app import InputChannel
 from streams.kafka.clients import READ_COMMITTED, stop_consumer
 from streams.kafka.offset_reader import OffsetReader
+from streams.kafka.unreadable_batch import UNREADABLE_HINT, UnreadableBatchError
 from streams.worker.lifecycle import Lifecycle
 from streams.worker.offsets import Tracker
 
@@ -24,6 +27,8 @@ MAX_FETCH_BYTES = 16 * 1024 * 1024
 FETCH_MAX_WAIT_MS = 200
 POLL_TIMEOUT_MS = 500
 RETRY_S = 0.5
+#: How long a partition rests whose next batch cannot be read: an intact replica may lead it meanwhile.
+RETRY_UNREADABLE_S = 30.0
 
 #: Commits offsets as a member of that generation; False when the broker did not take them.
 Commit = Callable[[int, Mapping[TopicPartition, int]], Awaitable[bool]]
@@ -45,6 +50,8 @@ class Assignment:
         self.trackers: dict[TopicPartition, Tracker] = {}
         self.reader: asyncio.Task[None] | None = None
 
+        #: Where partitions stopped because the next batch cannot be read; logged once for each offset.
+        self.unreadable: dict[TopicPartition, int] = {}
     def revoke(self) -> None:
         """Late work reaches nothing any more."""
         self.is_open = False
@@ -162,11 +169,18 @@ class Intake:
         try:
             await consumer.start()
             consumer.assign(list(assignment.trackers))
-            for tp, tracker in assignment.trackers.items():
-                consumer.seek(tp, tracker.next)
+            _seek(consumer, assignment)
+            retry_at_s = math.inf
             while assignment.is_open and self._life.halted is None:
                 room = min(await self._analyst.room(), MAX_FETCH_RECORDS)
-                records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=room)
+                try:
+                    records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=room)
+                except UnreadableBatchError as error:
+                    _report_once(assignment, error)
+                    consumer.pause(error.tp)
+                    _seek(consumer, assignment)
+                    retry_at_s = time.monotonic() + RETRY_UNREADABLE_S
+                    continue
                 if records:
                     # A whole fetch is one value: one a record would double what a record costs.
                     fetch = Fetch(assignment, records)
@@ -175,6 +189,9 @@ class Intake:
             await asyncio.Event().wait()  # halted: until the assignment ends
         finally:
             await stop_consumer(consumer)
+                if time.monotonic() >= retry_at_s:
+                    consumer.resume(*assignment.unreadable)
+                    retry_at_s = math.inf
 
     async def _skip_removed(self, assignment: Assignment) -> None:
         """Goes on where the log begins now, after retention removed what was to be read next.
@@ -195,3 +212,15 @@ class Intake:
     def _reader_ended(self, reader: "asyncio.Task[None]") -> None:
         if not reader.cancelled() and (error := reader.exception()) is not None:
             self._life.fail(error)
+
+
+def _seek(consumer: AIOKafkaConsumer, assignment: Assignment) -> None:
+    for tp, tracker in assignment.trackers.items():
+        consumer.seek(tp, tracker.next)
+
+
+def _report_once(assignment: Assignment, error: UnreadableBatchError) -> None:
+    if assignment.unreadable.get(error.tp) != error.offset:
+        assignment.unreadable[error.tp] = error.offset
+        at = {"topic": error.tp.topic, "partition": error.tp.partition, "offset": error.offset}
+        log.error("batch_unreadable", **at, error=type(error.__cause__).__name__, hint=UNREADABLE_HINT)

@@ -74,6 +74,9 @@ class ConsumerWithoutFetches:
     def highwater(self, partition: TopicPartition) -> int | None:
         return None
 
+    def last_stable_offset(self, partition: TopicPartition) -> int | None:
+        return None
+
 
 async def test_an_unconfirmed_end_offset_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log would seem to end before the committed offset, and the partition would be read from its beginning."""
