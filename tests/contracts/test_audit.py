@@ -149,6 +149,30 @@ async def remove_before(broker: Kafka | Tansu, partition: TopicPartition, offset
 
 
 @on_kafka
+async def test_records_that_no_transaction_committed_are_nobodys(service: Audited, broker: Kafka) -> None:
+    """Neither those of an aborted one, also once the group is past them, nor those of an open one; `dlq` agrees."""
+    dead = TopicPartition(TOPICS.dead_letters, 0)
+    options = {"bootstrap_servers": broker.bootstrap_servers, "transactional_id": "producer"}
+    async with AIOKafkaProducer(**options) as producer:
+        await producer.begin_transaction()
+        for tp in (FIRST, dead):
+            await producer.send_and_wait(tp.topic, b"not json", partition=tp.partition)
+        await producer.abort_transaction()
+        await producer.begin_transaction()
+        for tp in (FIRST, dead):
+            await producer.send_and_wait(tp.topic, b"not json", partition=tp.partition)
+        await commit(broker, 2)
+        code, document = service.report("--strict")
+        assert (code, document["wrong"], document["total"]["records"]) == (0, {}, 0)
+        assert document["dead_letters"].get("read", 0) == 0
+        service.run("dlq", "list")
+        await producer.commit_transaction()
+    _, document = service.report()
+    assert (document["total"]["records"], document["total"]["pending"]) == (1, 1)
+    assert document["dead_letters"]["read"] == 1
+
+
+@on_kafka
 async def test_records_that_retention_removed_unread_are_lost(service: Audited, broker: Kafka) -> None:
     """It is unverifiable while nothing is committed; committed offsets beyond the log are a finding too."""
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
