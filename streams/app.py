@@ -62,6 +62,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         broker_rebalance_timeout=times.rebalance_timeout_s,
         broker_request_timeout=times.request_timeout_s,
         loglevel=settings.log_level,
+        consumer_metadata_max_age_ms=round(times.partitions_check_s * 1000),
         **faust_connection(options, topics, settings.data_dir),
     )
 
@@ -108,6 +109,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
             "database": rows.ping,
             "assignment": app.check_assigned,
             "dead_letters": life.check_not_halted,
+            "partitions": rebalance.check_partitions,
         }
     )
     life.parts = [

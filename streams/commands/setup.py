@@ -29,8 +29,17 @@ def migrate(as_json: AsJson = False) -> None:
     typer.echo("\n".join(lines) or "up to date")
 
 
-def topics(as_json: AsJson = False) -> None:
+def topics(
+    grow: Annotated[
+        bool,
+        typer.Option("--grow", help="Give all topics as many partitions as the largest has, or TOPIC_PARTITIONS."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Create the missing topics; does nothing when all exist.
+
+    Checks everything before it changes anything. More partitions move texts to
+    other workers once: their cached answers are asked for once more.
 
     Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, TOPIC_PARTITIONS, TOPIC_REPLICATION_FACTOR.
     """
@@ -40,12 +49,15 @@ def topics(as_json: AsJson = False) -> None:
 
     settings = load_settings("kafka_bootstrap_servers")
     options, replication = client_options(settings), settings.topic_replication_factor
-    statuses = run(create_topics(options, settings.topics, settings.topic_partitions, replication))
+    statuses = run(create_topics(options, settings.topics, settings.topic_partitions, replication, grow=grow))
     if as_json:
         print_json({"topics": [asdict(topic) for topic in statuses]})
         return
     for topic in statuses:
-        typer.echo(f"{topic.name}\t{topic.partitions} partitions\t{'created' if topic.is_new else 'exists'}")
+        state = "created" if topic.is_new else f"grown from {topic.grown_from}" if topic.grown_from else "exists"
+        typer.echo(f"{topic.name}\t{topic.partitions} partitions\t{state}")
+    if statuses[0].partitions > settings.topic_partitions:
+        typer.echo(f"set TOPIC_PARTITIONS={statuses[0].partitions}: topics expects that number", err=True)
 
 
 def schemas(

@@ -244,6 +244,12 @@ class ConfirmedProducer:
         """Sends the records of one partition; returns what became of each."""
         sent: list[tuple[list[Outgoing], asyncio.Future[RecordMetadata]]] = []
         try:
+            # A topic that was given more partitions: aiokafka would learn of them later, and fail an assertion until
+            # then.
+            if partition not in await producer.partitions_for(topic):
+                await producer.client.force_metadata_update()
+                if partition not in await producer.partitions_for(topic):
+                    return [_NOT_SENT] * len(records)
             for batch, of_batch in _batches(producer, records):
                 sent.append((of_batch, await producer.send_batch(batch, topic, partition=partition)))
         except KafkaError as error:  # a producer whose sender has died says so here

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from agents.analyst import Analyst
-from schemas.errors import Fatal
+from schemas.errors import Fatal, Retryable
 from schemas.kafka import Topics
 from streams.engine.app import WorkerApp
 from streams.engine.recovery_watch import watch_recovery
@@ -18,6 +18,8 @@ from streams.worker.intake import Intake
 from streams.worker.lifecycle import Lifecycle
 from streams.worker.timings import Timings
 
+_GROW = "give all of them the largest number: grok-insights topics --grow"
+
 log = structlog.get_logger()
 
 
@@ -25,6 +27,9 @@ class Rebalance:
     """Connects itself to the signals of the app.
 
     assigned -> table restored (rebalance complete) -> reading -> revoked or stopped: drain, last commit
+
+    Topics that no longer agree, since one of them was given more partitions, do not end the worker. It goes on with
+    what it has; of a later assignment nothing is read until they agree again.
     """
 
     def __init__(
@@ -46,8 +51,11 @@ class Rebalance:
         self._topics = topics
         self._life = life
         self._timings = timings
-        #: The inputs and the generation of the latest assignment, until its table is restored.
+        #: The inputs and the generation of the latest assignment, until it is read.
         self._assigned: tuple[list[TopicPartition], int] | None = None
+        self._is_restored = False
+        #: Why the topics cannot be used now.
+        self._unusable: Fatal | None = None
         self._is_stopped = False
         #: A revocation may come during a stop: it waits for the same drain.
         self._ending = asyncio.Lock()
@@ -66,6 +74,7 @@ class Rebalance:
         self._life.keep_running(
             watch_recovery(self._app, self._offset_reader.check, stall_s=self._timings.recovery_stall_s)
         )
+        self._life.keep_running(self._keep_counting())
 
     async def stop(self) -> None:
         """Nothing: `leave` came before."""
@@ -83,6 +92,30 @@ class Rebalance:
             await self._end()
         finally:
             shortening.cancel()
+
+    async def check_partitions(self) -> None:
+        """A health check. Raises Retryable while the topics cannot be used together, with what to do."""
+        if (error := self._unusable) is not None:
+            raise Retryable(f"{error.what}: {error.why}; {error.hint}")
+
+    async def _keep_counting(self) -> None:
+        """The client that joined the group looks just as often, and rejoins when a topic has grown."""
+        while True:
+            await asyncio.sleep(self._timings.partitions_check_s)
+            await self._count()
+            self._begin()
+
+    async def _count(self) -> None:
+        """The number of partitions decides who owns a text. Brokers that do not answer leave it as it was."""
+        try:
+            self._analyst.partitions = await count_partitions(self._offset_reader, self._topics)
+            self._unusable = None
+        except KafkaError as error:
+            log.warning("partitions_not_counted", error=type(error).__name__)
+        except Fatal as error:
+            if self._unusable is None or self._unusable.why != error.why:
+                log.error("topics_unusable", error=error.what, why=error.why, hint=error.hint)
+            self._unusable = error
 
     async def _end(self) -> None:
         """No new record or call; a bounded time for those in flight; the last commit; then nothing of it counts."""
@@ -106,17 +139,23 @@ class Rebalance:
 
     async def _on_assigned(self, app: Any, assigned: set[TopicPartition], **_: Any) -> None:
         inputs = [TopicPartition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._app.inputs]
-        self._assigned = inputs, self._app.consumer_generation_id
-        try:
-            self._analyst.partitions = await count_partitions(self._offset_reader, self._topics)
-        except KafkaError as error:
-            log.warning("partitions_not_counted", error=type(error).__name__)
-        except Fatal as error:
-            self._life.fail(error)
+        self._is_restored = False
+        # One with other partitions of one topic than of another comes of topics that differ; when they agree again, the
+        # group assigns again.
+        self._assigned = (inputs, self._app.consumer_generation_id) if self._is_whole(assigned) else None
+        await self._count()
+
+    def _is_whole(self, assigned: set[TopicPartition]) -> bool:
+        topics = (*self._topics.inputs, self._topics.answers_changelog)
+        return len({frozenset(tp.partition for tp in assigned if tp.topic == topic) for topic in topics}) == 1
 
     async def _on_restored(self, app: Any, **_: Any) -> None:
         """Every shard is open and up to date. Sent before Faust looks whether another rebalance has come meanwhile."""
-        if self._assigned is None or self._app.is_rebalancing_again or self._is_stopped:
+        self._is_restored = not self._app.is_rebalancing_again
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._assigned is None or not self._is_restored or self._unusable is not None or self._is_stopped:
             return
         (inputs, generation), self._assigned = self._assigned, None
         if inputs and generation == self._app.consumer_generation_id:
@@ -143,5 +182,5 @@ async def count_partitions(offset_reader: OffsetReader, topics: Topics) -> int:
         raise Fatal("topics are missing", ", ".join(missing), "create them with: grok-insights topics")
     if len({counts[topic] for topic in equal}) > 1:
         why = ", ".join(f"{topic} has {counts[topic]}" for topic in equal)
-        raise Fatal("topics differ in their number of partitions", why, "give all of them the largest number")
+        raise Fatal("topics differ in their number of partitions", why, _GROW)
     return counts[topics.conversations]

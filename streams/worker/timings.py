@@ -39,6 +39,9 @@ class Timings:
     #: A table recovery that reads nothing for this long never ends by itself.
     recovery_stall_s: float = 15.0
     commit_interval_s: float = 0.3
+    #: How often a worker counts the partitions of its topics, and how old its view of the cluster gets: so long may
+    #: pass until it sees new ones.
+    partitions_check_s: float = 20.0
     #: What a broker gets for an answer; a join is answered after the rebalance timeout at the latest.
     request_timeout_s: float = 30.0
     #: A member learns of a rebalance from the answer to its next heartbeat.

@@ -11,10 +11,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import NodeNotReadyError
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from agents.analyst import Analyst
 from agents.limits.retry import NoLongerWanted
-from schemas.errors import Fatal
+from schemas.errors import Fatal, Retryable
 from streams.engine.app import WorkerApp
 from streams.kafka.offset_reader import OffsetReader
 from streams.worker import lifecycle
@@ -25,7 +26,8 @@ from streams.worker.rebalance import Rebalance, count_partitions
 from streams.worker.timings import Timings
 from tests.support.topics import TOPICS
 
-INPUT, CHANGELOG = TP(TOPICS.conversations, 3), TP(TOPICS.answers_changelog, 3)
+ASSIGNED_TOPICS = (*TOPICS.inputs, TOPICS.answers_changelog)
+ASSIGNED = [TP(topic, 3) for topic in ASSIGNED_TOPICS]
 TIMES = Timings()
 
 
@@ -123,7 +125,7 @@ class Rig:
         await self.app.on_rebalance_complete.send()
 
     async def begin(self) -> None:
-        await self.assign(INPUT, CHANGELOG)
+        await self.assign(*ASSIGNED)
         await self.restored()
         self.work.journal.clear()
 
@@ -147,10 +149,10 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 async def test_the_inputs_are_read_once_the_table_is_restored(rig: Rig) -> None:
     """Before that a lookup would miss answers, and pay for them again. Changelogs are Faust's to read."""
     rig.fence.close()
-    await rig.assign(INPUT, CHANGELOG)
+    await rig.assign(*ASSIGNED)
     assert rig.work.journal == []
     await rig.restored()
-    assert rig.work.journal == ["begin [3] of 1"]
+    assert rig.work.journal == ["begin [3, 3] of 1"]
     assert await rig.may_call()
 
 
@@ -163,18 +165,18 @@ async def test_a_worker_without_partitions_begins_nothing(rig: Rig) -> None:
 
 async def test_a_table_that_is_restored_while_another_rebalance_begins_is_not_used(rig: Rig) -> None:
     """Faust sends its signal before it looks; the next assignment begins by itself."""
-    await rig.assign(INPUT)
+    await rig.assign(*ASSIGNED)
     rig.app.tables.recovery.signal_recovery_start.set()
     await rig.restored()
     rig.app.tables.recovery.signal_recovery_start.clear()
-    await rig.assign(INPUT, generation=2)
+    await rig.assign(*ASSIGNED, generation=2)
     await rig.restored()
-    assert rig.work.journal == ["begin [3] of 2"]
+    assert rig.work.journal == ["begin [3, 3] of 2"]
 
 
 async def test_a_table_restored_for_an_older_generation_is_not_used(rig: Rig) -> None:
     """Commits would be refused."""
-    await rig.assign(INPUT)
+    await rig.assign(*ASSIGNED)
     rig.app.consumer_generation_id = 2
     await rig.restored()
     assert rig.work.journal == []
@@ -182,7 +184,7 @@ async def test_a_table_restored_for_an_older_generation_is_not_used(rig: Rig) ->
 
 async def test_an_assignment_revoked_before_its_table_is_restored_does_not_begin(rig: Rig) -> None:
     """And there is nothing to drain."""
-    await rig.assign(INPUT)
+    await rig.assign(*ASSIGNED)
     await rig.revoke()
     await rig.restored()
     assert rig.work.journal == []
@@ -233,7 +235,7 @@ async def test_a_stop_ends_the_work_for_good(rig: Rig) -> None:
     await rig.begin()
     await rig.rebalance.leave()
     await rig.rebalance.leave()
-    await rig.assign(INPUT, generation=2)
+    await rig.assign(*ASSIGNED, generation=2)
     await rig.restored()
     assert rig.work.journal == ["end", f"drain {TIMES.stop_drain_s:g} {TIMES.keep_s:g}", "commit", "forget"]
 
@@ -263,26 +265,69 @@ async def test_a_stop_shortens_the_drain_of_a_rebalance(rig: Rig) -> None:
 
 async def test_an_assignment_counts_the_partitions_again(rig: Rig) -> None:
     """Their number decides who owns a text; brokers that do not answer leave it as it was."""
-    await rig.assign(INPUT)
+    await rig.assign(*ASSIGNED)
     assert rig.work.partitions == 8
     rig.log.error = NodeNotReadyError()
-    await rig.assign(INPUT)
+    await rig.assign(*ASSIGNED)
     assert (rig.work.partitions, rig.life.failure) == (8, None)
 
 
-async def test_topics_that_cannot_be_used_end_the_worker(rig: Rig) -> None:
-    """Also when they were changed while it ran."""
+async def test_a_worker_does_not_start_on_topics_that_differ(rig: Rig) -> None:
+    """Nothing that it could do would be right."""
     rig.log.counts = {TOPICS.conversations: 16}
-    await rig.assign(INPUT)
-    assert isinstance(rig.life.failure, Fatal)
-    with pytest.raises(Fatal):
+    with pytest.raises(Fatal) as caught:
         await rig.rebalance.start()
+    assert caught.value.hint == "give all of them the largest number: grok-insights topics --grow"
+
+
+async def test_a_topic_that_grows_alone_is_named_within_a_minute(rig: Rig) -> None:
+    """The work goes on until the group assigns again; once the topics agree there is nothing to name."""
+    await rig.rebalance.start()
+    await rig.begin()
+    rig.log.counts = {TOPICS.conversations: 16}
+    with capture_logs() as logs:
+        await asyncio.sleep(60)
+    assert [entry["event"] for entry in logs] == ["topics_unusable"]
+    with pytest.raises(Retryable, match=r"conversations has 16, .* grok-insights topics --grow"):
+        await rig.rebalance.check_partitions()
+    assert (rig.work.journal, rig.work.partitions, rig.life.failure) == ([], 8, None)
+    rig.log.counts = dict.fromkeys(ASSIGNED_TOPICS, 16)
+    await asyncio.sleep(60)
+    await rig.rebalance.check_partitions()
+    assert rig.work.partitions == 16
+    await rig.life.stop()
+
+
+async def test_an_assignment_is_read_once_the_topics_agree(rig: Rig) -> None:
+    """The broker that was asked may be the last one to learn of the new partitions."""
+    await rig.rebalance.start()
+    rig.log.counts = {TOPICS.conversations: 16}
+    await rig.assign(*ASSIGNED)
+    await rig.restored()
+    assert (rig.work.journal, rig.life.failure) == ([], None)
+    rig.log.counts = {}
+    await asyncio.sleep(60)
+    assert rig.work.journal == ["begin [3, 3] of 1"]
+    await rig.life.stop()
+
+
+async def test_an_assignment_of_topics_that_differed_is_never_read(rig: Rig) -> None:
+    """A text's partition and its answers may be two workers'. When the topics agree, the group assigns again."""
+    await rig.rebalance.start()
+    await rig.assign(*ASSIGNED, TP(TOPICS.conversations, 11))
+    await rig.restored()
+    await asyncio.sleep(60)
+    assert rig.work.journal == []
+    await rig.assign(*ASSIGNED, generation=2)
+    await rig.restored()
+    assert rig.work.journal == ["begin [3, 3] of 2"]
+    await rig.life.stop()
 
 
 async def test_a_started_worker_commits_and_watches_its_recovery(rig: Rig) -> None:
     """Both end with the worker."""
     await rig.rebalance.start()
-    assert (rig.work.partitions, len(asyncio.all_tasks())) == (8, 3)
+    assert (rig.work.partitions, len(asyncio.all_tasks())) == (8, 4)
     await rig.life.stop()
     assert len(asyncio.all_tasks()) == 1
 

@@ -1,0 +1,79 @@
+"""`grok-insights topics` on Apache Kafka: it changes nothing before it has checked everything, and lets topics grow."""
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from schemas.errors import Fatal
+from schemas.kafka import Topics
+from streams.dev.local.brokers import Kafka
+from streams.kafka.admin import create_topics, topic_configs
+from tests.support.topics import fresh_prefix, topics_with
+
+pytestmark = pytest.mark.kafka
+
+
+class Cluster:
+    """Topics whose names no other test has; none of them is there yet."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.topics: Topics = topics_with(fresh_prefix())
+        self.options = {"bootstrap_servers": kafka.bootstrap_servers}
+
+    async def partitions(self) -> dict[str, int]:
+        """Of the topics that exist."""
+        admin = AIOKafkaAdminClient(**self.options)
+        await admin.start()
+        try:
+            names = [name for name in await admin.list_topics() if name.startswith(self.topics.prefix)]
+            described = await admin.describe_topics(names) if names else []
+            return {topic["topic"]: len(topic["partitions"]) for topic in described}
+        finally:
+            await admin.close()
+
+    async def create(self, **partitions: int) -> None:
+        """By attribute of `Topics`."""
+        admin = AIOKafkaAdminClient(**self.options)
+        await admin.start()
+        await admin.create_topics(
+            [NewTopic(getattr(self.topics, name), count, 1) for name, count in partitions.items()]
+        )
+        await admin.close()
+
+
+@pytest.fixture
+def cluster(shared_kafka: Kafka) -> Cluster:
+    return Cluster(shared_kafka)
+
+
+async def test_nothing_is_created_where_a_topic_has_another_number(cluster: Cluster) -> None:
+    """The hint says what to do: with one number to agree on, that one."""
+    await cluster.create(conversations=3)
+    with pytest.raises(Fatal) as caught:
+        await create_topics(cluster.options, cluster.topics, 4, 1)
+    assert caught.value.why == f"{cluster.topics.conversations} has 3"
+    assert caught.value.hint == (
+        "set TOPIC_PARTITIONS=3, or give all topics the largest number: grok-insights topics --grow"
+    )
+    assert await cluster.partitions() == {cluster.topics.conversations: 3}
+
+
+async def test_nothing_is_created_where_the_brokers_would_refuse_a_topic(cluster: Cluster) -> None:
+    """Here they are fewer than the replicas; also none of those grows that exist."""
+    await cluster.create(conversations=3)
+    with pytest.raises(Fatal, match="cannot be created") as caught:
+        await create_topics(cluster.options, cluster.topics, 4, 2, grow=True)
+    assert "TOPIC_REPLICATION_FACTOR" in caught.value.hint
+    assert await cluster.partitions() == {cluster.topics.conversations: 3}
+
+
+@pytest.mark.parametrize(("asked_for", "largest"), [(4, 6), (8, 8)])
+async def test_all_topics_grow_to_the_largest_number(cluster: Cluster, asked_for: int, largest: int) -> None:
+    """Those that are missing are created with it; a second time there is nothing to do."""
+    await cluster.create(conversations=6, rehomed=4, insights=3)
+    grown = await create_topics(cluster.options, cluster.topics, asked_for, 1, grow=True)
+    assert await cluster.partitions() == dict.fromkeys(topic_configs(cluster.topics), largest)
+    names = {status.name: (status.is_new, status.grown_from) for status in grown}
+    assert names[cluster.topics.rehomed] == (False, 4)
+    assert names[cluster.topics.dead_letters] == (True, None)
+    again = await create_topics(cluster.options, cluster.topics, largest, 1, grow=True)
+    assert {(status.partitions, status.is_new, status.grown_from) for status in again} == {(largest, False, None)}
