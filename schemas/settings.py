@@ -114,6 +114,12 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(
         8081, ge=0, le=65535, description="port of the worker's /metrics and probes; 0 takes any free port"
     )
+    dead_letter_limit: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="dead letters in a row that halt a worker; so does one more among ten times as many outcomes",
+    )
     lag_soft_seconds: float = Field(
         30, gt=0, description="age of the oldest unfinished record in seconds above which /health is degraded"
     )

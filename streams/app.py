@@ -47,8 +47,9 @@ OPEN_RECORDS_PER_CALL = 2
 MIN_OPEN_RECORDS = 1_024
 
 
-def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
-    """Nothing is connected yet. Raises Fatal for settings that cannot be used."""
+def build_worker(settings: Settings, accept_dead_letters: int = 0) -> tuple[WorkerApp, Lifecycle]:
+    """Nothing is connected yet. So many dead letters do not count for the limit. Raises Fatal for settings that cannot
+    be used."""
     assert settings.database_url is not None, "load_settings('database_url') requires it"
     options, topics, times = client_options(settings), settings.topics, timings(settings)
     life = Lifecycle(times)
@@ -61,8 +62,8 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
         broker_heartbeat_interval=times.heartbeat_interval_s,
         broker_rebalance_timeout=times.rebalance_timeout_s,
         broker_request_timeout=times.request_timeout_s,
-        loglevel=settings.log_level,
         consumer_metadata_max_age_ms=round(times.partitions_check_s * 1000),
+        loglevel=settings.log_level,
         **faust_connection(options, topics, settings.data_dir),
     )
 
@@ -76,7 +77,7 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
     )
     fence = Fence(app.lease)
     analyser = build_analyser(settings, fence.wait_open)
-    limit = DeadLetterLimit(life.halt)
+    limit = DeadLetterLimit(life.halt, settings.dead_letter_limit, accept_dead_letters)
     analyst = Analyst(
         analyser,
         TableAnswers(app.answers, producer, topics.answers_changelog),
@@ -108,8 +109,8 @@ def build_worker(settings: Settings) -> tuple[WorkerApp, Lifecycle]:
             "broker": offset_reader.check,
             "database": rows.ping,
             "assignment": app.check_assigned,
-            "dead_letters": life.check_not_halted,
             "partitions": rebalance.check_partitions,
+            "dead_letters": life.check_not_halted,
         }
     )
     life.parts = [

@@ -1,17 +1,27 @@
 """`grok-insights worker`."""
 
+from typing import Annotated
+
+import typer
+
 from schemas.settings import load_settings
 from streams.commands.output import run
 from streams.telemetry.log import configure_logging
 from streams.worker.main import run_worker
 
 
-def worker() -> None:
+def worker(
+    accept_dead_letters: Annotated[
+        int,
+        typer.Option(min=0, help="Number of dead letters that this start may write before DEAD_LETTER_LIMIT counts."),
+    ] = 0,
+) -> None:
     """Run one worker, which analyses conversations and writes their insights.
 
+    A worker halted by bad records: restart it with --accept-dead-letters.
     SIGTERM and Ctrl-C stop it gracefully. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL, ANALYSER,
-    XAI_API_KEY, GROK_*, MAX_IN_FLIGHT, WORKER_METRICS_PORT, DATA_DIR (one directory per worker).
+    XAI_API_KEY, GROK_*, MAX_IN_FLIGHT, DEAD_LETTER_LIMIT, WORKER_METRICS_PORT, DATA_DIR (one directory per worker).
     """
     settings = load_settings("kafka_bootstrap_servers", "database_url", needs_model=True)
     configure_logging(settings.log_level)
-    run(run_worker(settings))
+    run(run_worker(settings, accept_dead_letters))

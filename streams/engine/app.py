@@ -22,6 +22,8 @@ from streams.engine.membership import GroupLease
 class Lifecycle(Protocol):
     """The worker around Faust; see streams.worker.lifecycle."""
 
+    halted: Fatal | None
+
     async def start(self) -> None:
         """Before the group is joined."""
 
@@ -99,7 +101,8 @@ class WorkerApp(faust.App):
 
     async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:
         """See streams.engine.consumer.MemberThread.commit_as."""
-        return await cast(MemberConsumer, self.consumer).commit_as(generation, offsets)
+        has_halted = self._life.halted is not None
+        return await cast(MemberConsumer, self.consumer).commit_as(generation, offsets, has_halted=has_halted)
 
     async def check_assigned(self) -> None:
         """A health check. Raises Retryable while the worker joins the group or restores its table."""

@@ -15,6 +15,7 @@ from mode.threads import QueueServiceThread
 from streams.engine.answers_table import AnswersTable
 from streams.engine.membership import GroupLease, watch_membership
 from streams.kafka.clients import stop_consumer
+from streams.kafka.offset_reader import halted_note
 
 FETCH_MAX_WAIT_MS = 200
 #: A commit that is not answered by then is due again.
@@ -77,8 +78,12 @@ class MemberThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
 
-    async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:
+    async def commit_as(
+        self, generation: int, offsets: Mapping[TopicPartition, int], *, has_halted: bool = False
+    ) -> bool:
         """Commits what was finished in that generation of the group; False when the broker did not take it.
+
+        `has_halted` adds the note that OffsetReader.halted_members looks for.
 
         The request is built before anything is awaited, so the generation that is compared here is the one that is
         sent. AIOKafkaConsumer.commit retries without end, each time as a member of the generation that is then, or as
@@ -89,7 +94,8 @@ class MemberThread(AIOKafkaConsumerThread):
         coordinator = self._ensure_consumer()._coordinator
         if generation == NO_GENERATION or coordinator.generation != generation:
             return False
-        request = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        note = halted_note(coordinator.member_id) if has_halted else ""
+        request = {tp: OffsetAndMetadata(offset, note) for tp, offset in offsets.items()}
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 await coordinator._do_commit_offsets(None, request)
@@ -155,7 +161,9 @@ class MemberConsumer(Consumer):
         """The end offsets of the changelogs; see OffsetReader.end_offsets for why Faust's are not."""
         return await cast(MemberApp, self.app).log_ends(partitions)
 
-    async def commit_as(self, generation: int, offsets: Mapping[TopicPartition, int]) -> bool:
+    async def commit_as(
+        self, generation: int, offsets: Mapping[TopicPartition, int], *, has_halted: bool = False
+    ) -> bool:
         """See MemberThread.commit_as."""
         thread = cast(MemberThread, self._thread)
-        return bool(await thread.call_thread(thread.commit_as, generation, offsets))
+        return bool(await thread.call_thread(thread.commit_as, generation, offsets, has_halted=has_halted))

@@ -18,7 +18,7 @@ from schemas.outcome import OutcomeName
 from streams.gateway import insights
 from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
-from streams.kafka.lag import LagCheck
+from streams.kafka.lag import Lag, LagCheck
 from streams.telemetry.health import HEADERS, OK, Health
 
 DEFAULT_PAGE = 50
@@ -95,7 +95,7 @@ async def show_health(request: web.Request) -> web.Response:
     checks = await dependencies.health.report()
     lag, lag_soft_s = dependencies.lag.latest, dependencies.lag_soft_s
     if lag is not None:
-        checks["worker"] = OK if lag.worker_running else "no worker is in the consumer group"
+        checks["worker"] = _worker_state(lag)
         if lag.seconds > lag_soft_s:
             checks["lag"] = f"the oldest unfinished record is {lag.seconds:.0f} s old, the limit is {lag_soft_s:g} s"
     body = {
@@ -106,6 +106,14 @@ async def show_health(request: web.Request) -> web.Response:
         "checks": checks,
     }
     return json_response(body)
+
+
+def _worker_state(lag: Lag) -> str:
+    if not lag.worker_running:
+        return "no worker is in the consumer group"
+    if lag.halted:
+        return f"{lag.halted} of {lag.members} workers have halted: too many dead letters; see grok-insights dlq list"
+    return OK
 
 
 async def _read_json_body(request: web.Request) -> bytes:

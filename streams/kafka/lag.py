@@ -15,7 +15,7 @@ from streams.kafka.offset_reader import OffsetReader
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Unfinished records, the age of the oldest one in seconds, and the member count.
+    """Unfinished records, the age of the oldest one in seconds, the member count, and how many members have halted.
 
     A partition number counts once for all input topics: partition 3 of each is assigned to the same worker.
     """
@@ -23,6 +23,7 @@ class Lag:
     records_by_partition: Mapping[int, int]
     seconds: float
     members: int
+    halted: int = 0
 
     @property
     def records(self) -> int:
@@ -63,7 +64,9 @@ class LagReader:
             records[tp.partition] += 0 if tp in caught_up else max(0, position.end - position.start)
         timestamps_s = [record.timestamp / 1000 for record in oldest.values() if record is not None]
         age_s = max(0.0, time.time() - min(timestamps_s)) if timestamps_s else 0.0
-        return Lag(dict(records), age_s, await self._offset_reader.member_count())
+        members = await self._offset_reader.members()
+        halted = await self._offset_reader.halted_members(partitions) if partitions and members else frozenset()
+        return Lag(dict(records), age_s, len(members), len(members & halted))
 
 
 class ConnectingLagReader:

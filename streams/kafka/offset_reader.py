@@ -14,7 +14,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     RequestTimedOutError,
 )
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 
 from schemas.errors import Retryable
 from schemas.kafka import Topics
@@ -28,6 +28,8 @@ POLL_TIMEOUT_MS = 100
 LOOKUP_BYTES = 2**16
 COORDINATOR_ATTEMPTS = 50
 COORDINATOR_PAUSE_S = 0.2
+
+_HALTED = "halted "
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -45,9 +47,9 @@ class _Lookup(NamedTuple):
 
     record: ConsumerRecord | None
     end: int
-
-
     is_readable: bool = True
+
+
 class OffsetReader:
     """One admin client and one consumer.
 
@@ -108,17 +110,24 @@ class OffsetReader:
         found = await self._admin.describe_topics(list(topics))
         return {topic["topic"]: len(topic["partitions"]) if not topic["error_code"] else 0 for topic in found}
 
-    async def member_count(self) -> int:
-        """Returns how many workers are in the group."""
+    async def members(self) -> frozenset[str]:
+        """Returns the IDs of the workers that are in the group."""
         admin, group_id = self._admin, self._topics.consumer_group
         [response] = await _retry_coordinator(lambda: admin.describe_consumer_groups([group_id]))
-        return sum(len(group[-1]) for group in response.groups)
+        return frozenset(member[0] for group in response.groups for member in group[-1])
+
+    async def halted_members(self, partitions: Iterable[TopicPartition]) -> frozenset[str]:
+        """Returns the IDs in the notes at the committed offsets: of workers that have halted, and may have left."""
+        wanted = list(partitions)
+        committed = await _retry_coordinator(lambda: self._fetch_committed(wanted))
+        notes = [at.metadata or "" for at in committed.values()]
+        return frozenset(note.removeprefix(_HALTED) for note in notes if note.startswith(_HALTED))
 
     async def committed_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         """Returns the group's committed offset of each partition, None where nothing was committed."""
         wanted = list(partitions)
         offsets = await _retry_coordinator(lambda: self._fetch_committed(wanted))
-        return {tp: offset if offset >= 0 else None for tp, offset in offsets.items()}
+        return {tp: at.offset if at.offset >= 0 else None for tp, at in offsets.items()}
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Returns the offset of the first record that each partition still holds."""
@@ -167,8 +176,8 @@ class OffsetReader:
         assert self._connected_consumer is not None, "start() comes first"
         return self._connected_consumer
 
-    async def _fetch_committed(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Returns what the coordinator answers, -1 where nothing was committed.
+    async def _fetch_committed(self, wanted: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Returns what the coordinator answers, offset -1 where nothing was committed.
 
         A coordinator that is still loading the group answers with an error and no partitions. aiokafka 0.14 drops that
         error (tests/unit/kafka/test_offset_reader.py shows it), which would look as if nothing had been committed, and
@@ -177,7 +186,7 @@ class OffsetReader:
         found = await self._admin.list_consumer_group_offsets(self._topics.consumer_group, partitions=wanted)
         if not found.keys() >= set(wanted):
             raise NotCoordinatorForGroupError("the coordinator did not answer for every partition")
-        return {tp: found[tp].offset for tp in wanted}
+        return {tp: found[tp] for tp in wanted}
 
     async def _end_offsets(
         self, partitions: Iterable[TopicPartition]
@@ -208,6 +217,10 @@ class OffsetReader:
             self._consumer.unsubscribe()
         return found
 
+    def _seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for tp, offset in offsets.items():
+            self._consumer.seek(tp, offset)
+
     async def _poll(self, missing: list[TopicPartition], found: dict[TopicPartition, _Lookup]) -> None:
         batches = await self._consumer.getmany(*missing, timeout_ms=POLL_TIMEOUT_MS, max_records=len(missing))
         for tp in missing:
@@ -218,15 +231,16 @@ class OffsetReader:
             elif await self._consumer.position(tp) >= end:
                 found[tp] = _Lookup(None, end)
 
-    def _seek(self, offsets: Mapping[TopicPartition, int]) -> None:
-        for tp, offset in offsets.items():
-            self._consumer.seek(tp, offset)
-
     def _stable_end(self, tp: TopicPartition) -> int | None:
         """Where committed records end; a broker without transactions may not say."""
         stable: int | None = self._consumer.last_stable_offset(tp)
         end: int | None = self._consumer.highwater(tp)
         return stable if stable is not None and stable >= 0 else end
+
+
+def halted_note(member_id: str) -> str:
+    """What a worker that has halted commits with its offsets: nothing else tells the rest of the group so."""
+    return f"{_HALTED}{member_id}"
 
 
 def _position(tp: TopicPartition, committed: int, beginning: int, end: int) -> Position:

@@ -13,18 +13,15 @@ from schemas.errors import Fatal
 from schemas.kafka import Origin
 from schemas.outcome import Dead
 
-#: This many deaths without another outcome between them halt the worker. The order is that in which work ends: a record
-#: that cannot be read dies at once, while others wait for the provider. But those soon fill the worker: with 1,024 open
-#: records, the default, a row comes only of more than 9 % dead (100 of 1,124).
-MAX_IN_A_ROW = 100
-LAST_OUTCOMES = 1_000
-#: One more than these 10 % among the last outcomes halts the worker. It is a number, not a share: of few outcomes a few
-#: deaths say nothing. Fewer outcomes are not waited for, since whatever came, it would be more than 10 %.
-MAX_AMONG_LAST = LAST_OUTCOMES // 10
+#: One more dead letter than the limit among this many times as many outcomes halts the worker, too. It is a number, not
+#: a share: of few outcomes a few deaths say nothing. Fewer outcomes are not waited for, since whatever came, it would
+#: be more than 10 %.
+OUTCOMES_PER_DEATH = 10
 
 _HINT = (
-    "look at them with `grok-insights dlq list` and remove the cause, then restart the worker: it goes on where it "
-    "stopped, and `grok-insights dlq replay` sends the dead ones back"
+    "look at them with `grok-insights dlq list`, remove the cause and restart the worker: it goes on where it stopped, "
+    "and `grok-insights dlq replay` sends the dead ones back. If the records themselves are bad, restart it with "
+    "`grok-insights worker --accept-dead-letters N`"
 )
 
 
@@ -36,16 +33,24 @@ class _Death(NamedTuple):
 class DeadLetterLimit:
     """Counts outcomes in the order in which they come, and calls `reached` once, with what there is to say.
 
+    `limit` deaths without another outcome between them are too many. The order is that in which work ends: a record
+    that cannot be read dies at once, while others wait for the provider. But those soon fill the worker: with 1,024
+    open records, the default, a row of 100 comes only of more than 9 % dead (100 of 1,124). The first `accepted` deaths
+    do not count.
+
     A death counts when its dead letter is about to be sent, and once for each record: its partition may be taken away
     and given back before the offset is committed, any number of times, and then the record dies again. That is
-    remembered for as long as the death is among the last LAST_OUTCOMES outcomes.
+    remembered for as long as the death is among the last outcomes, of which `limit` * OUTCOMES_PER_DEATH are kept.
 
     The limit is one worker's, from its start on: several workers, or one that is restarted again and again, send as
     many dead letters each.
     """
 
-    def __init__(self, reached: Callable[[Fatal], None]) -> None:
+    def __init__(self, reached: Callable[[Fatal], None], limit: int, accepted: int = 0) -> None:
         self._reached = reached
+        self._limit = limit
+        self._may_accept = accepted
+        self._accepted: set[Origin] = set()
         self._last: deque[_Death | None] = deque()
         self._counted: set[Origin] = set()
         self._in_a_row = 0
@@ -62,22 +67,25 @@ class DeadLetterLimit:
 
         The dead letter that reaches the limit is the last one admitted.
         """
-        if job.origin in self._counted:
+        if job.origin in self._counted or job.origin in self._accepted:
             return True
         if self.is_reached:
             return False
+        if len(self._accepted) < self._may_accept:
+            self._accepted.add(job.origin)
+            return True
         self._in_a_row += 1
         self._counted.add(job.origin)
         self._append(_Death(job.origin, dead.reason))
-        if self._in_a_row >= MAX_IN_A_ROW:
+        if self._in_a_row >= self._limit:
             self._halt(f"{self._in_a_row} in a row")
-        elif len(self._counted) > MAX_AMONG_LAST:
+        elif len(self._counted) > self._limit:
             self._halt(f"{len(self._counted)} among the last {len(self._last)} outcomes")
         return True
 
     def _append(self, outcome: _Death | None) -> None:
         self._last.append(outcome)
-        if len(self._last) > LAST_OUTCOMES and (oldest := self._last.popleft()) is not None:
+        if len(self._last) > self._limit * OUTCOMES_PER_DEATH and (oldest := self._last.popleft()) is not None:
             self._counted.discard(oldest.origin)
 
     def _halt(self, how_many: str) -> None:

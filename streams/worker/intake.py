@@ -46,12 +46,14 @@ class Assignment:
         self.partitions = frozenset(partitions)
         self.generation = generation
         self.is_open = True
+        #: Whether the group can see at its committed offsets that this worker has halted.
+        self.is_noted = False
         #: Known once the positions have been read.
         self.trackers: dict[TopicPartition, Tracker] = {}
-        self.reader: asyncio.Task[None] | None = None
-
         #: Where partitions stopped because the next batch cannot be read; logged once for each offset.
         self.unreadable: dict[TopicPartition, int] = {}
+        self.reader: asyncio.Task[None] | None = None
+
     def revoke(self) -> None:
         """Late work reaches nothing any more."""
         self.is_open = False
@@ -120,9 +122,17 @@ class Intake:
             fetch.is_taken.set()
 
     async def commit(self, assignment: Assignment) -> None:
-        """Commits what is due, if anything is; what the broker does not take is due again."""
+        """Commits what is due, if anything is; what the broker does not take is due again.
+
+        A worker that has halted commits all of its positions once more, since the note that says so goes with them.
+        """
         due = {tracker: at for tracker in assignment.trackers.values() if (at := tracker.due()) is not None}
-        if due and await self._commit(assignment.generation, {tracker.tp: at for tracker, at in due.items()}):
+        has_halted = self._life.halted is not None
+        if has_halted and not assignment.is_noted:
+            due = {tracker: tracker.resume_at for tracker in assignment.trackers.values() if not tracker.is_revoked}
+        offsets = {tracker.tp: at for tracker, at in due.items()}
+        if due and await self._commit(assignment.generation, offsets):
+            assignment.is_noted = has_halted
             for tracker, at in due.items():
                 tracker.committed = at
 
@@ -172,6 +182,9 @@ class Intake:
             _seek(consumer, assignment)
             retry_at_s = math.inf
             while assignment.is_open and self._life.halted is None:
+                if time.monotonic() >= retry_at_s:
+                    consumer.resume(*assignment.unreadable)
+                    retry_at_s = math.inf
                 room = min(await self._analyst.room(), MAX_FETCH_RECORDS)
                 try:
                     records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=room)
@@ -189,9 +202,6 @@ class Intake:
             await asyncio.Event().wait()  # halted: until the assignment ends
         finally:
             await stop_consumer(consumer)
-                if time.monotonic() >= retry_at_s:
-                    consumer.resume(*assignment.unreadable)
-                    retry_at_s = math.inf
 
     async def _skip_removed(self, assignment: Assignment) -> None:
         """Goes on where the log begins now, after retention removed what was to be read next.

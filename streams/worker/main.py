@@ -19,14 +19,14 @@ GC_THRESHOLD = 200_000
 log = structlog.get_logger()
 
 
-async def run_worker(settings: Settings) -> None:
+async def run_worker(settings: Settings, accept_dead_letters: int = 0) -> None:
     """Until SIGTERM or SIGINT, then returns, within 10 s: calls that hang are given up, and their records are not
     committed. A second signal ends the process at once. Raises what ended the worker otherwise.
 
     Should the stop itself hang, the process ends with 1; see streams.stop_signal.end_process_within.
     """
     gc.set_threshold(GC_THRESHOLD)
-    app, life = build_worker(settings)
+    app, life = build_worker(settings, accept_dead_letters)
     gc.freeze()  # modules and parts stay for as long as the process: no collection needs to look at them
     try:
         await _run_until_ended(app, life)

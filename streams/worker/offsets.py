@@ -57,6 +57,12 @@ class Tracker:
             finished.remove(last)
         self.committable = last + 1
 
+    @property
+    def resume_at(self) -> int:
+        """Where the next owner has to begin to read."""
+        unfinished = self._open[0] if self._open else self.next
+        return unfinished if self.committable is None else self.committable
+
     def due(self) -> int | None:
         """The offset to commit, or None when there is nothing new; nothing is due of a revoked tracker."""
         if self.is_revoked or self.committable == self.committed:

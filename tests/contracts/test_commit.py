@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.dev.local.brokers import Tansu
 from streams.engine import consumer as module
 from streams.engine.consumer import MemberThread
+from streams.kafka.lag import LagReader
 from streams.kafka.offset_reader import OffsetReader
 from tests.contracts.conftest import Cluster, a_member
 from tests.support.process_tree import continue_tree, stop_tree
@@ -42,6 +43,24 @@ async def test_a_member_commits_in_its_own_generation(
     offsets = {TopicPartition(cluster.topics.conversations, n): 10 + n for n in range(3)}
     assert await thread_of(consumer).commit_as(consumer._coordinator.generation, offsets)
     assert await offset_reader.committed_offsets(offsets) == offsets
+
+
+async def test_the_group_can_see_who_has_halted(
+    consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader
+) -> None:
+    """As long as it is a member, and until its next commit without the note."""
+    thread, generation, offsets = thread_of(consumer), consumer._coordinator.generation, {first(cluster): 10}
+    reader = LagReader(offset_reader, cluster.topics.inputs)
+    assert (await reader.read()).halted == 0
+    assert await thread.commit_as(generation, offsets, has_halted=True)
+    lag = await reader.read()
+    assert (lag.members, lag.halted) == (1, 1)
+    assert await thread.commit_as(generation, offsets)
+    assert (await reader.read()).halted == 0
+    assert await thread.commit_as(generation, offsets, has_halted=True)
+    await consumer.stop()
+    lag = await reader.read()
+    assert (lag.members, lag.halted) == (0, 0)
 
 
 @pytest.mark.parametrize("other", [-1, 1])

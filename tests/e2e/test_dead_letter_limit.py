@@ -36,6 +36,13 @@ def why_halted(worker: Process) -> str | None:
     return f"{status} {state}" if state != "ok" else None
 
 
+def seen_by_the_gateway(service: Service) -> str | None:
+    """What /health says of the workers, once that is not "ok"."""
+    health = json.loads(get(f"{service.gateway_url}/health")[1])
+    state = str(health["checks"].get("worker", "ok"))
+    return state if health["status"] == "degraded" and state != "ok" else None
+
+
 async def halted(worker: Process) -> str:
     return str(await asyncio.to_thread(wait_until, lambda: why_halted(worker), timeout_s=60, what="the worker halts"))
 
@@ -57,6 +64,7 @@ def stop_within_10_s(worker: Process) -> int:
 
 async def test_a_hundred_letters_and_no_more(service: Service, rows: asyncpg.Connection) -> None:
     """Of 3,000 records that cannot be decoded. The process lives, is not ready, says why, and leaves the rest alone."""
+    service.start_gateway()
     worker = service.start_worker("worker-1")
     await produce(service, texts_with_repeats(500, 0.3, seed=1))
     await count_rows(rows, 500, timeout_s=60)
@@ -65,6 +73,8 @@ async def test_a_hundred_letters_and_no_more(service: Service, rows: asyncpg.Con
     assert told.startswith("503 too many records became dead letters: 100 in a row")
     assert "undecodable, 100 times" in told
     await produce(service, ["where is my parcel, it is late"] * 20, first=500)
+    state = await asyncio.to_thread(wait_until, lambda: seen_by_the_gateway(service), what="/health says so")
+    assert state == "1 of 1 workers have halted: too many dead letters; see grok-insights dlq list"
     url: str = worker.url
     assert get(f"{url}/livez")[0] == 200
     assert b"dead_letters_stopped 1.0" in get(f"{url}/metrics")[1]
@@ -87,6 +97,23 @@ async def first_unfinished(service: Service, letters: list[Any]) -> dict[int, in
         if record.value.startswith(b"not json") and (record.partition, record.offset) not in dead:
             unfinished.setdefault(record.partition, record.offset)
     return unfinished
+
+
+async def test_bad_records_are_accepted_in_one_restart(service: Service, rows: asyncpg.Connection) -> None:
+    """1,500 of them: the halted worker is started again with their number, and what comes after them is analysed."""
+    service.settings["DEAD_LETTER_LIMIT"] = "20"
+    worker = service.start_worker("worker-1")
+    await produce_undecodable(service, 1_500)
+    assert "20 in a row" in await halted(worker)
+    assert await asyncio.to_thread(stop_within_10_s, worker) == 1
+    assert "--accept-dead-letters N" in worker.log.read_text()
+    await produce(service, ["where is my parcel, it is late"] * 20)
+    again = service.start_worker("worker-2", "--accept-dead-letters", "1500")
+    await count_rows(rows, 20, timeout_s=60)
+    assert why_halted(again) is None
+    assert len(await records_of(service.bootstrap_servers, service.topics.dead_letters)) == 1_500
+    await produce_undecodable(service, 50)
+    assert "20 in a row" in await halted(again)
 
 
 @on_kafka

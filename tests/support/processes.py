@@ -153,11 +153,11 @@ class Service:
         self.start("gateway", "gateway", GATEWAY_PORT=str(port))
         wait_until(lambda: get(f"{self.gateway_url}/readyz")[0] == 200, timeout_s=30, what="the gateway is ready")
 
-    def start_worker(self, name: str) -> Process:
+    def start_worker(self, name: str, *options: str) -> Process:
         """Returns when the worker has joined and its table is restored."""
         port = free_port()
         data_dir = str(self.folder / "data" / name)
-        worker = self.start(name, "worker", WORKER_METRICS_PORT=str(port), DATA_DIR=data_dir)
+        worker = self.start(name, "worker", *options, WORKER_METRICS_PORT=str(port), DATA_DIR=data_dir)
         worker.url = f"http://127.0.0.1:{port}"
         wait_until(
             lambda: get(f"{worker.url}/readyz")[0] == 200 or worker.process.poll() is not None,

@@ -22,6 +22,7 @@ from tests.support.topics import TOPICS
 #: Of virtual time: longer than any back-off and any number of attempts that are bounded.
 LONG_S = 600.0
 CACHE_TTL = timedelta(days=30)
+DEAD_LETTER_LIMIT = 100
 
 
 class Counts(Counter[str]):
@@ -47,7 +48,7 @@ class Bench:
         self.counts = Counts()
         self.failures: list[BaseException] = []
         self.halts: list[Fatal] = []
-        self.limit = DeadLetterLimit(self.halts.append)
+        self.limit = DeadLetterLimit(self.halts.append, DEAD_LETTER_LIMIT)
         self.now = NOON
         self.analyst = Analyst(
             self.analyser,

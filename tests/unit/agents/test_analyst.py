@@ -8,10 +8,9 @@ from agents.analyst import MAX_OPEN_BYTES, MIN_FETCH_RECORDS
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.outcome import Dead
-from streams.worker.dead_letter_limit import MAX_IN_A_ROW
 from tests.support.factories import NOON, PARCEL, PARTITIONS, a_record, a_tracker, owner_of, value_of
 from tests.support.topics import TOPICS
-from tests.unit.agents.bench import Bench
+from tests.unit.agents.bench import DEAD_LETTER_LIMIT, Bench
 
 REFUSED = Unprocessable(DeadLetterReason.UNSTORABLE, "Postgres refuses the row: DataError")
 DOWN = Retryable("Kafka: RequestTimedOutError")
@@ -234,11 +233,11 @@ async def test_a_database_that_takes_no_rows_ends_the_worker_at_once() -> None:
 async def test_dead_letters_beyond_the_limit_are_not_sent_and_stay_open() -> None:
     """They have neither row nor count, and are read again once the cause is removed."""
     async with Bench() as bench:
-        bench.take(*[b"not json"] * (MAX_IN_A_ROW + 5))
+        bench.take(*[b"not json"] * (DEAD_LETTER_LIMIT + 5))
         await bench.settle()
-        assert (len(bench.dead_letters.sent), len(bench.halts)) == (MAX_IN_A_ROW, 1)
-        assert (bench.counts, bench.analyst.open_records) == ({"dead": MAX_IN_A_ROW}, 5)
-        assert (bench.tracker.committable, bench.failures) == (MAX_IN_A_ROW, [])
+        assert (len(bench.dead_letters.sent), len(bench.halts)) == (DEAD_LETTER_LIMIT, 1)
+        assert (bench.counts, bench.analyst.open_records) == ({"dead": DEAD_LETTER_LIMIT}, 5)
+        assert (bench.tracker.committable, bench.failures) == (DEAD_LETTER_LIMIT, [])
 
 
 async def test_what_ends_otherwise_interrupts_a_row_of_deaths() -> None:
@@ -246,7 +245,7 @@ async def test_what_ends_otherwise_interrupts_a_row_of_deaths() -> None:
     for text, is_reached in (("hello", False), (PARCEL, True)):
         async with Bench(partitions=PARTITIONS) as bench:
             bench.tracker = a_tracker(ELSEWHERE)
-            for value in (*[b"not json"] * (MAX_IN_A_ROW - 1), value_of(text), b"not json"):
+            for value in (*[b"not json"] * (DEAD_LETTER_LIMIT - 1), value_of(text), b"not json"):
                 bench.take(value)
                 await bench.settle()
             assert bench.limit.is_reached is is_reached

@@ -61,12 +61,14 @@ async def test_healthy_is_ok(client: TestClient) -> None:
 
 
 async def test_health_names_what_fails(client: TestClient, fakes: FakeDependencies) -> None:
-    """A failing check, a group without workers and an old record each degrade, by name."""
+    """A failing check, a group without workers, a worker that has halted and an old record each degrade, by name."""
     fakes.publisher.failure = BrokerUnavailable("the broker does not answer")
     assert await _failing(client) == {"broker"}
     fakes.publisher.failure = None
     fakes.lag.lag = Lag({0: 1}, seconds=31, members=0)
     assert await _failing(client) == {"lag", "worker"}
+    fakes.lag.lag = Lag({0: 1}, seconds=1, members=2, halted=1)
+    assert await _failing(client) == {"worker"}
     fakes.lag.lag = OSError("host 10.0.0.1 refused")
     assert await _failing(client) == {"lag"}
 

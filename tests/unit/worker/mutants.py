@@ -49,7 +49,7 @@ MUTANTS = (
     ),
     Mutant("finished meanwhile counts", INTAKE, "tracker.committed = at", "tracker.committed = tracker.due()"),
     Mutant("a commit is not remembered", INTAKE, "tracker.committed = at", "pass"),
-    Mutant("refusals are not heard", INTAKE, "in due.items()}):", "in due.items()}) or due:"),
+    Mutant("refusals are not heard", INTAKE, "generation, offsets):", "generation, offsets) or due:"),
     Mutant("one too far", INTAKE, "{tracker.tp: at for", "{tracker.tp: at + 1 for"),
     Mutant("commits of nothing", INTAKE, "if due and await", "if await"),
     Mutant("committed again", INTAKE, "(at := tracker.due()) is not None", "(at := tracker.committable) is not None"),

@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
 from schemas.outcome import Dead
-from streams.worker.dead_letter_limit import LAST_OUTCOMES, MAX_AMONG_LAST, MAX_IN_A_ROW, DeadLetterLimit
+from streams.worker.dead_letter_limit import OUTCOMES_PER_DEATH, DeadLetterLimit
 from tests.support.factories import a_dead_job, a_record
 
 BAD = DeadLetterReason.BAD_ANSWER
+LIMIT = 100
+LAST_OUTCOMES = LIMIT * OUTCOMES_PER_DEATH
 
 
 class Bench:
     """A limit with records that die, each at an offset of its own, and others that live."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT, accepted: int = 0) -> None:
         self.stops: list[Fatal] = []
-        self.limit = DeadLetterLimit(self.stops.append)
+        self.limit = DeadLetterLimit(self.stops.append, limit, accepted)
         self.offset = 0
 
     def die(self, count: int = 1, reason: DeadLetterReason = BAD) -> int:
@@ -73,7 +75,7 @@ def test_a_tenth_of_the_last_outcomes_may_die_and_no_more() -> None:
 def test_few_outcomes_are_not_judged_by_their_share() -> None:
     """Half of the first 200 may die: 100 may still be 10 % of the first 1,000."""
     bench = Bench()
-    for _ in range(MAX_AMONG_LAST):
+    for _ in range(LIMIT):
         bench.die()
         bench.live()
     assert bench.stops == []
@@ -92,14 +94,14 @@ def test_a_record_that_dies_again_counts_once() -> None:
 def test_a_dead_letter_on_its_way_is_sent_though_the_limit_was_reached_meanwhile() -> None:
     """Its sending may have to be tried again; it was counted, so it must not be lost either."""
     bench = Bench()
-    bench.die(MAX_IN_A_ROW)
-    assert bench.admits(MAX_IN_A_ROW - 1)
+    bench.die(LIMIT)
+    assert bench.admits(LIMIT - 1)
 
 
 def test_stopped_it_stays() -> None:
     """Work in flight that ends well tells nothing of the records that wait."""
     bench = Bench()
-    bench.die(MAX_IN_A_ROW)
+    bench.die(LIMIT)
     bench.live(5_000)
     assert bench.die() == 0
 
@@ -113,6 +115,33 @@ def test_the_error_names_the_cause_and_the_way_out() -> None:
     assert fatal.why == "100 in a row; the most frequent reason is bad_answer, 99 times"
     assert "dlq list" in fatal.hint
     assert "restart the worker" in fatal.hint
+    assert "--accept-dead-letters N" in fatal.hint
+
+
+def test_the_limit_is_a_setting() -> None:
+    """In a row, and among ten times as many outcomes."""
+    bench = Bench(limit=3)
+    assert bench.die(5) == 3
+    bench = Bench(limit=3)
+    for _ in range(3):
+        bench.die()
+        bench.live()
+    assert bench.stops == []
+    bench.die()
+    assert [fatal.why for fatal in bench.stops] == [
+        "4 among the last 7 outcomes; the most frequent reason is bad_answer, 4 times"
+    ]
+
+
+def test_accepted_dead_letters_do_not_count() -> None:
+    """Each record once, however often it dies; after them the limit holds as ever."""
+    bench = Bench(accepted=1_500)
+    assert bench.die(1_500) == 1_500
+    assert all(bench.admits(offset) for offset in range(1_500))
+    assert bench.die(LIMIT - 1) == LIMIT - 1
+    assert bench.stops == []
+    assert bench.die(500) == 1
+    assert len(bench.stops) == 1
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=60))
@@ -130,7 +159,7 @@ def test_never_more_than_the_limit_pass(runs: list[tuple[bool, int]]) -> None:
                 bench.live()
             row = row + passed if dies else 0
             last.append(passed)
-            assert row <= MAX_IN_A_ROW
-            assert sum(last) <= MAX_AMONG_LAST + 1
+            assert row <= LIMIT
+            assert sum(last) <= LIMIT + 1
             if not was_reached:
-                assert bench.limit.is_reached == (row == MAX_IN_A_ROW or sum(last) > MAX_AMONG_LAST)
+                assert bench.limit.is_reached == (row == LIMIT or sum(last) > LIMIT)

@@ -100,7 +100,20 @@ async def test_a_halted_worker_takes_nothing() -> None:
     assert rig.process(6).is_taken.is_set()
     rig.finish(FIRST, 5)
     await rig.intake.commit(rig.assignment)
-    assert (rig.analyst.offsets, rig.broker.commits) == ([5], [(GENERATION, {FIRST: 6})])
+    assert (rig.analyst.offsets, rig.broker.commits) == ([5], [(GENERATION, {FIRST: 6, SECOND: 5})])
+
+
+async def test_a_halted_worker_commits_all_its_positions_once() -> None:
+    """A note goes with them. A position is that of the first unfinished record; a refused commit is tried again."""
+    rig = Rig()
+    rig.process(7, 8)
+    rig.life.halt(Fatal("too many records became dead letters"))
+    rig.broker.accepts = False
+    await rig.intake.commit(rig.assignment)
+    rig.broker.accepts = True
+    for _ in range(2):
+        await rig.intake.commit(rig.assignment)
+    assert [offsets for _, offsets in rig.broker.commits] == [{FIRST: 7, SECOND: 5}] * 2
 
 
 async def test_records_that_a_new_reader_delivers_again_are_dropped() -> None:
