@@ -48,8 +48,10 @@ MIN_OPEN_RECORDS = 1_024
 
 
 def build_worker(settings: Settings, accept_dead_letters: int = 0) -> tuple[WorkerApp, Lifecycle]:
-    """Nothing is connected yet. So many dead letters do not count for the limit. Raises Fatal for settings that cannot
-    be used."""
+    """Nothing is connected yet. Raises Fatal for settings that cannot be used.
+
+    The first `accept_dead_letters` dead letters do not count for the limit.
+    """
     assert settings.database_url is not None, "load_settings('database_url') requires it"
     options, topics, times = client_options(settings), settings.topics, timings(settings)
     life = Lifecycle(times)

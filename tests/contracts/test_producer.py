@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, MessageSizeTooLargeError, UnknownError
 
 from agents.text_key import owner_partition
@@ -20,6 +20,7 @@ from tests.fakes.producer import FakeProducer
 from tests.support.process_tree import continue_tree, stop_tree
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
+from tests.support.waiting import eventually
 
 Producer = Any  # aiokafka tells no types
 MIB = 1024 * 1024
@@ -192,6 +193,23 @@ async def test_a_send_waits_for_a_broker_that_is_frozen(
     finally:
         continue_tree(tansu.pid)
     assert all(isinstance(delivery, int | Retryable) for delivery in await sending)
+
+
+@pytest.mark.parametrize("cluster", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+async def test_a_new_partition_is_used_at_once(cluster: Cluster, confirmed: ConfirmedProducer) -> None:
+    """aiokafka would fail an assertion until it refreshes its metadata. One that does not exist is refused for now."""
+    topic = cluster.topics.insights
+    await confirmed.send_all(topic, [Outgoing(b"k", b"v", [], 0)])
+    admin = AIOKafkaAdminClient(**cluster.options)
+    await admin.start()
+    await admin.create_partitions({topic: NewPartitions(PARTITIONS + 1)})
+    await admin.close()
+
+    async def is_sent() -> bool:
+        return await confirmed.send_all(topic, [Outgoing(b"k", b"v", [], PARTITIONS)]) == [0]
+
+    await eventually(is_sent, what="the new partition has the record")
+    assert isinstance((await confirmed.send_all(topic, [Outgoing(b"k", b"v", [], PARTITIONS + 1)]))[0], Retryable)
 
 
 def outgoing(count: int, *, size: int = 200) -> list[Outgoing]:
