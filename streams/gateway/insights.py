@@ -10,12 +10,15 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import asyncpg
 import msgspec
+import structlog
 
 from schemas.conversation import MAX_ID_CHARS, MAX_SOURCE_CHARS
-from schemas.errors import Rejected, Retryable
+from schemas.errors import Fatal, Rejected, Retryable
 from schemas.insight import MAX_TOPIC_CHARS, Insight, Sentiment, Urgency
 from schemas.instant import Instant
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
+from streams.postgres.database import parse_database_url
+from streams.postgres.errors import CONNECTION_ERRORS, SqlFailure, classify
 
 #: The SQL condition of each filter; `{}` is replaced by the number of its bound parameter.
 CONDITIONS: Mapping[str, str] = {
@@ -32,25 +35,19 @@ MAX_CURSOR_CHARS = 4096
 READ_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 5.0
 POOL_MAX_CONNECTIONS = 10
+POOL_CLOSE_TIMEOUT_S = 1.0
+#: The gateway does not wait longer for the database at its start: it accepts conversations without.
+FIRST_ANSWER_WITHIN_S = 1.5
 
 _QUERIES = Path(__file__).parents[1] / "postgres" / "queries"
 _SELECT_INSIGHT = (_QUERIES / "select_insight.sql").read_text()
 _SELECT_INSIGHTS_PAGE = (_QUERIES / "select_insights_page.sql").read_text()
-_INSIGHTS_TABLE_EXISTS = (_QUERIES / "insights_table_exists.sql").read_text()
+#: Fails when the table or the right to read it is missing.
+_CHECK_TABLE = "SELECT FROM insights LIMIT 0"
 
 T = TypeVar("T")
-#: The server is gone, starting, stopping, full or not migrated, or the pool is closing.
-_UNAVAILABLE = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.UndefinedTableError,
-)
+
+log = structlog.get_logger()
 
 
 #: Filter values by the names in CONDITIONS; `since` is inclusive, `until` exclusive, both in UTC.
@@ -126,7 +123,7 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
 
 
 class DatabaseUnavailable(Retryable):
-    """Postgres did not answer."""
+    """Postgres did not answer, or refused the login or the query."""
 
 
 class InsightRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -155,27 +152,43 @@ _SAME_NAME = tuple(name for name in InsightRecord.__struct_fields__ if name not 
 _INSIGHT_FIELDS = tuple(name for name in Insight.__struct_fields__ if name not in ("topics", "extra"))
 
 
-async def open_pool(database_url: str) -> asyncpg.Pool:
-    """Returns a pool that connects on first use. Raises ValueError for an invalid URL."""
-    return await asyncpg.create_pool(
-        database_url,
-        min_size=0,
-        max_size=POOL_MAX_CONNECTIONS,
-        timeout=READ_TIMEOUT_S,
-        command_timeout=READ_TIMEOUT_S,
-        server_settings={"application_name": "grok-insights gateway"},
-    )
-
-
 class PostgresInsightReader:
-    """Every method raises DatabaseUnavailable when Postgres does not answer within READ_TIMEOUT_S."""
+    """Queries raise DatabaseUnavailable when Postgres does not answer within READ_TIMEOUT_S, or refuses to."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, database_url: str) -> None:
+        """Raises Fatal for a URL that cannot be used."""
+        self._database = parse_database_url(database_url)
+        self._pool: asyncpg.Pool | None = None
+
+    async def start(self) -> None:
+        """Connects if the database answers at once; later queries connect otherwise.
+
+        Raises Fatal when waiting cannot mend what is wrong, except for a missing table, which may be made meanwhile.
+        """
+        self._pool = await self._database.pool(
+            "grok-insights gateway", max_size=POOL_MAX_CONNECTIONS, command_timeout_s=READ_TIMEOUT_S
+        )
+        try:
+            async with asyncio.timeout(FIRST_ANSWER_WITHIN_S):
+                await self._pool.execute(_CHECK_TABLE)
+        except CONNECTION_ERRORS as error:
+            failure = self._database.failure(error)
+            if isinstance(failure, Fatal) and not isinstance(error, asyncpg.UndefinedTableError):
+                self._pool.terminate()
+                raise failure from error
+            log.warning("database_unavailable", why=self._database.describe(error))
+
+    async def stop(self) -> None:
+        """Lets queries end for POOL_CLOSE_TIMEOUT_S, then drops all connections."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), POOL_CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                self._pool.terminate()
 
     async def conversation(self, tenant: str, conversation_id: str) -> InsightRecord | None:
         """Returns the record of one conversation, None if it is unknown or pending."""
-        row = await _within_timeout(self._pool.fetchrow(_SELECT_INSIGHT, tenant, conversation_id))
+        row = await self._within_timeout(lambda pool: pool.fetchrow(_SELECT_INSIGHT, tenant, conversation_id))
         return None if row is None else _record_from_row(dict(row))
 
     async def insights(
@@ -188,12 +201,29 @@ class PostgresInsightReader:
             parameters += [after.occurred_at, after.id]
         parameters.append(limit)
         sql = _SELECT_INSIGHTS_PAGE.format(where=where, limit=f"${len(parameters)}")
-        return [_record_from_row(dict(row)) for row in await _within_timeout(self._pool.fetch(sql, *parameters))]
+        rows = await self._within_timeout(lambda pool: pool.fetch(sql, *parameters))
+        return [_record_from_row(dict(row)) for row in rows]
 
     async def check(self) -> None:
-        """Checks that Postgres answers and has the table."""
-        if not await _within_timeout(self._pool.fetchval(_INSIGHTS_TABLE_EXISTS)):
-            raise DatabaseUnavailable("the table insights is missing: run `grok-insights migrate`")
+        """Raises DatabaseUnavailable with the reason when Postgres does not answer, or refuses a look at the table."""
+        try:
+            await self._within_timeout(lambda pool: pool.execute(_CHECK_TABLE))
+        except DatabaseUnavailable as failure:
+            raise DatabaseUnavailable(self._database.describe(failure.__cause__ or failure)) from failure
+
+    async def _within_timeout(self, query: Callable[[asyncpg.Pool], Awaitable[T]]) -> T:
+        """Raises DatabaseUnavailable for errors of the server and the connection; any other error is a defect.
+
+        Clients are not told the reason, which names roles and hosts.
+        """
+        assert self._pool is not None, "start comes first"
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                return await query(self._pool)
+        except CONNECTION_ERRORS as error:
+            if isinstance(error, asyncpg.PostgresError) and classify(error) is SqlFailure.ROW:
+                raise
+            raise DatabaseUnavailable("the database does not answer", retry_after_s=RETRY_AFTER_S) from error
 
 
 def sql_condition(tenant: str, wanted: InsightFilter) -> tuple[str, list[Any]]:
@@ -203,15 +233,6 @@ def sql_condition(tenant: str, wanted: InsightFilter) -> tuple[str, list[Any]]:
         parameters.append(value)
         conditions.append(CONDITIONS[name].format(len(parameters)))
     return " AND ".join(conditions), parameters
-
-
-async def _within_timeout(query: Awaitable[T]) -> T:
-    """Raises DatabaseUnavailable for errors of the server and the connection; any other error is a defect."""
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            return await query
-    except _UNAVAILABLE as error:
-        raise DatabaseUnavailable("the database does not answer", retry_after_s=RETRY_AFTER_S) from error
 
 
 def _record_from_row(row: Mapping[str, Any]) -> InsightRecord:

@@ -12,7 +12,7 @@ from aiohttp import web
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.gateway.app import BROKER, DATABASE, DRAIN, LAG, build_application
-from streams.gateway.insights import PostgresInsightReader, open_pool
+from streams.gateway.insights import PostgresInsightReader
 from streams.gateway.publisher import KafkaPublisher, new_producer
 from streams.gateway.rate_limit import RateLimiter
 from streams.gateway.routes import Dependencies
@@ -26,7 +26,6 @@ DRAIN_TIMEOUT_S = 5.0
 STOP_WITHIN_S = 9.5
 #: aiohttp waits this long twice: for responses being written, then for cancelled handlers.
 CLOSE_TIMEOUT_S = 0.5
-POOL_CLOSE_TIMEOUT_S = 1.0
 
 log = structlog.get_logger()
 
@@ -48,10 +47,10 @@ async def run_gateway(settings: Settings, lag: LagSource) -> None:
 
 @asynccontextmanager
 async def _dependencies(settings: Settings, lag: LagSource) -> AsyncIterator[Dependencies]:
-    publisher = KafkaPublisher(partial(new_producer, client_options(settings)), settings.topics.conversations)
-    publisher.start()
-    try:
-        async with _insight_reader(settings) as reader:
+    async with _insight_reader(settings) as reader:
+        publisher = KafkaPublisher(partial(new_producer, client_options(settings)), settings.topics.conversations)
+        publisher.start()
+        try:
             lag_check = LagCheck(lag)
             yield Dependencies(
                 publisher=publisher,
@@ -62,25 +61,20 @@ async def _dependencies(settings: Settings, lag: LagSource) -> AsyncIterator[Dep
                 lag_soft_s=settings.lag_soft_seconds,
                 clock=time.monotonic,
             )
-    finally:
-        await publisher.close()
+        finally:
+            await publisher.close()
 
 
 @asynccontextmanager
 async def _insight_reader(settings: Settings) -> AsyncIterator[PostgresInsightReader]:
     if settings.database_url is None:
         raise Fatal("no database is configured", "DATABASE_URL is empty", "set it to postgresql://...", exit_code=2)
+    reader = PostgresInsightReader(settings.database_url.get_secret_value())
+    await reader.start()
     try:
-        pool = await open_pool(settings.database_url.get_secret_value())
-    except ValueError as error:
-        raise Fatal("DATABASE_URL is not a valid PostgreSQL URL", hint="it starts with postgresql://") from error
-    try:
-        yield PostgresInsightReader(pool)
+        yield reader
     finally:
-        try:
-            await asyncio.wait_for(pool.close(), POOL_CLOSE_TIMEOUT_S)
-        except TimeoutError:
-            pool.terminate()
+        await reader.stop()
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 #: Dead letters wait for an operator: Kafka's default of one week is shorter than a holiday.
 _DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
 
+CREATE_WITHIN_S = 30.0
 DESCRIBE_ATTEMPTS = 50
 DESCRIBE_PAUSE_S = 0.1
 
@@ -42,23 +43,27 @@ async def create_topics(
     configs = topic_configs(topics)
     admin = AIOKafkaAdminClient(**client_options)
     try:
-        await admin.start()
-        before = await _existing(admin, configs)
-        if grow:
-            partitions = max(partitions, *before.values())
-        else:
-            _check_partitions(before, partitions)
-        missing = [
-            NewTopic(name, partitions, replication_factor, topic_configs=config)
-            for name, config in configs.items()
-            if name not in before
-        ]
-        short = {name: NewPartitions(partitions) for name, count in before.items() if count < partitions}
-        for validate_only in (True, False):
-            await _create(admin, missing, validate_only=validate_only)
-            await _grow(admin, short, validate_only=validate_only)
-        counts = await _partition_counts(admin, list(configs), partitions)
-        _check_partitions(counts, partitions)
+        async with asyncio.timeout(CREATE_WITHIN_S):
+            await admin.start()
+            before = await _existing(admin, configs)
+            if grow:
+                partitions = max(partitions, *before.values())
+            else:
+                _check_partitions(before, partitions)
+            missing = [
+                NewTopic(name, partitions, replication_factor, topic_configs=config)
+                for name, config in configs.items()
+                if name not in before
+            ]
+            short = {name: NewPartitions(partitions) for name, count in before.items() if count < partitions}
+            for validate_only in (True, False):
+                await _create(admin, missing, validate_only=validate_only)
+                await _grow(admin, short, validate_only=validate_only)
+            counts = await _partition_counts(admin, list(configs), partitions)
+            _check_partitions(counts, partitions)
+    except TimeoutError as error:
+        hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker is running"
+        raise Fatal("the broker does not answer", f"no answer within {CREATE_WITHIN_S:.0f} s", hint) from error
     except KafkaError as error:
         hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker is running"
         raise Fatal("the broker cannot be used", f"{type(error).__name__}: {error}", hint) from error

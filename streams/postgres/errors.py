@@ -1,13 +1,22 @@
-"""Classifies a failed statement by its SQLSTATE: whether, and how, to retry its rows. Pure."""
+"""Says what a failure of Postgres means: for the rows of a statement, and for a person. Pure."""
 
+import os
+import socket
+import ssl
 from enum import Enum, auto
+from typing import NamedTuple
 
 import asyncpg
+
+#: What connecting and querying raises when the server, the network or the login is at fault.
+CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _SCHEMA_CLASS = "42"
 _CONFLICTS = ("40001", "40P01")
 #: Cancelled by a timeout of the server, or a lock not obtained: one row of the batch may be locked.
 _TOO_SLOW = ("57014", "55P03")
+#: A prepared statement of that name is there already: a pooler is in between, and a new connection finds that out.
+_DUPLICATE_STATEMENT = "42P05"
 #: SQLSTATE classes about the server or the connection: connection, session, login, database, rollback, resources,
 #: locks, operator intervention, disk, and a prepared statement that a pooler has lost. Every other class, also an
 #: unknown one, counts as the fault of a row. If that is wrong, the dead-letter limit stops the worker; a row that is
@@ -46,6 +55,69 @@ def _by_state(state: str) -> SqlFailure:
         return SqlFailure.CONFLICT
     if state in _TOO_SLOW:
         return SqlFailure.TOO_SLOW
+    if state == _DUPLICATE_STATEMENT:
+        return SqlFailure.PASSING
     if state.startswith(_SCHEMA_CLASS):
         return SqlFailure.SCHEMA
     return SqlFailure.PASSING if state.startswith(_PASSING_CLASSES) else SqlFailure.ROW
+
+
+#: SQLSTATE classes whose messages name roles, databases, hosts, tables and limits. Those of other classes quote values.
+_SAFE_CLASSES = ("08", "25", "26", "28", "3D", "3F", "42", "53", "55", "57", "58")
+#: PgBouncer gives one SQLSTATE, 08P01, to all that it refuses; these refusals do not pass.
+_POOLER_REFUSALS = ("authentication failed", "does not exist", "no such", "unsupported startup parameter")
+_CHECK_URL = "check DATABASE_URL and that the database is running"
+_CHECK_LOGIN = "check the user and the password in DATABASE_URL, and pg_hba.conf of the server"
+_CHECK_DATABASE = "create the database, or correct its name in DATABASE_URL"
+_MIGRATE = "create or update the tables with: grok-insights migrate"
+_GRANT = "grant the user of DATABASE_URL what it lacks: SELECT, INSERT and UPDATE on insights; `migrate` also creates"
+_CHECK_TLS = "check sslmode and sslrootcert in DATABASE_URL, and that the server has TLS enabled"
+
+
+class PostgresFailure(NamedTuple):
+    """`why` is one line without secrets or conversation text; a permanent failure is not mended by waiting."""
+
+    why: str
+    hint: str
+    is_permanent: bool
+
+
+def explain_failure(error: BaseException, where: str) -> PostgresFailure:
+    """Explains why a connection or a statement failed; `where` names the hosts and ports."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _explain_answer(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"the certificate of {where} cannot be verified: {error.verify_message}"
+        return PostgresFailure(why, _CHECK_TLS, is_permanent=True)
+    if isinstance(error, ssl.SSLError):
+        return PostgresFailure(f"TLS with {where} failed: {error.reason}", _CHECK_TLS, is_permanent=True)
+    if isinstance(error, TimeoutError):
+        return PostgresFailure(f"no answer from {where}", _CHECK_URL, is_permanent=False)
+    if isinstance(error, socket.gaierror):
+        return PostgresFailure(f"unknown host {where}: {error.strerror}", _CHECK_URL, is_permanent=False)
+    if type(error) is ConnectionError and "rejected SSL upgrade" in str(error):
+        why = f"the server at {where} has no TLS, which sslmode requires"
+        return PostgresFailure(why, _CHECK_TLS, is_permanent=True)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        why = f"no server of {where} is as target_session_attrs wants it"
+        return PostgresFailure(why, _CHECK_URL, is_permanent=False)
+    if isinstance(error, OSError):
+        words = os.strerror(error.errno) if error.errno else "the connection was closed"
+        return PostgresFailure(f"no connection to {where}: {words}", _CHECK_URL, is_permanent=False)
+    return PostgresFailure(f"{where}: {type(error).__name__}", _CHECK_URL, is_permanent=False)
+
+
+def _explain_answer(error: asyncpg.PostgresError) -> PostgresFailure:
+    state, message = error.sqlstate or "", " ".join(str(error.message or "").split())
+    why = message if message and state.startswith(_SAFE_CLASSES) else f"{type(error).__name__} ({state})"
+    if state.startswith("28"):
+        return PostgresFailure(why, _CHECK_LOGIN, is_permanent=True)
+    if state.startswith(("3D", "3F")):
+        return PostgresFailure(why, _CHECK_DATABASE, is_permanent=True)
+    if state == "42501":
+        return PostgresFailure(why, _GRANT, is_permanent=True)
+    if state.startswith(_SCHEMA_CLASS) and state != _DUPLICATE_STATEMENT:
+        return PostgresFailure(why, _MIGRATE, is_permanent=True)
+    if state == "08P01" and any(refusal in message for refusal in _POOLER_REFUSALS):
+        return PostgresFailure(why, _CHECK_LOGIN, is_permanent=True)
+    return PostgresFailure(why, _CHECK_URL, is_permanent=False)

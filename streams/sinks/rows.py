@@ -16,9 +16,11 @@ from agents.analyst import RowResults
 from agents.decode import Job
 from agents.limits.retry import Backoff
 from schemas.dead_letter import DeadLetterReason
-from schemas.errors import Fatal, Retryable, Unprocessable
+from schemas.errors import Retryable, Unprocessable
 from schemas.result import ConversationResult
-from streams.postgres.errors import SqlFailure, classify
+from streams.postgres.database import CONNECT_TIMEOUT_S, Database, parse_database_url
+from streams.postgres.errors import CONNECTION_ERRORS, SqlFailure, classify
+from streams.telemetry.log import LogThrottle
 
 COMMAND_TIMEOUT_S = 20
 #: The server ends a statement, since it does not notice that a client has gone while the statement waits for a lock,
@@ -27,16 +29,12 @@ COMMAND_TIMEOUT_S = 20
 LOCK_TIMEOUT_MS = 1_500
 #: Below COMMAND_TIMEOUT_S, so that the client gives up only on a server that does not answer.
 STATEMENT_TIMEOUT_MS = 15_000
-#: A frozen server accepts a connection and never answers. The next attempt finds it thawed; a longer one would, too.
-CONNECT_TIMEOUT_S = 5
 #: A database that comes back is found within the cap, however long it was away.
 OUTAGE_BACKOFF = Backoff(base_s=0.1, cap_s=2.0)
 #: The other session of a conflict is through by then; jitter alone keeps the two from meeting again.
 CONFLICT_BACKOFF = Backoff(base_s=0.02, cap_s=0.5)
 _UPSERT = (Path(__file__).parents[1] / "postgres" / "queries" / "upsert_insights.sql").read_text()
-
-#: What may be over at the next attempt to start.
-_PASSING = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_PROGRAM = "grok-insights worker"
 
 log = structlog.get_logger()
 
@@ -45,25 +43,22 @@ class RowSink:
     """See agents.analyst.Rows; as many batches at once as are asked for, each on a connection of its own."""
 
     def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
+        """Raises Fatal for a URL that cannot be used."""
+        self._database = parse_database_url(database_url)
         #: Of one connection, which is for `ping`: it must be answered while all writers wait.
         self._pool: asyncpg.Pool | None = None
+        self._waiting_for = "not connected yet"
         self._idle: list[_Writer] = []
         self._writers: list[_Writer] = []
 
     async def start(self) -> None:
-        """Raises Retryable while the database cannot be reached, Fatal when it has no table or refuses the login."""
+        """Raises Retryable while the database cannot be reached, Fatal when waiting cannot mend what is wrong."""
         try:
             self._pool = await self._connect_pool()
-        except ValueError:  # also asyncpg's ClientConfigurationError, whose words may quote the address
-            raise Fatal("DATABASE_URL is not a valid PostgreSQL URL", "", "it starts with postgresql://") from None
-        except asyncpg.UndefinedTableError as error:
-            hint = "create it with: grok-insights migrate"
-            raise Fatal("the database has no table insights", "its migrations were not run", hint) from error
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            raise Fatal("the database cannot be used", type(error).__name__, "check DATABASE_URL") from error
-        except _PASSING as error:
-            raise Retryable(f"Postgres: {type(error).__name__}") from error
+        except CONNECTION_ERRORS as error:
+            failure = self._database.failure(error)
+            self._waiting_for = str(failure)
+            raise failure from error
 
     async def stop(self) -> None:
         """Drops all connections without a word: a server that hangs would not answer."""
@@ -79,7 +74,7 @@ class RowSink:
         not as they must be.
         """
         if not self._idle:
-            writer = _Writer(self._database_url)
+            writer = _Writer(self._database)
             self._writers.append(writer)
             self._idle.append(writer)
         writer = self._idle.pop()
@@ -92,17 +87,18 @@ class RowSink:
             self._idle.append(writer)
 
     async def ping(self) -> None:
-        """Raises when the database does not answer a query."""
+        """Raises Retryable with the reason when the database does not answer a query."""
         if self._pool is None:
-            raise Retryable("not connected yet")
-        await self._pool.execute("SELECT 1")
+            raise Retryable(self._waiting_for)
+        try:
+            await self._pool.execute("SELECT 1")
+        except CONNECTION_ERRORS as error:
+            raise Retryable(self._database.describe(error)) from error
 
     async def _connect_pool(self) -> asyncpg.Pool:
-        pool = await asyncpg.create_pool(
-            self._database_url, min_size=1, max_size=1, command_timeout=COMMAND_TIMEOUT_S, timeout=CONNECT_TIMEOUT_S
-        )
+        pool = await self._database.pool(_PROGRAM, min_size=1, max_size=1, command_timeout_s=COMMAND_TIMEOUT_S)
         try:
-            await pool.execute("SELECT FROM insights LIMIT 0")
+            await pool.execute(_UPSERT, "[]")  # no row, but it needs every column, and the rights to write
         except BaseException:
             pool.terminate()
             raise
@@ -112,12 +108,12 @@ class RowSink:
 class _Writer:
     """One connection, which is replaced as often as needed; writes one batch at a time."""
 
-    def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._connection: asyncpg.Connection | None = None
         self._attempt = 0
         self._failing_since_s: float | None = None
-        self._logged_error = ""
+        self._throttle = LogThrottle()
 
     async def write(self, jobs: Sequence[Job]) -> RowResults:
         """A batch that fails for one of its rows is halved until that row is alone."""
@@ -144,28 +140,37 @@ class _Writer:
             await self._wait(error, OUTAGE_BACKOFF)
             return [part]
         try:
-            await connection.execute(_UPSERT, _json_rows(part))
+            await self._upsert(connection, part)
         except Exception as error:  # the edge of the loop: classified, and never dropped
             return await self._after(error, part, written)
         self._works()
         written.stored.extend(part)
         return []
 
+    async def _upsert(self, connection: asyncpg.Connection, part: list[Job]) -> None:
+        """One transaction, since limits for a session do not hold, or hold for others, where a pooler is in between."""
+        limits = f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"
+        await connection.execute(f"BEGIN; {limits}")
+        await connection.execute(_UPSERT, _json_rows(part))
+        await connection.execute("COMMIT")
+
     async def _after(self, error: Exception, part: list[Job], written: RowResults) -> list[list[Job]]:
-        match classify(error):
+        failure = classify(error)
+        # After a timeout of ours the server did not end the statement: it may be frozen.
+        if failure is SqlFailure.PASSING or isinstance(error, TimeoutError):
+            self.close()
+        else:
+            await self._roll_back()
+        match failure:
             case SqlFailure.CONFLICT:
                 await self._wait(error, CONFLICT_BACKOFF)
                 return [part]
             case SqlFailure.PASSING:
-                self.close()
                 await self._wait(error, OUTAGE_BACKOFF)
                 return [part]
             case SqlFailure.SCHEMA:
-                hint = "bring the tables up to date with: grok-insights migrate"
-                raise Fatal("the database does not take rows", type(error).__name__, hint) from error
+                raise self._database.fatal(error, "the database does not take rows") from error
             case SqlFailure.TOO_SLOW:
-                if isinstance(error, TimeoutError):  # ours, so the server did not end the statement: it may be frozen
-                    self.close()
                 if len(part) > 1:  # without a pause: the statement has waited long enough
                     return _halves(part)
                 written.blocked.extend(part)
@@ -177,17 +182,24 @@ class _Writer:
                 written.refused.append((part[0], _refusal(error)))
                 return []
 
+    async def _roll_back(self) -> None:
+        try:
+            if self._connection is not None and self._connection.is_in_transaction():
+                await self._connection.execute("ROLLBACK", timeout=CONNECT_TIMEOUT_S)
+        except CONNECTION_ERRORS:
+            self.close()
+
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await _connect(self._database_url)
+            self._connection = await self._database.connect(_PROGRAM, command_timeout_s=COMMAND_TIMEOUT_S)
         return self._connection
 
     async def _wait(self, error: Exception, backoff: Backoff) -> None:
         if self._failing_since_s is None:
             self._failing_since_s = time.monotonic()
-        if self._logged_error != (name := type(error).__name__):  # not each attempt: an outage may be long
-            self._logged_error = name
-            log.warning("postgres_write_failed", error=name)
+        why = self._database.describe(error)
+        if self._throttle.is_due(why, time.monotonic()):  # not each attempt: an outage may be long
+            log.warning("postgres_write_failed", error=type(error).__name__, why=why)
         await asyncio.sleep(backoff.delay_s(self._attempt, random.random))
         self._attempt += 1
 
@@ -195,19 +207,8 @@ class _Writer:
         if self._failing_since_s is not None:
             failed_s = round(time.monotonic() - self._failing_since_s, 1)
             log.info("postgres_write_works_again", failed_s=failed_s, attempts=self._attempt)
-        self._attempt, self._failing_since_s, self._logged_error = 0, None, ""
-
-
-async def _connect(database_url: str) -> asyncpg.Connection:
-    connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
-    try:
-        # Not as parameters of the connection: poolers such as PgBouncer refuse those.
-        limits = f"SET lock_timeout = {LOCK_TIMEOUT_MS}; SET statement_timeout = {STATEMENT_TIMEOUT_MS}"
-        await connection.execute(limits, timeout=CONNECT_TIMEOUT_S)
-    except BaseException:
-        connection.terminate()
-        raise
-    return connection
+        self._attempt, self._failing_since_s = 0, None
+        self._throttle.reset()
 
 
 def _refusal(error: Exception) -> Exception:

@@ -13,6 +13,7 @@ import structlog
 from aiohttp import web
 
 from schemas.errors import Fatal, InsightsError
+from streams.telemetry.log import LogThrottle
 from streams.telemetry.metrics import exposition
 
 OK = "ok"
@@ -62,6 +63,7 @@ class _CachedCheck:
         self._fresh_s = fresh_s
         self._clock = clock
         self._state = ""
+        self._throttle = LogThrottle()
         self._checked_at_s: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[str]] = set()
@@ -85,9 +87,13 @@ class _CachedCheck:
                 state = f"no answer within {self._timeout_s:g} s"
             else:
                 state = "the check was cancelled" if running.cancelled() else running.result()
-            if state != (self._state or OK):
-                log.info("health_changed", check=self._name, state=state)
-            self._state, self._checked_at_s = state, self._clock()
+            previous, now_s = self._state or OK, self._clock()
+            if state == OK:
+                self._throttle.reset()
+            is_due = state != OK and self._throttle.is_due(state, now_s)
+            if is_due or state != previous:
+                log.info("health_changed" if state != previous else "health_unchanged", check=self._name, state=state)
+            self._state, self._checked_at_s = state, now_s
         finally:
             self._refreshing = None
 

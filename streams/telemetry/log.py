@@ -27,7 +27,31 @@ _CONTENT_LOGGERS = ("aiokafka", "faust", "mode", "asyncpg", "aiohttp")
 #: Exceptions whose messages come from us, the system or the broker. Other messages may quote the input.
 _SAFE_MESSAGES = (InsightsError, OSError, KafkaError, ImportError, AttributeError, TypeError)
 
+#: A failure that lasts is logged again after this long, then after twice as long, and so on up to the second number.
+REMINDER_S, MAX_REMINDER_S = 10.0, 600.0
+
 Event = MutableMapping[str, Any]
+
+
+class LogThrottle:
+    """Says when to log a failure that lasts: at once, whenever its reason changes, and at a growing interval."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._due_at_s = 0.0
+        self._interval_s = REMINDER_S
+
+    def is_due(self, reason: str, now_s: float) -> bool:
+        """Returns whether to log now, which counts as logged."""
+        if reason == self._reason and now_s < self._due_at_s:
+            return False
+        self._interval_s = min(2 * self._interval_s, MAX_REMINDER_S) if reason == self._reason else REMINDER_S
+        self._reason, self._due_at_s = reason, now_s + self._interval_s
+        return True
+
+    def reset(self) -> None:
+        """Forgets the failure, which is over."""
+        self._reason = None
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:

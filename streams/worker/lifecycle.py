@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from aiokafka.errors import KafkaError
 from agents.limits.retry import Backoff
 from schemas.errors import Fatal, Retryable
 from streams.stop_signal import end_process_within
+from streams.telemetry.log import LogThrottle
 from streams.worker.timings import Timings
 
 START_BACKOFF = Backoff(base_s=0.5, cap_s=10.0)
@@ -111,14 +113,16 @@ class Lifecycle:
 
 
 async def when_possible(step: Callable[[], Awaitable[T]], name: str) -> T:
-    """Repeats a step of the start until its server is there. Raises Fatal at once."""
-    attempt = 0
+    """Repeats a step of the start until its server is there, and logs why it waits. Raises Fatal at once."""
+    attempt, throttle = 0, LogThrottle()
     while True:
         try:
             return await step()
         except Fatal:
             raise
         except (OSError, KafkaError, Retryable) as error:
-            log.warning("waiting_for_start", part=name, error=type(error).__name__)
+            why = error.detail if isinstance(error, Retryable) else type(error).__name__
+            if throttle.is_due(why, time.monotonic()):
+                log.warning("waiting_for_start", part=name, why=why)
         await asyncio.sleep(START_BACKOFF.delay_s(attempt, random.random))
         attempt += 1

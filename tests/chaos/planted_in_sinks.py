@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import asyncpg
 import structlog
 
 import agents.decode
@@ -84,7 +83,7 @@ def table_without_key() -> None:
 
     async def start_and_drop_the_key(sink: RowSink) -> None:
         await start(sink)
-        connection = await asyncpg.connect(sink._database_url)
+        connection = await sink._database.connect("chaos")
         await connection.execute("ALTER TABLE insights DROP CONSTRAINT IF EXISTS insights_pkey")
         await connection.close()
 

@@ -303,7 +303,11 @@ SCENES: Mapping[str, tuple[Callable[[], object], object, object]] = {
         False,
         True,
     ),
-    "row_not_awaited": (lambda: returns_unconfirmed(RowSink("postgresql://").write([analysed()])), False, True),
+    "row_not_awaited": (
+        lambda: returns_unconfirmed(RowSink("postgresql://user@host").write([analysed()])),
+        False,
+        True,
+    ),
     "plain_insert": (lambda: "ON CONFLICT" in streams.sinks.rows._UPSERT, True, False),
     "table_without_key": (lambda: "ON CONFLICT" in streams.sinks.rows._UPSERT, True, False),
     "origin_of_the_copy": (origin_of_a_copy, "conversations", "conversations.rehomed"),

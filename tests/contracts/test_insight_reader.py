@@ -22,7 +22,6 @@ from streams.gateway.insights import (
     InsightFilter,
     InsightRecord,
     PostgresInsightReader,
-    open_pool,
 )
 from streams.sinks.rows import RowSink
 from streams.worker.offsets import Tracker
@@ -67,10 +66,11 @@ def an_insight(**changes: Any) -> Insight:
 
 @pytest.fixture
 async def postgres_store(database_url: str) -> AsyncIterator[Store]:
-    sink, pool = RowSink(database_url), await open_pool(database_url)
+    sink, reader = RowSink(database_url), PostgresInsightReader(database_url)
     await sink.start()
-    yield Store(PostgresInsightReader(pool), sink)
-    await pool.close()
+    await reader.start()
+    yield Store(reader, sink)
+    await reader.stop()
     await sink.stop()
 
 
@@ -85,11 +85,12 @@ def store(request: pytest.FixtureRequest) -> Store:
 @pytest.fixture(params=["fake", "postgres"])
 async def unreachable(request: pytest.FixtureRequest) -> AsyncIterator[FakeReader | PostgresInsightReader]:
     """A reader whose database does not answer."""
-    pool = await open_pool(f"postgresql://user:secret@127.0.0.1:{free_port()}/none")
+    real = PostgresInsightReader(f"postgresql://user:secret@127.0.0.1:{free_port()}/none")
+    await real.start()
     reader = FakeReader()
     reader.failure = DatabaseUnavailable("the database cannot answer", retry_after_s=RETRY_AFTER_S)
-    yield reader if request.param == "fake" else PostgresInsightReader(pool)
-    await pool.close()
+    yield reader if request.param == "fake" else real
+    await real.stop()
 
 
 async def test_a_record_comes_back_whole(store: Store) -> None:

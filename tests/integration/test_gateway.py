@@ -139,7 +139,7 @@ async def test_the_gateway_lives_before_and_after_its_dependencies(tmp_path: Pat
     log = ProcessLog(tmp_path / "stack.log")
     tansu, database = Tansu(tmp_path, log), Postgres(tmp_path, log)
     await asyncio.to_thread(database.start)
-    migrate_database(database.url)
+    await asyncio.to_thread(migrate_database, database.url)
     await asyncio.to_thread(database.stop)
     try:
         async with _gateway(_settings(tansu.bootstrap_servers, database.url)) as session:

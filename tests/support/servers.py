@@ -1,19 +1,25 @@
 """Brokers and Postgres servers from the project's own local stack, each for as long as a test or a session needs it."""
 
 import os
+import shutil
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from schemas.errors import Fatal
 from streams.dev.local.brokers import Kafka, Tansu, check_kafka_is_installed
-from streams.dev.local.postgres import Postgres
+from streams.dev.local.ports import LOOPBACK, free_port
+from streams.dev.local.postgres import Postgres, command_prefix
 from streams.dev.local.process import ProcessLog
 from tests.support.process_tree import continue_tree
+from tests.support.waiting import wait_until
 
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
 REQUIRED = os.environ.get("GROK_INSIGHTS_TEST_REQUIRE", "").split(",")
@@ -35,6 +41,52 @@ def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
                 if server.pid is not None:
                     continue_tree(server.pid)
                 server.stop()
+
+
+@contextmanager
+def running_pgbouncer(database_url: str, folder: Path) -> Iterator[str]:
+    """PgBouncer in transaction mode on two server connections; yields DATABASE_URL by way of it.
+
+    Skips with the reason, or fails where pgbouncer is required, when the program is not installed.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None and "pgbouncer" in REQUIRED:
+        pytest.fail("pgbouncer is required here, and is not installed")
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
+    target, port = urlsplit(database_url), free_port()
+    settings = folder / "pgbouncer.ini"
+    (folder / "users.txt").write_text(f'"{target.username}" "{target.password}"\n')
+    settings.write_text(f"""
+[databases]
+* = host={target.hostname} port={target.port}
+[pgbouncer]
+listen_addr = {LOOPBACK}
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {folder}/users.txt
+pool_mode = transaction
+default_pool_size = 2
+""")
+    argv = [*command_prefix(folder, Path(program)), program, str(settings)]
+    with (folder / "pgbouncer.log").open("ab") as log:
+        process = subprocess.Popen(argv, stderr=log, stdout=log)
+    try:
+        wait_until(lambda: is_listening(port), timeout_s=20, what="PgBouncer listens")
+        yield f"postgresql://{target.username}:{target.password}@{LOOPBACK}:{port}{target.path}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_listening(port: int) -> bool:
+    """Whether something accepts connections on the loopback port."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def kafka_available() -> str | None:

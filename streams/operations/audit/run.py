@@ -33,9 +33,11 @@ from streams.operations.audit.observations import (
 from streams.operations.audit.reconcile import CompleteSince, ReadSpan, ReadSpans, Reconciler, complete_since_us
 from streams.operations.broker_errors import broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import REPLAYED_DEAD_LETTER
+from streams.postgres.database import parse_database_url
+from streams.postgres.errors import CONNECTION_ERRORS
 from streams.terminal import Display
 
-CONNECT_TIMEOUT_S = 10
+FIRST_ANSWER_WITHIN_S = 10
 FETCH_TIMEOUT_S = 120
 FETCH_ROWS = 2_000
 #: Of each partition in one response; the client buffers that much for every partition of a topic.
@@ -47,7 +49,6 @@ _PROGRESS_STRIDE = 2_000
 _ROWS = """\
 SELECT tenant, conversation_id, outcome, occurred_at, analysed_at, origin_topic, origin_partition, origin_offset
 FROM insights"""
-_UNAVAILABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 
@@ -67,7 +68,7 @@ async def run_audit(
     Raises Fatal when a topic is missing, a broker or the database does not answer, or the temporary folder is full.
     """
     async with _connect(database_url) as connection:  # better now than after the topics are read
-        await connection.execute("SELECT FROM insights LIMIT 0", timeout=CONNECT_TIMEOUT_S)
+        await connection.execute("SELECT FROM insights LIMIT 0", timeout=FIRST_ANSWER_WITHIN_S)
     await check_topics(client_options, topics.messages)
     if wait_s:
         await _wait_until_idle(ConnectingLagReader(client_options, topics), wait_s, display)
@@ -104,8 +105,9 @@ async def _read_rows(database_url: str, external_sort: ExternalSort, result: Rec
     """Reads all rows in one snapshot."""
     async with _connect(database_url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         display.begin("rows", await connection.fetchval("SELECT count(*) FROM insights", timeout=FETCH_TIMEOUT_S))
-        cursor = await connection.cursor(_ROWS, timeout=FETCH_TIMEOUT_S)
-        while rows := await cursor.fetch(FETCH_ROWS, timeout=FETCH_TIMEOUT_S):
+        # asyncpg's own cursors name their statements, which a pooler would keep.
+        await connection.execute(f"DECLARE found NO SCROLL CURSOR FOR {_ROWS}")
+        while rows := await connection.fetch(f"FETCH {FETCH_ROWS} FROM found", timeout=FETCH_TIMEOUT_S):
             external_sort.add([observe_row(row) for row in rows])
             result.rows["read"] += len(rows)
             display.reached("rows", result.rows["read"])
@@ -223,19 +225,13 @@ async def _offset_reader(client_options: Mapping[str, Any], topics: Topics) -> A
 
 @asynccontextmanager
 async def _connect(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Opens a connection; raises Fatal for its failures, without the URL and its password."""
+    """Opens a connection; raises Fatal for its failures, and for those of its queries."""
+    database = parse_database_url(database_url)
     try:
-        connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S)
+        connection = await database.connect("grok-insights audit")
         try:
             yield connection
         finally:
             connection.terminate()
-    except ValueError:  # includes asyncpg's ClientConfigurationError, which may quote the URL
-        hint = "set it to postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-        raise Fatal("DATABASE_URL is not a valid PostgreSQL URL", "", hint) from None
-    except asyncpg.UndefinedTableError as error:
-        hint = "create it with: grok-insights migrate"
-        raise Fatal("the database has no table insights", "its migrations were not run", hint) from error
-    except _UNAVAILABLE as error:
-        hint = "check DATABASE_URL and that the database runs"
-        raise Fatal("the database cannot be used", type(error).__name__, hint) from error
+    except CONNECTION_ERRORS as error:
+        raise database.fatal(error) from error

@@ -47,7 +47,9 @@ def test_one_character_over_and_over(text: str) -> None:
     assert low_value(text) is FilterReason.REPEATED_CHARACTERS
 
 
-@pytest.mark.parametrize("text", ["😡😡😡😡", "👎👎👎👎👎", "⭐⭐⭐⭐⭐", "user: 👎 👎 👎 👎", "坏坏坏坏", "👎🏽👎🏽👎🏽👎🏽"])
+@pytest.mark.parametrize(
+    "text", ["😡😡😡😡", "👎👎👎👎👎", "⭐⭐⭐⭐⭐", "user: 👎 👎 👎 👎", "坏坏坏坏", "👎🏽👎🏽👎🏽👎🏽"]
+)
 def test_a_word_of_one_character_over_and_over_is_an_opinion(text: str) -> None:
     """A pictogram is one, and so is a character of a script that writes words with one."""
     assert low_value(text) is None
