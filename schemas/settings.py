@@ -76,7 +76,7 @@ class Settings(BaseSettings):
 
     # --- Postgres ---
     database_url: SecretStr | None = Field(
-        None, description="PostgreSQL URL: postgresql://user:password@host:port/database"
+        None, description="PostgreSQL URL: postgresql://user:password@host:port/database; libpq's parameters may follow"
     )
 
     # --- Analysis ---
