@@ -275,14 +275,14 @@ async def test_a_broker_that_stops_answering_ends_the_audit(
 
 
 def test_without_a_broker_or_a_database_there_is_no_report(database_url: str, tmp_path: Path) -> None:
-    """But an error in three lines, and exit code 1."""
+    """But an error in three lines, and exit code 1, or 2 for a setting that is wrong."""
     closed = f"127.0.0.1:{free_port()}"
-    for bootstrap_servers, url, what in (
-        (closed, database_url, "the broker cannot be used"),
-        (closed, f"postgresql://u:secret@{closed}/d", "the database cannot be used"),
-        (closed, "postgresql://u:secret@[/d", "DATABASE_URL is not a valid PostgreSQL URL"),
+    for bootstrap_servers, url, code, what in (
+        (closed, database_url, 1, "the broker cannot be used"),
+        (closed, f"postgresql://u:secret@{closed}/d", 1, "the database cannot be used"),
+        (closed, "postgresql://u:secret@[/d", 2, "DATABASE_URL is not a valid PostgreSQL URL"),
     ):
         ended = Audited(tmp_path, bootstrap_servers, url).audit()
-        assert (ended.returncode, ended.stdout) == (1, "")
+        assert (ended.returncode, ended.stdout) == (code, "")
         assert ended.stderr.splitlines()[0] == f"error: {what}"
         assert "secret" not in ended.stderr
