@@ -195,6 +195,8 @@ def parse_database_url(url: str) -> Database:
     problems = unknown + [problem for name, value in parameters.items() if (problem := _problem(name, value))]
     if parameters.get("pgbouncer") == "true" and parameters.get("schema", "public") != "public":
         problems.append("schema needs a connection without pooler; set search_path of the user with ALTER ROLE")
+    if parameters.get("sslmode", "").startswith("verify-") and "sslrootcert" not in parameters:
+        problems.append("sslrootcert is required with sslmode=verify-ca and verify-full")
     if problems:
         instead = [text for name, text in _INSTEAD.items() if any(p.startswith(f"{name} ") for p in problems)]
         supported = f"supported parameters: {', '.join(_SUPPORTED)}"
@@ -276,7 +278,7 @@ def _problem(name: str, value: str) -> str | None:
         return f"{name} must be {', '.join(_CHOICES[name][:-1])} or {_CHOICES[name][-1]}"
     if name in _PATTERNS and not re.fullmatch(_PATTERNS[name][0], value):
         return f"{name} must be {_PATTERNS[name][1]}"
-    if name in _FILES and not os.access(value, os.R_OK):
+    if name in _FILES and not (os.path.isfile(value) and os.access(value, os.R_OK)):
         return f"{name} must be the path of a readable file"
     return None
 

@@ -102,9 +102,11 @@ def explain_failure(error: BaseException, where: str) -> PostgresFailure:
         why = f"no server of {where} is as target_session_attrs wants it"
         return PostgresFailure(why, _CHECK_URL, is_permanent=False)
     if isinstance(error, OSError):
-        words = os.strerror(error.errno) if error.errno else "the connection was closed"
+        # Several addresses of one host that all refuse make an error without a number.
+        words = os.strerror(error.errno) if error.errno else "it was closed or refused"
         return PostgresFailure(f"no connection to {where}: {words}", _CHECK_URL, is_permanent=False)
-    return PostgresFailure(f"{where}: {type(error).__name__}", _CHECK_URL, is_permanent=False)
+    is_permanent = isinstance(error, asyncpg.ClientConfigurationError)
+    return PostgresFailure(f"{where}: {type(error).__name__}", _CHECK_URL, is_permanent)
 
 
 def _explain_answer(error: asyncpg.PostgresError) -> PostgresFailure:

@@ -63,6 +63,8 @@ def test_of_several_hosts_one_that_takes_writes_is_used() -> None:
         ("sslmode=on", "sslmode must be disable"),
         ("channel_binding=require", "channel_binding must be disable or prefer"),
         ("sslrootcert=/none", "sslrootcert must be the path of a readable file"),
+        ("sslrootcert=/", "sslrootcert must be the path of a readable file"),
+        ("sslmode=verify-full", "sslrootcert is required"),
         ("connect_timeout=soon", "connect_timeout must be whole seconds"),
         ("target_session_attrs=master", "target_session_attrs must be"),
         ("connection_limit=1&krbsrvname=x", "connection_limit is not supported; krbsrvname is not supported"),

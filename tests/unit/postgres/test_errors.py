@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from streams.postgres.errors import SqlFailure, classify
+from streams.postgres.errors import SqlFailure, classify, explain_failure
 
 
 def of_state(state: str) -> Exception:
@@ -28,6 +28,7 @@ def of_state(state: str) -> Exception:
         ("57P01", SqlFailure.PASSING),
         ("57P03", SqlFailure.PASSING),
         ("26000", SqlFailure.PASSING),  # a pooler lost the prepared statement
+        ("42P05", SqlFailure.PASSING),  # a pooler has one of that name
         ("42P01", SqlFailure.SCHEMA),
         ("42501", SqlFailure.SCHEMA),
         ("22021", SqlFailure.ROW),
@@ -65,3 +66,10 @@ def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> Non
 def test_what_the_client_says_itself(error: Exception, means: SqlFailure) -> None:
     """A lost connection passes; a defect is looked for row by row."""
     assert classify(error) is means
+
+
+@pytest.mark.parametrize("state", ["22P02", "23505", "P0001", "XX000"])
+def test_messages_that_may_quote_a_conversation_are_not_shown(state: str) -> None:
+    """Only those of classes that name roles, databases and tables."""
+    error = asyncpg.PostgresError.new({"C": state, "M": 'invalid input: "my card number"', "S": "ERROR"})
+    assert "card" not in explain_failure(error, "db:5432").why
