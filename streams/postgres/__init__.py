@@ -1,1 +1,1 @@
-"""Postgres migrations, queries and error classes. Imports no other part of the service."""
+"""DATABASE_URL, connections, migrations, queries, and what failures mean. Imports no other part of the service."""

@@ -43,7 +43,7 @@ _PATTERNS: Mapping[str, tuple[str, str]] = {
     "connect_timeout": (r"\d{1,4}", "whole seconds"),
     "application_name": (r"[ -~]{1,63}", "1 to 63 printable ASCII characters"),
     "options": (r"[ -~]+", "printable ASCII characters"),
-    "schema": (r"[A-Za-z_][A-Za-z0-9_]{0,62}", "the name of a schema"),
+    "schema": (r"[a-z_][a-z0-9_]{0,62}", "the name of a schema, in lower case and without quotes"),
 }
 _SUPPORTED = (*_LOCATION, *_FILES, *_CHOICES, *_PATTERNS)
 #: What to do instead, for parameters that URLs of cloud providers often have.
@@ -206,7 +206,7 @@ def parse_database_url(url: str) -> Database:
     several = "read-write" if len(hosts) > 1 else "any"
     settings = {"options": parameters["options"]} if "options" in parameters else {}
     if parameters.get("schema", "public") != "public":  # public is in every search path
-        settings["search_path"] = f'"{parameters["schema"]}"'
+        settings["search_path"] = parameters["schema"]
     return Database(
         hosts=hosts,
         user=location["user"],

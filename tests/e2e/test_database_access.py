@@ -101,7 +101,7 @@ def test_an_unknown_host_is_waited_for_by_those_that_serve(service: Service) -> 
 async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
     service: Service, database_url: str, postgres: Postgres, role: str
 ) -> None:
-    """By /readyz of worker and gateway, and once in the log; the new password's return mends it."""
+    """By /readyz of worker and gateway, and in their logs, though not at each probe; the right password mends it."""
     await execute(database_url, f"GRANT SELECT, INSERT, UPDATE ON insights TO {role}")
     service.settings["DATABASE_URL"] = url_of(database_url, user=role)
     worker = await asyncio.to_thread(service.start_worker, "worker")
@@ -116,7 +116,8 @@ async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
     for url in urls:
         await until_check(url, "ok")
     for log in (worker.log, service.folder / "gateway.log"):
-        assert sum("password authentication failed" in line for line in log.read_text().splitlines()) == 1
+        # Of many probes; a reminder follows after 10 s, then after 20 s.
+        assert sum("password authentication failed" in line for line in log.read_text().splitlines()) <= 4
 
 
 async def test_a_gateway_waits_for_missing_tables(service: Service, postgres: Postgres) -> None:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from schemas.errors import Fatal
-from streams.telemetry.log import configure_logging
+from streams.telemetry.log import LogThrottle, configure_logging
 
 
 @pytest.fixture
@@ -103,3 +103,14 @@ def test_values_that_are_no_json_show_their_type(lines: io.StringIO) -> None:
     """A repr may hold anything."""
     structlog.get_logger().info("e", thing=io.StringIO("canary"))
     assert _events(lines)[0]["thing"] == "<StringIO>"
+
+
+def test_a_failure_that_lasts_is_logged_at_a_growing_interval() -> None:
+    """At once, then after 10, 20, 40 s and so on up to 600 s; another reason, or the same one after a reset, at once."""
+    throttle = LogThrottle()
+    due = [now_s for now_s in range(3_000) if throttle.is_due("unknown host", now_s)]
+    assert due == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430]
+    assert throttle.is_due("no answer", 3_000)
+    assert not throttle.is_due("no answer", 3_001)
+    throttle.reset()
+    assert throttle.is_due("no answer", 3_002)
