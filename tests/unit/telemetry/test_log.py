@@ -106,7 +106,7 @@ def test_values_that_are_no_json_show_their_type(lines: io.StringIO) -> None:
 
 
 def test_a_failure_that_lasts_is_logged_at_a_growing_interval() -> None:
-    """At once, then after 10, 20, 40 s and so on up to 600 s; another reason, or the same one after a reset, at once."""
+    """At once, then after 10, 20, 40 s, up to 600 s. Another reason is logged at once, and so is any after a reset."""
     throttle = LogThrottle()
     due = [now_s for now_s in range(3_000) if throttle.is_due("unknown host", now_s)]
     assert due == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430]
