@@ -1,7 +1,6 @@
 """Connections as DATABASE_URL describes them, to a real server: TLS, several hosts, schema and parameters."""
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,36 +15,26 @@ from streams.postgres.database import parse_database_url
 from streams.postgres.migrations import migrate_database
 from streams.sinks.rows import RowSink
 from tests.support.factories import a_result, result_jobs
-from tests.support.servers import running
+from tests.support.servers import running_pgbouncer
 
-SHOW_TLS = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+_TLS_FILES = (("cert", "crt"), ("key", "key"))
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for 127.0.0.1, its key, and a certificate that signed nothing."""
-    folder = tmp_path_factory.mktemp("certificates")
+@pytest.fixture
+def tls_url(database_url: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of a server that takes only TLS: PgBouncer, since the Postgres of the local stack has none.
+
+    Its certificate, for 127.0.0.1, is server.crt in `tmp_path`; other.crt signed nothing.
+    """
     for name in ("server", "other"):
         subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
-        files = ("-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt"))
+        files = ("-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.crt"))
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         subprocess.run([*command, *subject, *files], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tls_url(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL, without parameters, of a server that speaks TLS."""
-    folder = tmp_path_factory.mktemp("tls")
-    with running(Postgres, folder) as server:
-        data = folder / "postgres"
-        for name in ("server.crt", "server.key"):
-            file = data / name
-            file.write_bytes((certificates / name).read_bytes())
-            file.chmod(0o600)
-            os.chown(file, data.stat().st_uid, data.stat().st_gid)
-        asyncio.run(_execute(server.url, "ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"))
-        yield server.url.partition("?")[0]
+    (tmp_path / "server.key").chmod(0o644)  # PgBouncer runs as another user where root runs the tests
+    files_of_server = [f"client_tls_{kind}_file = {tmp_path}/server.{name}" for kind, name in _TLS_FILES]
+    with running_pgbouncer(database_url, tmp_path, "client_tls_sslmode = require", *files_of_server) as url:
+        yield url
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -56,18 +45,18 @@ async def _execute(url: str, *statements: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require", "verify-ca", "verify-full"])
-async def test_tls_is_used_and_verified(tls_url: str, certificates: Path, mode: str) -> None:
+async def test_tls_is_used_and_verified(tls_url: str, tmp_path: Path, mode: str) -> None:
     """By the worker's client and by the one of migrations."""
-    url = f"{tls_url}?sslmode={mode}&sslrootcert={certificates}/server.crt"
-    connection = await parse_database_url(url).connect("test")
-    assert await connection.fetchval(SHOW_TLS) is True
-    await connection.close()
-    await asyncio.to_thread(migrate_database, url)
+    url = f"{tls_url}?sslmode={mode}&sslrootcert={tmp_path}/server.crt"
+    sink = RowSink(url)
+    await sink.start()
+    await sink.stop()
+    assert not any("Applied" in line for line in await asyncio.to_thread(migrate_database, url))
 
 
-async def test_a_certificate_of_another_issuer_ends_the_start(tls_url: str, certificates: Path) -> None:
+async def test_a_certificate_of_another_issuer_ends_the_start(tls_url: str, tmp_path: Path) -> None:
     """Waiting would not change it."""
-    url = f"{tls_url}?sslmode=verify-full&sslrootcert={certificates}/other.crt"
+    url = f"{tls_url}?sslmode=verify-full&sslrootcert={tmp_path}/other.crt"
     with pytest.raises(Fatal) as caught:
         await RowSink(url).start()
     assert "cannot be verified" in caught.value.why

@@ -44,8 +44,8 @@ def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
 
 
 @contextmanager
-def running_pgbouncer(database_url: str, folder: Path) -> Iterator[str]:
-    """PgBouncer in transaction mode on two server connections; yields DATABASE_URL by way of it.
+def running_pgbouncer(database_url: str, folder: Path, *more_settings: str) -> Iterator[str]:
+    """PgBouncer in transaction mode on two server connections; yields DATABASE_URL by way of it, without parameters.
 
     Skips with the reason, or fails where pgbouncer is required, when the program is not installed.
     """
@@ -57,6 +57,7 @@ def running_pgbouncer(database_url: str, folder: Path) -> Iterator[str]:
     target, port = urlsplit(database_url), free_port()
     settings = folder / "pgbouncer.ini"
     (folder / "users.txt").write_text(f'"{target.username}" "{target.password}"\n')
+    more = "\n".join(more_settings)
     settings.write_text(f"""
 [databases]
 * = host={target.hostname} port={target.port}
@@ -68,6 +69,7 @@ auth_type = scram-sha-256
 auth_file = {folder}/users.txt
 pool_mode = transaction
 default_pool_size = 2
+{more}
 """)
     argv = [*command_prefix(folder, Path(program)), program, str(settings)]
     with (folder / "pgbouncer.log").open("ab") as log:
