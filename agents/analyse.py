@@ -15,7 +15,7 @@ from agents.analyser import Analyser
 from agents.decode import Job
 from agents.limits.retry import Backoff, NoLongerWanted, retry
 from agents.stage import Stage
-from schemas.errors import Fatal
+from schemas.errors import Fatal, Unprocessable
 from schemas.insight import Answer
 from schemas.outcome import Analysed, Cached, Dead, dead_by
 
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class Flight:
     """One text being asked about, and the jobs that share the call."""
 
-    __slots__ = ("answer", "jobs", "key", "value")
+    __slots__ = ("answer", "defect", "jobs", "key", "value")
 
     def __init__(self, key: bytes, job: Job) -> None:
         self.key = key
@@ -43,6 +43,8 @@ class Flight:
         self.answer: Answer | None = None
         #: The answer as the table holds it.
         self.value = b""
+        #: The unforeseen error that ended the call. The flight stays, so that no equal text is asked about again.
+        self.defect: Exception | None = None
 
     @property
     def partition(self) -> int:
@@ -72,6 +74,7 @@ class Analysis:
     """One for a worker: it knows which texts are being asked about, so that no text is paid for twice.
 
     `deliver` gets jobs whose outcome is set; the answer of an analysed or cached one is in the changelog by then.
+    `hold_back` gets jobs whose call ended with an unforeseen error, and the error.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Analysis:
         deliver: Callable[[list[Job]], None],
         fail: Callable[[BaseException], None],
         *,
+        hold_back: Callable[[list[Job], Exception], None],
         cache_ttl: timedelta,
         max_calls: int,
         linger_s: float,
@@ -90,6 +94,7 @@ class Analysis:
         self._answers = answers
         self._deliver = deliver
         self._fail = fail
+        self._hold_back = hold_back
         self._cache_ttl = cache_ttl
         self._max_calls = max_calls
         self._now = now
@@ -129,11 +134,13 @@ class Analysis:
         for job in jobs:
             key = self._key(job)
             flight = self._flights.get(key)
-            if flight is not None:
-                flight.jobs.append(job)
-            else:
+            if flight is None:
                 flight = self._flights[key] = Flight(key, job)
                 begun.append(flight)
+            elif flight.defect is not None:
+                self._hold_back([job], flight.defect)
+            else:
+                flight.jobs.append(job)
         return begun
 
     def ask(self, flights: list[Flight]) -> None:
@@ -204,8 +211,11 @@ class Analysis:
         except Fatal as error:
             self._drop(flight)
             self._fail(error)
-        except Exception as error:  # refused, or a defect of ours that did not pass: this text is set aside
+        except Unprocessable as error:
             self._refuse(flight, dead_by(error))
+        except Exception as error:  # a defect of ours that did not pass: no fault of the text, so it does not die
+            flight.defect = error
+            self._hold_back(flight.jobs, error)
         else:
             self._remember(flight)
             self._to_keep([flight])

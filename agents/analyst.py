@@ -43,6 +43,9 @@ ROW_WRITERS = 2
 #: the others must not wait for the slowest.
 MIN_FETCH_RECORDS = 100
 MIN_FETCH_SHARE = 0.25
+#: With this many records held back by unforeseen errors the worker stops: the defect is no exception any more, and
+#: records behind them are finished without being committed.
+MAX_HELD_BACK = 20
 #: What unfinished records may hold in memory, about; a conversation has at most half a megabyte.
 MAX_OPEN_BYTES = 128 * 1024 * 1024
 
@@ -132,10 +135,12 @@ class Analyst:
         self._sinks = sinks
         self._limit = limit
         self._observer = observer
+        self._fail = fail
         self._now = now
         self._max_open_records = options.max_open_records
         self._open_records = 0
         self._open_bytes = 0
+        self._held_back = 0
         self._has_room = asyncio.Event()
         self._drain_ends_at_s = 0.0
         self._drain_timeout: asyncio.Timeout | None = None
@@ -145,6 +150,7 @@ class Analyst:
             answers,
             self._deliver,
             fail,
+            hold_back=self._hold_back,
             cache_ttl=options.cache_ttl,
             max_calls=options.max_calls,
             linger_s=linger_s,
@@ -163,6 +169,16 @@ class Analyst:
     def open_records(self) -> int:
         """Records that were taken and are not finished."""
         return self._open_records
+
+    @property
+    def held_back_records(self) -> int:
+        """Open records of this assignment that an unforeseen error holds back."""
+        return self._held_back
+
+    async def check_none_held_back(self) -> None:
+        """A health check. Raises Retryable with the number of records that are held back."""
+        if self._held_back:
+            raise Retryable(f"unforeseen errors hold {self._held_back} records back; the log names them")
 
     async def start(self) -> None:
         """Starts the stages."""
@@ -226,7 +242,7 @@ class Analyst:
         self._analysis.forget()
         for stage in self._stages:
             stage.clear()
-        self._open_records = self._open_bytes = 0
+        self._open_records = self._open_bytes = self._held_back = 0
         self._has_room.set()
 
     # --- steps 1 to 3
@@ -239,7 +255,7 @@ class Analyst:
             except Unprocessable as error:
                 self._set_dead(job, error)
             except Exception as error:
-                self._set_dead_by_defect(job, error)
+                self._hold_back([job], error)
             else:
                 decoded.append(job)
         return decoded
@@ -250,7 +266,7 @@ class Analyst:
             try:
                 reason = low_value(job.text)
             except Exception as error:
-                self._set_dead_by_defect(job, error)
+                self._hold_back([job], error)
                 continue
             if reason is None:
                 kept.append(job)
@@ -291,14 +307,23 @@ class Analyst:
                 living.append(job)
         self._rows.put(living)
 
-    def _set_dead(self, job: Job, error: Exception) -> None:
+    def _set_dead(self, job: Job, error: Unprocessable) -> None:
         job.outcome = dead_by(error)
         self._dead_letters.put([job])
 
-    def _set_dead_by_defect(self, job: Job, error: Exception) -> None:
-        """Sets one record aside for a defect of ours, so that its neighbours go on. Called while it is handled."""
-        log.exception("record_failed", partition=job.origin.partition, offset=job.origin.offset)
-        self._set_dead(job, error)
+    def _hold_back(self, jobs: list[Job], error: Exception) -> None:
+        """Leaves the slots open after a defect of ours, so that nothing behind them is committed; neighbours go on.
+
+        The next assignment or start reads the records again. Stops the worker at MAX_HELD_BACK of them.
+        """
+        for job in jobs:
+            if not job.is_wanted:
+                continue
+            place = {"topic": job.source.topic, "partition": job.source.partition, "offset": job.source.offset}
+            log.error("record_held_back", **place, exc_info=error)
+            self._held_back += 1
+            if self._held_back == MAX_HELD_BACK:
+                self._fail(_too_many_held_back(error))
 
     async def _store(self, jobs: list[Job]) -> None:
         written = await self._sinks.rows.write(jobs)
@@ -323,8 +348,10 @@ class Analyst:
                 # The dead letter is durable and says why; a row that cannot be stored must not make it die again.
                 log.warning("dead_without_row", reason=job.outcome.reason, error=type(error).__name__)
                 self._finish_ended([job])
-            else:
+            elif isinstance(error, Unprocessable):
                 self._set_dead(job, error)
+            else:
+                self._hold_back([job], error)
 
     async def _send_events(self, jobs: list[Job]) -> None:
         async for sent, refused in _send(self._sinks.events, jobs):
@@ -401,6 +428,12 @@ async def _send(
         if jobs:
             await asyncio.sleep(DELIVERY_BACKOFF.delay_s(attempt, random.random))
             attempt += 1
+
+
+def _too_many_held_back(error: Exception) -> Fatal:
+    why = f"{MAX_HELD_BACK} records are held back, the latest by {type(error).__name__}"
+    hint = "report what the log says under record_held_back; the records are read again by the next start"
+    return Fatal("unforeseen errors keep records from being processed", why, hint)
 
 
 def _event_refused(error: Unprocessable) -> Fatal:

@@ -21,7 +21,6 @@ class DeadLetterReason(StrEnum):
     REFUSED = "refused"  # the provider refuses to analyse this text
     BAD_ANSWER = "bad_answer"  # no answer of the provider was valid
     UNSTORABLE = "unstorable"  # Postgres refuses the row
-    INTERNAL_ERROR = "internal_error"  # a defect of ours, after a bounded number of attempts
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -53,11 +53,9 @@ class Dead:
     detail: str
 
 
-def dead_by(error: Exception) -> Dead:
-    """The outcome of a record that `error` sets aside: its own reason, or an internal error for a defect of ours."""
-    if isinstance(error, Unprocessable):
-        return Dead(DeadLetterReason(error.reason), error.detail)
-    return Dead(DeadLetterReason.INTERNAL_ERROR, type(error).__name__)
+def dead_by(error: Unprocessable) -> Dead:
+    """The outcome of a record that `error` sets aside."""
+    return Dead(DeadLetterReason(error.reason), error.detail)
 
 
 Outcome = Analysed | Cached | Filtered | Dead

@@ -39,7 +39,7 @@ class Backoff:
         return random() * ceiling_s
 
 
-#: An unforeseen error may pass; if it does not, it must not block a partition indefinitely.
+#: An unforeseen error may pass; if it does not, an operator must hear of it.
 DEFECT_ATTEMPTS = 5
 DEFECT_BACKOFF = Backoff(base_s=0.2, cap_s=5.0)
 
@@ -51,8 +51,8 @@ class NoLongerWanted(InsightsError):
 async def retry(work: Callable[[], Awaitable[T]], backoff: Backoff, is_wanted: Callable[[], bool]) -> T:
     """Repeats `work` until it returns, waiting at least as long as a Retryable error asks.
 
-    Raises NoLongerWanted as soon as `is_wanted` says no, and every other error of ours at once. An unforeseen error is
-    logged and raised after DEFECT_ATTEMPTS attempts.
+    Raises NoLongerWanted as soon as `is_wanted` says no, and every other error of ours at once. The first unforeseen
+    error is logged; after DEFECT_ATTEMPTS of them the latest is raised.
     """
     attempt = defects = 0
     while is_wanted():
@@ -64,7 +64,8 @@ async def retry(work: Callable[[], Awaitable[T]], backoff: Backoff, is_wanted: C
             raise
         except Exception:
             defects += 1
-            log.exception("attempt_failed", attempt=defects)
+            if defects == 1:
+                log.exception("attempt_failed")
             if defects >= DEFECT_ATTEMPTS:
                 raise
             least_s = 0.0

@@ -212,6 +212,7 @@ class _Writer:
 
 
 def _refusal(error: Exception) -> Exception:
+    """Unprocessable for the server's word about the row; a defect of ours stays what it is."""
     if isinstance(error, asyncpg.PostgresError):
         return Unprocessable(DeadLetterReason.UNSTORABLE, f"Postgres refuses the row: {type(error).__name__}")
     return error

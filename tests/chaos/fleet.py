@@ -24,7 +24,8 @@ WORKERS_MIN, WORKERS_MAX = 2, 4
 _STOP_WITHIN_S = 12.0
 #: Log lines of a worker's own defects; libraries may also forget exceptions.
 _DEFECTS = (
-    *('"decode_failed"', '"fetch_not_taken"', '"attempt_failed"', '"stage_failed"', '"input_fetched_by_faust"'),
+    *('"decode_failed"', '"fetch_not_taken"', '"attempt_failed"', '"stage_failed"'),
+    *('"record_held_back"', '"input_fetched_by_faust"'),
     "exception was never retrieved.*/(streams|agents)/",
 )
 #: The files of RocksDB that a broken disk would be noticed by.

@@ -80,7 +80,7 @@ SPOILED: Mapping[str, tuple[Callable[[Scene], object], str]] = {
     "row twice": (lambda scene: scene.evidence.rows.append(dict(scene.evidence.rows[0])), "duplicate_rows"),
     "row without event": (lambda scene: scene.evidence.events.pop(scene.case(Kind.FRESH).id), "unbalanced"),
     "good text died": (
-        lambda scene: scene.row(scene.case(Kind.FRESH)).update(outcome="dead", reason="internal_error"),
+        lambda scene: scene.row(scene.case(Kind.FRESH)).update(outcome="dead", reason="bad_answer"),
         "unbalanced",
     ),
     "offset left behind": (lambda scene: scene.evidence.commits.pop(), "unbalanced"),

@@ -81,6 +81,7 @@ def analysed() -> Job:
 
 def an_analysis(analyser: FakeAnalyser, answers: MemoryAnswers | None = None) -> Analysis:
     options: dict[str, Any] = {"cache_ttl": timedelta(days=1), "max_calls": 5, "linger_s": 0.0, "now": lambda: NOON}
+    options["hold_back"] = print
     return Analysis(analyser, answers or MemoryAnswers(), lambda _: None, print, **options)
 
 

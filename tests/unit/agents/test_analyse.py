@@ -201,15 +201,17 @@ async def test_a_text_that_the_provider_refuses_makes_all_its_records_die() -> N
         assert bench.outcomes["later"] == "analysed"
 
 
-async def test_a_defect_of_the_analyser_sets_the_text_aside_after_bounded_attempts() -> None:
-    """The error's words stay out of the dead letter, since they may quote the text."""
+async def test_a_defect_of_the_analyser_holds_the_text_back_after_bounded_attempts() -> None:
+    """It is no fault of the text. Equal texts are held back with it and not asked about; others go on."""
     async with Bench() as bench:
         bench.analyser.errors[PARCEL] = ZeroDivisionError("secret text")
-        bench.take(value_of())
+        bench.take(value_of(id="a"))
         await bench.settle()
-        [dead] = bench.dead_letters.sent
-        assert (dead.outcome.reason, dead.outcome.detail) == ("internal_error", "ZeroDivisionError")
-        assert (len(bench.analyser.asked), bench.is_all_finished) == (DEFECT_ATTEMPTS, True)
+        bench.take(value_of(id="b"), value_of("other text", id="c"))
+        await bench.settle()
+        assert (bench.dead_letters.sends, bench.outcomes, bench.failures) == ([], {"c": "analysed"}, [])
+        assert (bench.analyser.asked.count(PARCEL), bench.analyst.held_back_records) == (DEFECT_ATTEMPTS, 2)
+        assert bench.tracker.committable is None
 
 
 async def test_a_fatal_failure_ends_the_worker_and_leaves_the_slot_open() -> None:

@@ -1,19 +1,22 @@
 """The seven steps of a record: how it ends, in which order the sinks get it, and what failures change."""
 
 import asyncio
+from typing import Any
 
 import pytest
+import structlog
 
-from agents.analyst import MAX_OPEN_BYTES, MIN_FETCH_RECORDS
+from agents.analyst import MAX_HELD_BACK, MAX_OPEN_BYTES, MIN_FETCH_RECORDS
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
-from schemas.outcome import Dead
 from tests.support.factories import NOON, PARCEL, PARTITIONS, a_record, a_tracker, owner_of, value_of
 from tests.support.topics import TOPICS
 from tests.unit.agents.bench import DEAD_LETTER_LIMIT, Bench
 
 REFUSED = Unprocessable(DeadLetterReason.UNSTORABLE, "Postgres refuses the row: DataError")
 DOWN = Retryable("Kafka: RequestTimedOutError")
+#: The value of a record that our own decoder cannot deal with: a list makes msgspec raise TypeError.
+DEFECT: Any = ["not bytes"]
 #: A partition that does not own the text.
 ELSEWHERE = (owner_of(PARCEL) + 1) % PARTITIONS
 
@@ -56,13 +59,45 @@ async def test_a_record_that_is_no_conversation_becomes_a_dead_letter() -> None:
         assert (bench.counts, bench.is_all_finished) == ({"dead": 2}, True)
 
 
-async def test_a_defect_in_decoding_sets_only_that_record_aside() -> None:
-    """Its neighbours in the fetch are analysed."""
+async def test_a_defect_in_decoding_holds_only_that_record_back() -> None:
+    """Its neighbours in the fetch are analysed; nothing behind it is committed, and the log names its place once."""
     async with Bench() as bench:
-        bench.take(value_of("first text"), ["a list makes msgspec raise TypeError"], value_of("third text"))  # type: ignore[arg-type]
+        with structlog.testing.capture_logs() as logged:
+            bench.take(value_of("first text"), DEFECT, value_of("third text"))
+            await bench.settle()
+        assert (bench.counts, bench.dead_letters.sends, bench.failures) == ({"analysed": 2}, [], [])
+        assert (bench.tracker.committable, bench.analyst.open_records, bench.analyst.held_back_records) == (1, 1, 1)
+        held_back = [entry for entry in logged if entry["event"] == "record_held_back"]
+        assert [(e["topic"], e["partition"], e["offset"]) for e in held_back] == [(TOPICS.conversations, 0, 1)]
+        with pytest.raises(Retryable, match="1 record"):
+            await bench.analyst.check_none_held_back()
+
+
+async def test_records_that_are_held_back_are_read_again() -> None:
+    """By the next owner, whose program may be a better one."""
+    async with Bench() as bench:
+        bench.analyser.errors[PARCEL] = ZeroDivisionError()
+        bench.take(value_of())
         await bench.settle()
-        assert [job.outcome for job in bench.dead_letters.sent] == [Dead(DeadLetterReason.INTERNAL_ERROR, "TypeError")]
-        assert (bench.counts, bench.is_all_finished) == ({"analysed": 2, "dead": 1}, True)
+        bench.revoke()
+        bench.assign_again()
+        bench.analyser.errors.clear()
+        bench.take(value_of())
+        await bench.settle()
+        assert (bench.counts, bench.is_all_finished, bench.analyst.held_back_records) == ({"analysed": 1}, True, 0)
+
+
+async def test_too_many_records_held_back_stop_the_worker_once() -> None:
+    """Below the limit it works on. Nothing becomes a dead letter, and nothing is committed past the first."""
+    async with Bench() as bench:
+        bench.take(value_of("first text"), *[DEFECT] * (MAX_HELD_BACK - 1))
+        await bench.settle()
+        assert bench.failures == []
+        bench.take(DEFECT, DEFECT)
+        await bench.settle()
+        [failure] = bench.failures
+        assert isinstance(failure, Fatal)
+        assert (bench.dead_letters.sends, bench.tracker.committable) == ([], 1)
 
 
 async def test_low_value_ends_in_any_partition_without_a_call() -> None:
@@ -117,16 +152,25 @@ async def test_a_dead_letter_comes_before_its_row_and_there_is_no_event() -> Non
         assert (row.outcome, row.reason, bench.counts) == ("dead", "bad_answer", {"dead": 1})
 
 
-@pytest.mark.parametrize(("error", "reason"), [(REFUSED, "unstorable"), (ZeroDivisionError(), "internal_error")])
-async def test_a_row_that_is_refused_makes_its_record_die(error: Exception, reason: str) -> None:
+async def test_a_row_that_is_refused_makes_its_record_die() -> None:
     """It gets no event, and the batch's other rows are not concerned."""
     async with Bench() as bench:
-        bench.rows.refused["bad"] = error
+        bench.rows.refused["bad"] = REFUSED
         bench.take(value_of("bad row", id="bad"), value_of("good row", id="good"))
         await bench.settle()
-        assert [job.outcome.reason for job in bench.dead_letters.sent] == [reason]
+        assert [job.outcome.reason for job in bench.dead_letters.sent] == ["unstorable"]
         assert [job.id for job in bench.events.sent] == ["good"]
         assert (bench.counts, bench.is_all_finished) == ({"dead": 1, "analysed": 1}, True)
+
+
+async def test_a_row_that_a_defect_refuses_holds_its_record_back() -> None:
+    """Neither dead letter nor event; the batch's other rows are not concerned."""
+    async with Bench() as bench:
+        bench.rows.refused["bad"] = ZeroDivisionError()
+        bench.take(value_of("good row", id="good"), value_of("bad row", id="bad"))
+        await bench.settle()
+        assert (bench.dead_letters.sends, [job.id for job in bench.events.sent]) == ([], ["good"])
+        assert (bench.counts, bench.tracker.committable) == ({"analysed": 1}, 1)
 
 
 async def test_a_dead_record_whose_row_is_refused_is_finished() -> None:

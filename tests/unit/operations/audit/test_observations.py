@@ -95,11 +95,7 @@ def test_a_dead_letter_has_the_key_of_its_record() -> None:
 def test_a_dead_letters_reason_says_whether_a_row_is_needed() -> None:
     """None is, where the record could not be decoded or its row not be stored."""
     rowless = {reason for reason in DeadLetterReason if observe_dead_letter(dead_letter(GOOD, reason)).state}
-    assert set(DeadLetterReason) - rowless == {
-        DeadLetterReason.REFUSED,
-        DeadLetterReason.BAD_ANSWER,
-        DeadLetterReason.INTERNAL_ERROR,
-    }
+    assert set(DeadLetterReason) - rowless == {DeadLetterReason.REFUSED, DeadLetterReason.BAD_ANSWER}
 
 
 def test_an_event_is_identified_by_key_and_headers() -> None:
