@@ -242,7 +242,8 @@ class Analyst:
         self._analysis.forget()
         for stage in self._stages:
             stage.clear()
-        self._open_records = self._open_bytes = self._held_back = 0
+        self._held_back = 0
+        self._open_records = self._open_bytes = 0
         self._has_room.set()
 
     # --- steps 1 to 3
