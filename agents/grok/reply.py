@@ -7,6 +7,7 @@ reach a database.
 import json
 import math
 import re
+import string
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import msgspec
@@ -32,6 +33,7 @@ _MAX_DEPTH = 16
 _MAX_MODEL_CHARS = 128
 #: The maximum of Postgres' bigint, the type of the columns for tokens and cost.
 _MAX_COUNT = 2**63 - 1
+_FENCE = "```"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -160,18 +162,29 @@ def _content(reply: dict[str, Any], usage: Usage) -> str:
     if choice.get("finish_reason") == "length":
         raise BadAnswer("the answer was cut off at the provider's length limit", usage)
     content = message.get("content")
+    if isinstance(content, list):
+        content = _joined(content)
     if not isinstance(content, str):
         raise BadAnswer("the message has no text content", usage)
     return content
 
 
+def _joined(parts: list[Any]) -> str | None:
+    """The text of content that comes in parts, as compatible servers send it."""
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    strings = [text for text in texts if isinstance(text, str)]
+    return "".join(strings) if strings else None
+
+
 def _insight(content: str, usage: Usage) -> Insight:
     answer = _object(_loads(content))
+    if answer is None:
+        answer = _object(_loads(_unfenced(content)))
     if answer is None:
         raise BadAnswer("the answer is no JSON object", usage)
     try:
         fields = _clean(answer, _MAX_DEPTH)
-        checked = msgspec.convert(fields, _Answer)
+        checked = _checked(fields)
     except msgspec.ValidationError as error:
         # The message may quote the answer; the path only names fields.
         path = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
@@ -182,6 +195,27 @@ def _insight(content: str, usage: Usage) -> Insight:
     if extra and len(orjson.dumps(extra)) > MAX_EXTRA_BYTES:
         raise BadAnswer(f"the answer's extra fields are larger than {MAX_EXTRA_BYTES} bytes", usage)
     return _cut(checked, extra)
+
+
+def _unfenced(content: str) -> str:
+    """The inside of a code fence, without the name of its language; "" where the content is no fence."""
+    text = content.strip()
+    is_fence = text.startswith(_FENCE) and text.endswith(_FENCE)
+    return text[len(_FENCE) : -len(_FENCE)].lstrip(string.ascii_letters) if is_fence else ""
+
+
+def _checked(fields: dict[str, Any]) -> _Answer:
+    """Raises ValidationError for fields that cannot be read: "0.9" and "Negative" are, since the call was paid for."""
+    try:
+        return msgspec.convert(fields, _Answer)
+    except msgspec.ValidationError:
+        if not isinstance(fields.get("action_needed"), bool | str):
+            raise
+        read = {name: value.strip() if isinstance(value, str) else value for name, value in fields.items()}
+        for name in ("sentiment", "urgency"):
+            if isinstance(read.get(name), str):
+                read[name] = read[name].lower()
+        return msgspec.convert(read, _Answer, strict=False)
 
 
 def _cut(answer: _Answer, extra: dict[str, Any]) -> Insight:
@@ -227,13 +261,16 @@ def _object(value: object) -> dict[str, Any] | None:
 
 
 def _loads(data: bytes | str) -> Any:
-    """Returns the JSON value, or None. Python's slower parser reads lone surrogates, which orjson refuses."""
+    """Returns the JSON value, or None. Python's slower parser reads lone surrogates, which orjson refuses.
+
+    A byte order mark is skipped.
+    """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         text = data.decode(errors="replace") if isinstance(data, bytes) else data
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text.removeprefix("\ufeff"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
 

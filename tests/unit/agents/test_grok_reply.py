@@ -62,12 +62,14 @@ def test_a_good_answer_becomes_an_insight() -> None:
         ("sentiment", "furious"),
         ("sentiment", None),
         ("sentiment_score", 1.5),
-        ("sentiment_score", "0.5"),
+        ("sentiment_score", "half"),
+        ("sentiment_score", "1.5"),
+        ("sentiment_score", "nan"),
         ("sentiment_score", True),
         ("topics", "delivery"),
         ("topics", [1]),
         ("intent", None),
-        ("urgency", "HIGH"),
+        ("urgency", "HIGHEST"),
         ("summary", 7),
         ("action_needed", "yes"),
         ("action_needed", 1),
@@ -88,6 +90,45 @@ def test_every_field_is_required(field: str) -> None:
     """No default stands in for what the model left out."""
     with pytest.raises(BadAnswer):
         read_reply(reply({name: value for name, value in ANSWER.items() if name != field}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "read"),
+    [
+        ("sentiment", "Negative", "negative"),
+        ("urgency", " HIGH\n", "high"),
+        ("sentiment_score", "-0.6", -0.6),
+        ("confidence", " 0.9 ", 0.9),
+        ("confidence", "1", 1.0),
+        ("action_needed", "true", True),
+        ("action_needed", "False", False),
+    ],
+)
+def test_values_written_differently_are_read(field: str, value: Any, read: Any) -> None:
+    """The answer was paid for, and its meaning is plain."""
+    assert getattr(insight_of(**{field: value}), field) == read
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"```json\n{json.dumps(ANSWER)}\n```",
+        f"\n```\n{json.dumps(ANSWER, indent=2)}```\n",
+        "\ufeff" + json.dumps(ANSWER),
+        [{"type": "text", "text": json.dumps(ANSWER)}],
+        [{"type": "text", "text": json.dumps(ANSWER)[:20]}, {"type": "text", "text": json.dumps(ANSWER)[20:]}],
+        [{"type": "thinking"}, {"type": "text", "text": f"```json\n{json.dumps(ANSWER)}\n```"}],
+    ],
+    ids=["fence", "fence without language", "byte order mark", "part", "parts", "fence in a part"],
+)
+def test_answers_in_another_wrapping_are_read(content: Any) -> None:
+    """Compatible servers send them so."""
+    assert read_reply(reply(content=content)).insight == insight_of()
+
+
+def test_a_body_with_a_byte_order_mark_is_read() -> None:
+    """Some proxies add it."""
+    assert read_reply(b"\xef\xbb\xbf" + reply()).insight == insight_of()
 
 
 def test_texts_are_cut_to_their_limits() -> None:
@@ -138,7 +179,13 @@ def test_a_filtered_answer_is_a_refusal_and_a_cut_one_a_bad_answer() -> None:
         read_reply(reply(finish_reason="length"))
 
 
-@pytest.mark.parametrize("content", ["not JSON", "[]", "null", "{", '{"a": NaN}', "[" * 100_000, {"parts": 1}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("not JSON", "[]", "null", "{", '{"a": NaN}', "[" * 100_000, {"parts": 1}),
+        *([], [7], [{"type": "text"}], "```json\n```", "```json\n[]\n```", f"```{'x' * 100_000}"),
+    ],
+)
 def test_content_that_is_no_object_is_a_bad_answer(content: Any) -> None:
     """No odd content makes another exception."""
     with pytest.raises(BadAnswer) as raised:
