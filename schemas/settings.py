@@ -84,7 +84,11 @@ class Settings(BaseSettings):
         "auto", description="grok, local (free, based on VADER), or auto: grok if XAI_API_KEY is set, else local"
     )
     xai_api_key: SecretStr | None = Field(None, description="API key for Grok")
-    grok_base_url: str = Field("https://api.x.ai/v1", pattern="^https?://", description="base URL of the Grok API")
+    grok_base_url: str = Field(
+        "https://api.x.ai/v1",
+        pattern="^https?://",
+        description="base URL of the Grok API; HTTPS_PROXY and NO_PROXY of the environment are obeyed",
+    )
     grok_model: str | None = Field(
         None, description="Grok model; required with Grok, without a default because models retire"
     )
@@ -180,7 +184,7 @@ class Settings(BaseSettings):
             ),
             (sasl and not has_login, "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: are required with a SASL protocol"),
             (
-                not self.allow_anonymous and not _is_loopback(self.gateway_host),
+                not self.allow_anonymous and not is_loopback(self.gateway_host),
                 "GATEWAY_HOST: other hosts could connect without API keys; set ALLOW_ANONYMOUS=true to allow that",
             ),
         ]
@@ -270,7 +274,7 @@ def _intended(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1, cutoff=TYPING_ERROR_RATIO)), None)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Returns whether only this machine can reach the address.
 
     Of all host names, only localhost is trusted.

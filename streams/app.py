@@ -30,14 +30,15 @@ from streams.sinks.events import EventSink
 from streams.sinks.rehomed import RehomedSink
 from streams.sinks.rows import RowSink
 from streams.telemetry import metrics
-from streams.telemetry.health import Health, MetricsServer
+from streams.telemetry.health import Check, Health, MetricsServer
 from streams.telemetry.log import configure_logging
 from streams.telemetry.metrics import CallMetrics, LagMetrics, OutcomeMetrics
 from streams.worker.data_folder import WorkerFolder
 from streams.worker.dead_letter_limit import DeadLetterLimit
 from streams.worker.fencing import Fence
 from streams.worker.intake import Fetch, Intake
-from streams.worker.lifecycle import Lifecycle
+from streams.worker.lifecycle import Lifecycle, Part
+from streams.worker.provider_check import ProviderCheck
 from streams.worker.rebalance import Rebalance
 from streams.worker.timings import timings
 
@@ -106,26 +107,37 @@ def build_worker(settings: Settings, accept_dead_letters: int = 0) -> tuple[Work
         async for fetch in fetches:
             intake.process(fetch)
 
-    health = Health(
-        {
-            "broker": offset_reader.check,
-            "database": rows.ping,
-            "assignment": app.check_assigned,
-            "partitions": rebalance.check_partitions,
-            "dead_letters": life.check_not_halted,
-        }
-    )
+    ready_checks: dict[str, Check] = {
+        "broker": offset_reader.check,
+        "database": rows.ping,
+        "assignment": app.check_assigned,
+        "partitions": rebalance.check_partitions,
+        "dead_letters": life.check_not_halted,
+    }
+    # An outage of the provider is no reason to take a worker for broken, nor is a record that is held back.
+    other_checks: dict[str, Check] = {"held_back": analyst.check_none_held_back}
+    provider_parts: list[Part] = []
+    if isinstance(analyser, GrokAnalyser):
+        grok = analyser
+        provider_check = ProviderCheck(grok.check)
+        provider_parts = [grok, provider_check]
+        ready_checks["provider"] = provider_check.check_passed
+        other_checks["provider_calls"] = grok.check_calls
+        metrics.GROK_CALLS_IN_FLIGHT.set_function(lambda: grok.calls_in_flight)
+        metrics.GROK_OLDEST_CALL_AGE_S.set_function(lambda: grok.oldest_call_age_s)
+    health = Health(ready_checks | other_checks)
     life.parts = [
         WorkerFolder(settings.data_dir),
-        MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health),
+        MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, health, ready_checks),
         *(offset_reader, producer, dead_letter_producer, rows),
-        *([analyser] if isinstance(analyser, GrokAnalyser) else []),
+        *provider_parts,
         LagMetrics(LagReader(offset_reader, topics.inputs)),
         analyst,
         rebalance,
     ]
     life.on_drain = rebalance.leave
     metrics.CONVERSATIONS_IN_FLIGHT.set_function(lambda: analyst.open_records)
+    metrics.RECORDS_HELD_BACK.set_function(lambda: analyst.held_back_records)
     metrics.DEAD_LETTERS_STOPPED.set_function(lambda: limit.is_reached)
     return app, life
 

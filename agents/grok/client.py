@@ -4,25 +4,59 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import msgspec
+import structlog
 from aiohttp import BytesPayload
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from agents.analyser import CallObserver
-from agents.grok.failures import CallFailure, failure_of_exception, failure_of_status
+from agents.analyser import CallObserver, ErrorClass
+from agents.grok.failures import (
+    CallFailure,
+    failure_of_exception,
+    failure_of_status,
+    is_page,
+    is_passing,
+    provider_words,
+)
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate, analysis_version
 from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
 from agents.limits.breaker import CircuitBreaker, Permit
 from schemas.dead_letter import DeadLetterReason
-from schemas.errors import InsightsError, Retryable, Unprocessable
+from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Answer, Usage
+from schemas.settings import is_loopback
 
 MAX_REPLY_BYTES = 1024 * 1024
 #: A connection that is not there by then will rather not come; the rest of the time limit is for the answer.
 _MAX_CONNECT_S = 10.0
 _KEEPALIVE_S = 60.0
+#: A key or a model that the provider does not take becomes good only when somebody acts.
+CHECK_AGAIN_S = 60.0
+
+log = structlog.get_logger()
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+class _Outage(NamedTuple):
+    """Why calls pause, and since when."""
+
+    began_s: float
+    error_class: ErrorClass
+    status: int | None
+    why: str
 
 
 class GrokAnalyser:
@@ -49,7 +83,8 @@ class GrokAnalyser:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._url = URL(f"{base_url.rstrip('/')}/chat/completions")
+        self._base_url = base_url.rstrip("/")
+        self._url = URL(f"{self._base_url}/chat/completions")
         self._api_key = api_key
         self._model = model
         self._template = RequestTemplate(model)
@@ -64,6 +99,9 @@ class GrokAnalyser:
         self._now = now
         self._version = analysis_version(SYSTEM_PROMPT, ANSWER_SCHEMA, model)
         self._session: aiohttp.ClientSession | None = None
+        self._outage: _Outage | None = None
+        #: When each call in flight began, the oldest first.
+        self._in_flight: dict[object, float] = {}
         #: The first bad answer to texts whose next call failed, the oldest first.
         self._bad_answers: dict[str, BadAnswer] = {}
 
@@ -72,11 +110,29 @@ class GrokAnalyser:
         """Changes with system prompt, answer schema and model."""
         return self._version
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls that were sent, or are about to be, and have no reply yet."""
+        return len(self._in_flight)
+
+    @property
+    def oldest_call_age_s(self) -> float:
+        """The age of the oldest call in flight; 0 without any."""
+        now_s = self._clock()
+        return now_s - next(iter(self._in_flight.values()), now_s)
+
     async def start(self) -> None:
-        """Makes the session, inside the event loop that will use it; connections are made when needed."""
+        """Makes the session, inside the event loop that will use it; connections are made when needed.
+
+        Raises Fatal when HTTPS_PROXY (HTTP_PROXY for a plain address) names no HTTP proxy.
+        """
+        # aiohttp's trust_env would read the environment and ~/.netrc anew for each call, in threads, and refuse every
+        # call where .netrc names the provider.
+        proxy = _proxy_of(self._url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S),
             timeout=self._timeout,
+            proxy=proxy,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
                 "Authorization": f"Bearer {self._api_key}",
@@ -92,6 +148,56 @@ class GrokAnalyser:
             await self._session.close()
             self._session = None
 
+    async def check(self) -> None:
+        """Asks whether the provider takes the key and has the model; this costs no tokens.
+
+        Raises Retryable with the setting to change and the provider's words, or while the provider does not answer, and
+        Fatal for an address that is no URL.
+        """
+        status, body = await self._get(f"models/{quote(self._model, safe='')}")
+        if status == 404:
+            # Some compatible servers can only list their models.
+            listed_status, listed = await self._get("models")
+            if listed_status != 200:
+                raise self._misconfigured("GROK_BASE_URL", listed_status, listed)
+            if self._model not in _model_ids(listed):
+                raise self._misconfigured("GROK_MODEL", status, body)
+        elif status in (400, 401, 402, 403):
+            raise self._misconfigured("XAI_API_KEY", status, body)
+        elif status != 200:
+            raise self._misconfigured("GROK_BASE_URL", status, body)
+
+    async def check_calls(self) -> None:
+        """A health check. Raises Retryable while the breaker pauses calls, with the failure that opened it."""
+        if (outage := self._outage) is not None:
+            status = "" if outage.status is None else f", status {outage.status}"
+            cause = f"{self._url.host} fails ({outage.error_class}{status}): {outage.why}"
+            raise Retryable(f"{cause}; calls have paused for {self._clock() - outage.began_s:.0f} s")
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        """Status and body. Raises Retryable where another attempt may help."""
+        assert self._session is not None, "start() comes before check()"
+        url = URL(f"{self._base_url}/{path}", encoded=True)
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                body = await _read_at_most(response, MAX_REPLY_BYTES)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise failure_of_exception(error).error from error
+        if is_page(response.status, response.headers, body):
+            answer = f"a page came with status {response.status}{self._quoted(body)}"
+            raise Retryable(f"{answer}; check GROK_BASE_URL, and the proxies on the way")
+        if is_passing(response.status, response.headers, body):
+            raise Retryable(f"the provider answered with status {response.status}{self._quoted(body)}")
+        return response.status, body
+
+    def _misconfigured(self, setting: str, status: int, body: bytes) -> Retryable:
+        detail = f"check {setting}: the provider answered with status {status}{self._quoted(body)}"
+        return Retryable(detail, retry_after_s=CHECK_AGAIN_S)
+
+    def _quoted(self, body: bytes) -> str:
+        words = provider_words(body, self._api_key)
+        return f": {words}" if words else ""
+
     async def analyse(self, text: str) -> Answer:
         """The answer for one canonical text; its usage includes a bad answer that was paid for first.
 
@@ -103,7 +209,7 @@ class GrokAnalyser:
             if bad is not None:
                 spent = _sum(spent, bad.usage)
             try:
-                reply = await self._call(body)
+                reply = await self._call(body, text)
             except BadAnswer as error:
                 if bad is not None:
                     raise Unprocessable(DeadLetterReason.BAD_ANSWER, error.detail) from error
@@ -121,18 +227,21 @@ class GrokAnalyser:
             if len(self._bad_answers) > self._max_connections:
                 del self._bad_answers[next(iter(self._bad_answers))]
 
-    async def _call(self, body: bytes) -> Reply:
+    async def _call(self, body: bytes, text: str) -> Reply:
         """Makes one call and reports its result to the breaker and the observer."""
         await self._wait_allowed()
-        permit, began_s = self._admitted(), self._clock()
+        permit, began_s, call = self._admitted(), self._clock(), object()
+        self._in_flight[call] = began_s
         try:
             reply = read_reply(await self._exchange(body), self._cost_per_1k_usd)
         except CallFailure as failure:
             self._settle(permit, failed=failure.trips_breaker)
+            self._watch_outage(failure, text)
             self._observer.call_failed(failure.error_class, self._clock() - began_s, ambiguous=failure.ambiguous)
             raise failure.error from failure
         except BadAnswer as error:
             self._settle(permit, failed=isinstance(error, UnreadableReply))
+            self._watch_outage(CallFailure(error, "bad_answer", status=200), text)
             self._observer.call_failed("bad_answer", self._clock() - began_s, ambiguous=False, usage=error.usage)
             raise
         except Unprocessable:
@@ -143,11 +252,17 @@ class GrokAnalyser:
             # Given up by our side: nothing is known of the provider, and it may bill all the same.
             self._observer.call_failed("cancelled", self._clock() - began_s, ambiguous=True)
             raise
+        except InsightsError:  # not sent, because this worker may make no calls any more
+            raise
+        except Exception:  # a defect of ours: the call may have been billed
+            self._observer.call_failed("client", self._clock() - began_s, ambiguous=True)
+            raise
         else:
             self._settle(permit, failed=False)
             self._observer.call_succeeded(self._clock() - began_s, reply.usage)
             return reply
         finally:
+            del self._in_flight[call]
             # Frees a probe's place whatever happened; after succeeded or failed it changes nothing.
             self._breaker.released(permit)
 
@@ -166,7 +281,7 @@ class GrokAnalyser:
                 # It waited for the fence: nothing was sent, and the provider is not to blame.
                 raise CallFailure(Retryable("the call was not sent in time"), "timeout") from error
             raise failure_of_exception(error) from error
-        if response.status != 200:
+        if response.status != 200 or is_page(200, response.headers, received):
             raise failure_of_status(response.status, response.headers, received, self._now())
         if len(received) > MAX_REPLY_BYTES:
             raise UnreadableReply(f"the reply is larger than {MAX_REPLY_BYTES} bytes")
@@ -191,8 +306,19 @@ class GrokAnalyser:
         self._tell_change(before)
 
     def _tell_change(self, before: str) -> None:
-        if self._breaker.state != before:
-            self._observer.breaker_changed(self._breaker.state)
+        if self._breaker.state == before:
+            return
+        self._observer.breaker_changed(self._breaker.state)
+        if self._breaker.state == "closed" and self._outage is not None:
+            log.warning("grok_calls_resumed", paused_s=round(self._clock() - self._outage.began_s, 1))
+            self._outage = None
+
+    def _watch_outage(self, failure: CallFailure, text: str) -> None:
+        """Logs the failure that opened the breaker; probes that fail after it are the same outage."""
+        if self._breaker.state == "open" and self._outage is None:
+            why = provider_words(failure.body, self._api_key, text) or str(failure)
+            self._outage = _Outage(self._clock(), failure.error_class, failure.status, why)
+            log.warning("grok_calls_paused", error_class=failure.error_class, status=failure.status, why=why)
 
 
 class _FencedBody(BytesPayload):
@@ -218,6 +344,25 @@ class _FencedBody(BytesPayload):
             raise
         self.is_sent = True
         await super().write_with_length(writer, content_length)
+
+
+def _proxy_of(url: URL) -> str | None:
+    """The proxy that the environment names for the address. A proxy elsewhere cannot reach our own loopback."""
+    host, setting = url.host or "", f"{url.scheme.upper()}_PROXY"
+    proxy = getproxies().get(url.scheme)
+    if proxy is None or is_loopback(host) or proxy_bypass(host):
+        return None
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    if not address.startswith(("http://", "https://")):
+        raise Fatal(f"{setting} cannot be used", "only HTTP proxies are supported", "set it to http://host:port")
+    return address
+
+
+def _model_ids(body: bytes) -> set[str]:
+    try:
+        return {model.id for model in msgspec.json.decode(body, type=_Models).data}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return set()
 
 
 async def _read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -145,13 +145,22 @@ async def listen(runner: web.AppRunner, host: str, port: int, setting: str) -> i
 
 
 class MetricsServer:
-    """Serves a worker's /metrics, /livez and /readyz. With port 0, `port` is the actual one after `start`."""
+    """Serves a worker's /metrics, /livez, /readyz and /health. With port 0, `port` is the actual one after `start`.
 
-    def __init__(self, host: str, port: int, health: Health) -> None:
+    Readiness requires `ready_checks`, or all checks if None; /health reports all of them, always with status 200.
+    """
+
+    def __init__(self, host: str, port: int, health: Health, ready_checks: Collection[str] | None = None) -> None:
         self.host = host
         self.port = port
+
+        async def show_health(_: web.Request) -> web.Response:
+            checks = await health.report()
+            status = OK if all(state == OK for state in checks.values()) else "degraded"
+            return web.json_response({"status": status, "checks": checks}, headers=HEADERS)
+
         application = web.Application()
-        application.add_routes(probe_routes(health))
+        application.add_routes([*probe_routes(health, ready_checks), web.get("/health", show_health)])
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:

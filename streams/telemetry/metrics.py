@@ -46,6 +46,8 @@ GROK_CALL_LATENCY_S = _histogram(
     "grok_call_latency_seconds", "Duration of a call to the Grok API", buckets=CALL_BUCKETS_S
 )
 GROK_CALLS_AMBIGUOUS = _counter("grok_calls_ambiguous_total", "Calls whose reply was lost; they may have been billed")
+GROK_CALLS_IN_FLIGHT = _gauge("grok_calls_in_flight", "Calls to the Grok API without a reply yet")
+GROK_OLDEST_CALL_AGE_S = _gauge("grok_oldest_call_age_seconds", "Age of the oldest call in flight; 0 without any")
 ESTIMATED_TOKENS = _counter("estimated_tokens_total", "Tokens used, by kind (prompt or completion)", ("kind",))
 ESTIMATED_COST_USD = _counter("estimated_cost_usd_total", "Cost of all calls in USD")
 BREAKER_STATE = _gauge("breaker_state", "State of the circuit breaker: 0 closed, 1 half open, 2 open")
@@ -57,6 +59,9 @@ PREFILTER_SKIPS = _counter(
 )
 CONVERSATIONS = _counter("conversations_total", "Finished conversations, by outcome", ("outcome",))
 CONVERSATIONS_IN_FLIGHT = _gauge("conversations_in_flight", "Conversations in flight")
+RECORDS_HELD_BACK = _gauge(
+    "records_held_back", "Records that an unforeseen error holds back; nothing behind them is committed"
+)
 CONVERSATIONS_REHOMED = _counter("conversations_rehomed_total", "Records sent to the owner partition of their text")
 DEAD_LETTERS = _counter("dead_letters_total", "Dead letters, by reason", ("reason",))
 DEAD_LETTERS_STOPPED = _gauge("dead_letters_stopped", "1 when the dead-letter limit stopped the worker, else 0")

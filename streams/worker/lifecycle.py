@@ -113,7 +113,10 @@ class Lifecycle:
 
 
 async def when_possible(step: Callable[[], Awaitable[T]], name: str) -> T:
-    """Repeats a step of the start until its server is there, and logs why it waits. Raises Fatal at once."""
+    """Repeats a step of the start until its server is there, at the earliest when a Retryable error says.
+
+    Raises Fatal at once.
+    """
     attempt, throttle = 0, LogThrottle()
     while True:
         try:
@@ -122,7 +125,8 @@ async def when_possible(step: Callable[[], Awaitable[T]], name: str) -> T:
             raise
         except (OSError, KafkaError, Retryable) as error:
             why = error.detail if isinstance(error, Retryable) else type(error).__name__
+            least_s = (error.retry_after_s or 0.0) if isinstance(error, Retryable) else 0.0
             if throttle.is_due(why, time.monotonic()):
                 log.warning("waiting_for_start", part=name, why=why)
-        await asyncio.sleep(START_BACKOFF.delay_s(attempt, random.random))
+        await asyncio.sleep(max(least_s, START_BACKOFF.delay_s(attempt, random.random)))
         attempt += 1

@@ -114,6 +114,9 @@ class _Connection(asyncio.Protocol):
         path = head.split(b" ", 2)[1]
         if path == b"/v1/chat/completions":
             self._ask(head, body)
+        elif path.startswith(b"/v1/models/"):
+            model = path.removeprefix(b"/v1/models/").decode()
+            self._write(b"200 OK", msgspec.json.encode({"id": model, "object": "model"}))
         elif path == b"/control/stats":
             self._write(b"200 OK", self._standin.stats())
         else:

@@ -64,6 +64,17 @@ async def test_refuses_what_the_real_one_refuses(body: str, headers: dict[str, s
                 assert 400 <= response.status < 500
 
 
+async def test_tells_of_a_model_as_the_real_one_does() -> None:
+    """Workers ask before they start."""
+    async with _both() as (client, addresses):
+        ids = []
+        for address in addresses:
+            async with client.get(f"{address}/v1/models/standin", headers=_KEY) as response:
+                assert response.status == 200
+                ids.append((await response.json(content_type=None))["id"])
+    assert ids == ["standin", "standin"]
+
+
 async def test_counts_calls_and_distinct_texts() -> None:
     async with _both() as (client, addresses):
         counts = []

@@ -9,7 +9,9 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from aiohttp import web
+from yarl import URL
 
 from agents.analyser import NOTHING
 from agents.grok.client import MAX_REPLY_BYTES, GrokAnalyser
@@ -22,6 +24,61 @@ from streams.dev.standin.server import StandinConfig, serving
 from tests.fakes.analysis import at_once
 
 TEXT = "user: my parcel is late, I want a refund"
+
+
+#: Written by hand after the provider's documentation of chat completions.
+DOCUMENTED_REPLY = {
+    "id": "a3d1008e-4544-40d4-d075-11527e794e4a",
+    "object": "chat.completion",
+    "created": 1752854522,
+    "model": "grok-4.3",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": json.dumps(
+                    {
+                        "sentiment": "mixed",
+                        "sentiment_score": -0.1,
+                        "topics": ["delivery", "refund"],
+                        "intent": "request_refund",
+                        "urgency": "medium",
+                        "summary": "The parcel is late; the customer likes the shop but wants a refund.",
+                        "action_needed": True,
+                        "confidence": 0.93,
+                        "language": "en",
+                    }
+                ),
+                "refusal": None,
+            },
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {
+        "prompt_tokens": 432,
+        "completion_tokens": 79,
+        "total_tokens": 811,
+        "prompt_tokens_details": {"text_tokens": 432, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 384},
+        "completion_tokens_details": {"reasoning_tokens": 300, "audio_tokens": 0},
+        "num_sources_used": 0,
+        "cost_in_usd_ticks": 10_843_000,
+    },
+    "system_fingerprint": "fp_3a7881249c",
+}
+GOOD_BODY = json.dumps(DOCUMENTED_REPLY).encode()
+CLOUDFLARE = b"<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title></head></html>"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def answering(status: int, body: bytes, content_type: str = "application/json") -> Handler:
+    """A server that gives each request that answer."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, content_type=content_type)
+
+    return handler
 
 
 class Observed:
@@ -113,15 +170,15 @@ async def started(client: Client) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def client_of_handler(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[Client]:
+async def client_of_handler(handler: Handler, **settings: Any) -> AsyncIterator[Client]:
     """For replies that the stand-in does not make."""
     application = web.Application()
-    application.router.add_post("/v1/chat/completions", handler)
+    application.router.add_route("*", "/v1/{path:.+}", handler)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        async with started(Client(f"http://127.0.0.1:{runner.addresses[0][1]}")) as client:
+        async with started(Client(f"http://127.0.0.1:{runner.addresses[0][1]}", **settings)) as client:
             yield client
     finally:
         await runner.cleanup()
@@ -352,15 +409,264 @@ async def test_an_endless_reply_is_cut_off() -> None:
 
 
 async def test_a_proxys_page_in_place_of_replies_pauses_calls() -> None:
-    """Status 200 or not: it must not turn conversation after conversation into dead letters."""
+    """Whatever its status: no text becomes a dead letter, no worker stops, and nobody is sent to check a key."""
+    for status in (200, 403, 404, 503):
+        async with client_of_handler(answering(status, CLOUDFLARE, "text/html")) as client:
+            for _ in range(5):
+                error = await client.fails()
+                assert isinstance(error, Retryable)
+                assert "XAI_API_KEY" not in str(error)
+            assert client.observed.states == ["open"]
 
-    async def page(request: web.Request) -> web.Response:
-        return web.Response(text="<html>down for maintenance</html>", content_type="text/html")
 
-    async with client_of_handler(page) as client:
-        for _ in range(3):
+@pytest.mark.parametrize("status", [409, 425, 529])
+async def test_statuses_that_pass_can_be_tried_again(status: int) -> None:
+    """As the provider's own libraries do."""
+    async with client_of_handler(answering(status, b'{"error": "try again"}')) as client:
+        assert isinstance(await client.fails(), Retryable)
+
+
+async def test_an_outage_is_told_once_and_so_is_its_end() -> None:
+    """With class, status and the provider's words, in log and health; probes that fail are the same outage."""
+    replies = [answering(503, b'{"error": "overloaded, key-for-tests"}')] * 6 + [answering(200, GOOD_BODY)] * 9
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await replies.pop(0)(request)
+
+    async with client_of_handler(handler) as client:
+        with structlog.testing.capture_logs() as logged:
+            for _ in range(5):
+                await client.analyser.check_calls()
+                await client.fails()
+            client.clock.now_s += 10
             await client.fails()
-        assert client.observed.states == ["open"]
+            with pytest.raises(Retryable) as unhealthy:
+                await client.analyser.check_calls()
+            client.clock.now_s += 10
+            await client.analyser.analyse(TEXT)
+        await client.analyser.check_calls()
+    paused, resumed = logged
+    assert (paused["event"], paused["error_class"], paused["status"]) == ("grok_calls_paused", "server", 503)
+    assert (paused["why"], paused["log_level"]) == ("overloaded, ***", "warning")
+    assert (resumed["event"], resumed["paused_s"], resumed["log_level"]) == ("grok_calls_resumed", 20.0, "warning")
+    told = "127.0.0.1 fails (server, status 503): overloaded, ***; calls have paused for 10 s"
+    assert str(unhealthy.value) == told
+
+
+async def test_an_outage_never_quotes_the_text() -> None:
+    """A body may echo what was sent."""
+
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response({"error": f"cannot do {(await request.json())['messages'][1]['content']}"}, status=500)
+
+    async with client_of_handler(echo) as client:
+        with structlog.testing.capture_logs() as logged:
+            for _ in range(5):
+                await client.fails()
+        assert [entry["why"] for entry in logged] == ["the provider answered with status 500"]
+
+
+async def test_calls_in_flight_and_the_oldest_ones_age_are_known() -> None:
+    """Also when calls end in another order than they began."""
+    release = {text: asyncio.Event() for text in ("first", "second")}
+
+    async def slow(request: web.Request) -> web.Response:
+        await release[(await request.json())["messages"][1]["content"]].wait()
+        return web.Response(body=GOOD_BODY, content_type="application/json")
+
+    async with client_of_handler(slow) as client:
+        analyser, calls = client.analyser, {}
+        assert (analyser.calls_in_flight, analyser.oldest_call_age_s) == (0, 0)
+        for text in release:
+            calls[text] = asyncio.create_task(analyser.analyse(text))
+            while analyser.calls_in_flight < len(calls):
+                await asyncio.sleep(0)
+            client.clock.now_s += 5
+        assert (analyser.calls_in_flight, analyser.oldest_call_age_s) == (2, 10)
+        release["first"].set()
+        await calls["first"]
+        assert (analyser.calls_in_flight, analyser.oldest_call_age_s) == (1, 5)
+        release["second"].set()
+        await calls["second"]
+        assert (analyser.calls_in_flight, analyser.oldest_call_age_s) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda answer: f"```json\n{answer}\n```",
+        lambda answer: [{"type": "text", "text": answer}],
+        lambda answer: "\ufeff" + answer,
+        lambda answer: answer.replace("0.93", '"0.93"').replace("mixed", "Mixed"),
+    ],
+    ids=["code fence", "parts", "byte order mark", "other spellings"],
+)
+async def test_an_answer_in_another_wrapping_is_paid_for_once(content: Callable[[str], Any]) -> None:
+    """As compatible servers send it."""
+    body = json.loads(GOOD_BODY)
+    message = body["choices"][0]["message"]
+    message["content"] = content(message["content"])
+    asked = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response(body)
+
+    async with client_of_handler(handler) as client:
+        insight = (await client.analyser.analyse(TEXT)).insight
+        assert (insight.sentiment, insight.confidence, asked) == ("mixed", 0.93, 1)
+
+
+async def test_key_and_model_are_checked_without_a_call() -> None:
+    """A wrong one is named with the provider's words, and worth another look once a minute."""
+    async with client_of(api_key="key-for-tests", models=("grok-x",)) as client:
+        await client.analyser.check()
+        assert (await client.stats())["calls"] == 0
+    for settings, told in (
+        ({"api_key": "another"}, "check XAI_API_KEY: {} 400: Incorrect API key provided."),
+        ({"models": ("grok-y",)}, "check GROK_MODEL: {} 404: The model grok-x does not exist."),
+    ):
+        async with client_of(**settings) as client:
+            with pytest.raises(Retryable) as raised:
+                await client.analyser.check()
+            told = told.format("the provider answered with status")
+            assert (str(raised.value), raised.value.retry_after_s) == (told, 60)
+
+
+@pytest.mark.parametrize(
+    ("one", "listed", "told"),
+    [
+        ((200, b'{"id": "grok-x"}'), (404, b""), None),
+        ((404, b"404 page not found"), (200, b'{"object": "list", "data": [{"id": "grok-x"}]}'), None),
+        ((404, b'{"error": "no such model"}'), (200, b'{"data": [{"id": "grok-y"}]}'), "GROK_MODEL.*: no such model"),
+        ((404, b"404 page not found"), (404, b"404 page not found"), "GROK_BASE_URL.* 404: 404 page not found"),
+        ((404, b""), (200, b"surprise"), "GROK_MODEL"),
+        ((401, b'{"error": {"message": "Invalid key sk-ab***yz"}}'), (401, b""), r"XAI_API_KEY.*: Invalid key \*{3}$"),
+        ((403, b'{"error": "The key may not read models"}'), (403, b""), "XAI_API_KEY.* 403: The key may not"),
+        ((405, b""), (405, b""), "GROK_BASE_URL.* 405$"),
+        ((302, b""), (302, b""), "GROK_BASE_URL.* 302$"),
+        ((503, b"overloaded"), (503, b""), "^the provider answered with status 503: overloaded"),
+        (
+            (403, b"<title>Attention Required!</title>"),
+            (403, b""),
+            "^a page came with status 403: Attention Required!; check GROK_B",
+        ),
+    ],
+)
+async def test_compatible_servers_are_checked_too(
+    one: tuple[int, bytes], listed: tuple[int, bytes], told: str | None
+) -> None:
+    """Some have no route for a single model; errors come in many forms."""
+
+    async def handler(request: web.Request) -> web.Response:
+        status, body = one if request.path == "/v1/models/grok-x" else listed
+        return web.Response(status=status, body=body)
+
+    async with client_of_handler(handler) as client:
+        if told is None:
+            await client.analyser.check()
+            return
+        with pytest.raises(Retryable, match=told) as raised:
+            await client.analyser.check()
+        assert raised.value.retry_after_s == (None if told.startswith("^") else 60)
+
+
+async def test_a_model_with_a_slash_in_its_name_is_checked() -> None:
+    """As they are named by compatible servers."""
+    async with client_of(models=("maker/model",), model="maker/model") as client:
+        await client.analyser.check()
+
+
+class Proxy:
+    """A little HTTP proxy: forwards plain requests to one server, and refuses tunnels with 407."""
+
+    def __init__(self, target: str) -> None:
+        self._target = URL(target)
+        self.requests: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            request_line, _, headers = head.partition(b"\r\n")
+            method, target, version = request_line.decode().split()
+            self.requests.append(f"{method} {target}")
+            if method == "CONNECT":
+                writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                return
+            length = next(
+                (int(line[16:]) for line in headers.split(b"\r\n") if line.lower().startswith(b"content-length: ")), 0
+            )
+            body = await reader.readexactly(length)
+            to_reader, to_writer = await asyncio.open_connection(self._target.host, self._target.port)
+            path = f"{method} {URL(target).raw_path} {version}\r\nConnection: close\r\n".encode()
+            to_writer.write(path + headers + body)
+            writer.write(await to_reader.read())
+            to_writer.close()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def proxying(monkeypatch: pytest.MonkeyPatch, target: str) -> AsyncIterator[Proxy]:
+    """The environment names the proxy."""
+    proxy = Proxy(target)
+    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for name in ("http_proxy", "https_proxy", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")
+        yield proxy
+
+
+async def test_calls_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain address by HTTP_PROXY: only the proxy can resolve this name. The check goes the same way."""
+    async with (
+        serving(StandinConfig(0, 0)) as address,
+        proxying(monkeypatch, address) as proxy,
+        started(Client(address, base_url="http://grok.invalid/v1")) as client,
+    ):
+        await client.analyser.check()
+        await client.analyser.analyse(TEXT)
+        assert (await client.stats())["calls"] == 1
+    assert proxy.requests == [
+        "GET http://grok.invalid/v1/models/grok-x",
+        "POST http://grok.invalid/v1/chat/completions",
+    ]
+
+
+async def test_calls_to_a_secure_address_are_tunnelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By HTTPS_PROXY; a proxy that refuses was never sent a call that could be billed."""
+    async with (
+        proxying(monkeypatch, "http://127.0.0.1:9") as proxy,
+        started(Client("", base_url="https://grok.invalid/v1")) as client,
+    ):
+        error = await client.fails()
+        assert isinstance(error, Retryable)
+        assert "proxy refused the connection with status 407" in str(error)
+        assert client.observed.failures == [("connection", False)]
+    assert proxy.requests == ["CONNECT grok.invalid:443"]
+
+
+@pytest.mark.parametrize(("host", "no_proxy"), [("grok.invalid", "other.invalid, grok.invalid"), ("127.0.0.1", "")])
+async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, host: str, no_proxy: str) -> None:
+    """And our own loopback is never asked of a proxy, which has another one."""
+    async with proxying(monkeypatch, "http://127.0.0.1:9") as proxy:
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        async with started(Client("", base_url=f"http://{host}:9/v1")) as client:
+            assert isinstance(await client.fails(), Retryable)
+    assert proxy.requests == []
+
+
+async def test_a_proxy_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is told, not its address, which may hold a password."""
+    async with proxying(monkeypatch, "http://127.0.0.1:9"):
+        monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@127.0.0.1:9")
+        with pytest.raises(Fatal) as raised:
+            await Client("", base_url="https://grok.invalid/v1").analyser.start()
+        assert "HTTPS_PROXY" in raised.value.what
+        assert "secret" not in repr(vars(raised.value))
 
 
 async def test_the_stand_ins_account_can_be_reset_and_wrong_plans_are_refused() -> None:
@@ -376,48 +682,6 @@ async def test_the_stand_ins_account_can_be_reset_and_wrong_plans_are_refused() 
         await client.analyser.analyse(TEXT)
         figures = await client.stats()
         assert (figures["calls"], figures["answered"], figures["by_status"]) == (1, 1, {"200": 1})
-
-
-#: Written by hand after the provider's documentation of chat completions.
-DOCUMENTED_REPLY = {
-    "id": "a3d1008e-4544-40d4-d075-11527e794e4a",
-    "object": "chat.completion",
-    "created": 1752854522,
-    "model": "grok-4.3",
-    "choices": [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": json.dumps(
-                    {
-                        "sentiment": "mixed",
-                        "sentiment_score": -0.1,
-                        "topics": ["delivery", "refund"],
-                        "intent": "request_refund",
-                        "urgency": "medium",
-                        "summary": "The parcel is late; the customer likes the shop but wants a refund.",
-                        "action_needed": True,
-                        "confidence": 0.93,
-                        "language": "en",
-                    }
-                ),
-                "refusal": None,
-            },
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {
-        "prompt_tokens": 432,
-        "completion_tokens": 79,
-        "total_tokens": 811,
-        "prompt_tokens_details": {"text_tokens": 432, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 384},
-        "completion_tokens_details": {"reasoning_tokens": 300, "audio_tokens": 0},
-        "num_sources_used": 0,
-        "cost_in_usd_ticks": 10_843_000,
-    },
-    "system_fingerprint": "fp_3a7881249c",
-}
 
 
 def test_the_documented_reply_is_read() -> None:

@@ -78,6 +78,26 @@ async def test_the_journal_says_answered_exactly_when_a_whole_200_was_read(
     assert entry["began_s"] <= entry["ended_s"]
 
 
+async def test_models_are_described_in_the_documented_format() -> None:
+    """One by its name, or all; a wrong key and an unknown model are refused as for a call."""
+    config = StandinConfig(0, 0, ANN, ("grok-x",))
+    model = {"id": "grok-x", "object": "model", "owned_by": "xai"}
+    async with serving(config) as address, aiohttp.ClientSession(address) as session:
+        for path, key, status, said in (
+            ("grok-x", ANN, 200, model),
+            ("grok-y", ANN, 404, {"error": "The model grok-y does not exist."}),
+            ("grok-x", BOB, 400, {"error": "Incorrect API key provided."}),
+        ):
+            async with session.get(f"/v1/models/{path}", headers={"Authorization": f"Bearer {key}"}) as response:
+                body = await response.json()
+                assert (response.status, body | said) == (status, body)
+        async with session.get("/v1/models", headers={"Authorization": f"Bearer {ANN}"}) as response:
+            body = await response.json()
+            assert (body["object"], [listed | model for listed in body["data"]]) == ("list", body["data"])
+        async with session.get("/control/stats") as response:
+            assert (await response.json())["by_status"] == {}
+
+
 async def test_what_hangs_goes_on_hanging_while_the_plan_says_so(standin: Standin) -> None:
     """A plan with other faults that still marks the text changes nothing for it."""
     marker = Marker("marked", FaultKind.HANG)

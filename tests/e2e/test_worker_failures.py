@@ -1,6 +1,7 @@
 """How a worker ends when it cannot work: soon, with the reason, and with nothing lost."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -37,20 +38,39 @@ def test_a_database_without_tables_is_told(service: Service, postgres: Postgres)
 
 
 @on_tansu
-async def test_a_wrong_key_stops_the_worker_and_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
-    """No conversation becomes a dead letter for it: with the right key each gets its answer, and each text one call."""
+async def test_a_wrong_key_keeps_the_worker_up_and_not_ready(service: Service, rows: asyncpg.Connection) -> None:
+    """It is named in the provider's words, and no conversation is touched: with the right key each gets its answer."""
     service.start_standin("--api-key", "right", "--latency-max-s", "0", "--latency-min-s", "0")
     await produce(service, [f"where is my parcel number {n}" for n in range(20)])
-    worker = service.start("wrong", "worker", WORKER_METRICS_PORT="0", XAI_API_KEY="wrong-secret-key")
-    assert await asyncio.to_thread(worker.process.wait, 45) == 1
-    text = worker.log.read_text()
-    assert "hint: check XAI_API_KEY" in text
+    port = service.free_port()
+    wrong = service.start("wrong", "worker", WORKER_METRICS_PORT=str(port), XAI_API_KEY="wrong-secret-key")
+    url = f"http://127.0.0.1:{port}"
+    told = await asyncio.to_thread(wait_until, lambda: refusal_of(url), timeout_s=45, what="the key is named")
+    assert told == "check XAI_API_KEY: the provider answered with status 400: Incorrect API key provided."
+    assert (wrong.process.poll(), get(f"{url}/livez")[0]) == (None, 200)
+    assert await asyncio.to_thread(wrong.stop) == 0
+    text = wrong.log.read_text()
+    assert text.count("check XAI_API_KEY") == 2, "once in the health check, once by the start"
     assert "wrong-secret-key" not in text
     service.settings["XAI_API_KEY"] = "right"
     await asyncio.to_thread(service.start_worker, "right")
-    # Cached is one that the first worker sent to its owner partition, and the second one again.
-    await count_rows(rows, 20, timeout_s=30, where="outcome IN ('analysed', 'cached')")
+    await count_rows(rows, 20, timeout_s=30, where="outcome = 'analysed'")
     assert service.standin("control/stats")["calls"] == 20
+
+
+@on_tansu
+async def test_an_outage_of_the_provider_shows_in_health_and_not_in_readiness(service: Service) -> None:
+    """A restart would not help. /health names the provider, the log has one line, the metrics what is in flight."""
+    service.start_standin("--latency-max-s", "0", "--latency-min-s", "0", "--fault", "http_500")
+    worker = await asyncio.to_thread(service.start_worker, "worker")
+    await produce(service, [f"where is my parcel number {n}" for n in range(20)])
+    told = await asyncio.to_thread(wait_until, lambda: outage_of(worker.url), timeout_s=30, what="the outage shows")
+    assert told.startswith("127.0.0.1 fails (server, status 500): An internal error occurred.; calls have paused")
+    assert get(f"{worker.url}/readyz")[0] == 200
+    metrics = get(f"{worker.url}/metrics")[1].decode()
+    assert "\ngrok_calls_in_flight " in metrics
+    assert "\ngrok_oldest_call_age_seconds " in metrics
+    assert worker.log.read_text().count("grok_calls_paused") == 1
 
 
 @on_tansu
@@ -83,6 +103,20 @@ except ZeroDivisionError:
     assert "step_failed" in done.stderr
     assert "card number" not in done.stdout + done.stderr
     assert "xai-secret" not in done.stdout + done.stderr
+
+
+def refusal_of(url: str) -> str:
+    """What /readyz says of the provider once it has been asked."""
+    status, body = get(f"{url}/readyz")
+    told = json.loads(body)["checks"].get("provider", "") if status == 503 else ""
+    return "" if told == "not asked yet" else told
+
+
+def outage_of(url: str) -> str:
+    """What /health says of the calls to the provider while they pause."""
+    status, body = get(f"{url}/health")
+    report = json.loads(body) if status == 200 else {"status": "", "checks": {}}
+    return report["checks"]["provider_calls"] if report["status"] == "degraded" else ""
 
 
 def listening(pid: int) -> str:

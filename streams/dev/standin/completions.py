@@ -88,13 +88,28 @@ def read_question(body: bytes, models: tuple[str, ...]) -> Question:
         raise Rejected("unprocessable", str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Rejected("invalid_argument", "The body is not JSON.", status=400) from error
-    if models and asked.model not in models:
-        raise Rejected("not_found", f"The model {asked.model} does not exist.", status=404)
+    _check_model(asked.model, models)
     if [message.role for message in asked.messages] != ["system", "user"]:
         raise Rejected("unprocessable", "messages must be one of system, then one of user.")
     if asked.response_format.type != "json_schema" or "schema" not in asked.response_format.json_schema:
         raise Rejected("unprocessable", "response_format must be of type json_schema and hold a schema.")
     return Question(asked.model, asked.messages[0].content, asked.messages[1].content)
+
+
+def describe_models(models: tuple[str, ...]) -> dict[str, Any]:
+    """The body of `GET /models`."""
+    return {"data": [describe_model(model, models) for model in models], "object": "list"}
+
+
+def describe_model(model: str, models: tuple[str, ...]) -> dict[str, Any]:
+    """The body of `GET /models/{model}`. Raises Rejected: 404 for a model that is not in `models`."""
+    _check_model(model, models)
+    return {"id": model, "created": _CREATED, "object": "model", "owned_by": "xai"}
+
+
+def _check_model(model: str, models: tuple[str, ...]) -> None:
+    if models and model not in models:
+        raise Rejected("not_found", f"The model {model} does not exist.", status=404)
 
 
 class Completion(msgspec.Struct, frozen=True):

@@ -21,7 +21,15 @@ import orjson
 from aiohttp import web
 
 from schemas.errors import Fatal, Rejected
-from streams.dev.standin.completions import Answerer, Completion, Question, check_key, read_question
+from streams.dev.standin.completions import (
+    Answerer,
+    Completion,
+    Question,
+    check_key,
+    describe_model,
+    describe_models,
+    read_question,
+)
 from streams.dev.standin.faults import FaultChooser, FaultKind, FaultPlan
 
 #: Texts have at most 100,000 characters, of at most 6 bytes each when escaped.
@@ -200,6 +208,15 @@ class _Standin:
             if self._journal is not None:
                 self._journal.append(call, end, time.time())
 
+    async def show_models(self, request: web.Request) -> web.Response:
+        """All models, or the one that is named; free, and no call."""
+        models, name = self._config.models, request.match_info.get("model")
+        try:
+            check_key(request.headers.get("Authorization"), self._config.api_key)
+            return _as_json(describe_models(models) if name is None else describe_model(name, models))
+        except Rejected as rejected:
+            return _error(rejected.status, rejected.code, rejected.detail)
+
     async def _reply(self, request: web.Request, question: Question, call: Call) -> web.StreamResponse:
         """Sends the reply within the handler: later, a client that disconnected before it could not be noticed."""
         response = await self._response(request, question, call)
@@ -305,6 +322,8 @@ async def serving(config: StandinConfig, host: str = "127.0.0.1", port: int = 0)
     standin = _Standin(config)
     application = web.Application(client_max_size=_MAX_BODY_BYTES)
     application.router.add_post("/v1/chat/completions", standin.complete)
+    application.router.add_get("/v1/models", standin.show_models)
+    application.router.add_get("/v1/models/{model:.+}", standin.show_models)
     application.router.add_put("/control/faults", standin.put_faults)
     application.router.add_get("/control/faults", standin.get_faults)
     application.router.add_get("/control/stats", standin.get_stats)

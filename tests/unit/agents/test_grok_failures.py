@@ -7,7 +7,13 @@ import aiohttp
 import pytest
 
 from agents.analyser import ErrorClass
-from agents.grok.failures import MAX_RETRY_AFTER_S, failure_of_exception, failure_of_status, retry_after_s
+from agents.grok.failures import (
+    MAX_RETRY_AFTER_S,
+    failure_of_exception,
+    failure_of_status,
+    provider_words,
+    retry_after_s,
+)
 from schemas.errors import Fatal, Retryable, Unprocessable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -17,7 +23,10 @@ WRONG_KEY = b'{"code": "x", "error": "Incorrect API key provided: sk***yz. You c
 @pytest.mark.parametrize(
     ("status", "error_class", "ambiguous"),
     [
+        (407, "server", False),
         (408, "timeout", False),
+        (409, "server", False),
+        (425, "server", False),
         (429, "rate_limited", False),
         (500, "server", False),
         (502, "server", True),
@@ -73,6 +82,79 @@ def test_what_is_about_one_text_ends_that_text_only(status: int, body: bytes) ->
     assert isinstance(failure.error, Unprocessable)
     assert failure.error.reason == "refused"
     assert (failure.ambiguous, failure.trips_breaker) == (False, False)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 502])
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [({"Content-Type": "text/html; charset=UTF-8"}, b"blocked"), ({}, b"\xef\xbb\xbf\n <!DOCTYPE html><title>")],
+    ids=["by type", "by content"],
+)
+def test_a_proxys_page_is_tried_again(status: int, headers: dict[str, str], body: bytes) -> None:
+    """It says nothing about key, model or text, whatever its status."""
+    failure = failure_of_status(status, headers, body, NOW)
+    assert isinstance(failure.error, Retryable)
+    assert (failure.error_class, failure.trips_breaker) == ("server", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, b'{"code": "permission-denied", "error": "You have used all available credits or reached its limit."}'),
+        (403, b'{"code": "personal-team-blocked:spending-limit", "error": "You have run out of credits."}'),
+        (429, b'{"code": "x", "error": "used all available credits or reached its monthly spending limit"}'),
+    ],
+)
+def test_spent_credits_are_waited_for(status: int, body: bytes) -> None:
+    """In each of their documented shapes: neither a dead letter nor a worker that is restarted again and again."""
+    failure = failure_of_status(status, {}, body, NOW)
+    assert isinstance(failure.error, Retryable)
+    assert failure.trips_breaker
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (WRONG_KEY, "Incorrect API key provided: *** You can obtain an API key there."),
+        (b'{"error": {"message": "The model is\\noverloaded", "type": "server_error"}}', "The model is overloaded"),
+        (b'\xef\xbb\xbf{"detail": "Bearer secret-key is not known"}', "Bearer *** is not known"),
+        (b'{"message": "secret-key, xai-abcdefgh and sk-12345678"}', "*** *** and ***"),
+        (b"<html><head><title>Attention Required! |\n Cloudflare</title>", "Attention Required! | Cloudflare"),
+        (b"<html><body>no title", "an HTML page"),
+        (b"upstream connect error\x1b[31m", "upstream connect error [31m"),
+        (b'{"error": "' + b"x" * 999 + b'"}', "x" * 200),
+        (b'{"usage": 1}', ""),
+        (b"[]", ""),
+        (b"[" * 100_000, ""),
+        (b'{"error": "cut off', ""),
+        (b"x" * 1_000_000, "x" * 200),
+        (b"", ""),
+    ],
+)
+def test_the_providers_words_are_shown_without_keys(body: bytes, words: str) -> None:
+    """On one line and cut, whatever form the error has."""
+    assert provider_words(body, "secret-key") == words
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"error": "cannot process: MY CARD is 4111 1111"}', "user: hello\nuser: my card is 4111 1111"),
+        (b'{"error": "cannot process: my  card is"}', "user: my card\nis 4111 1111"),
+        (b'{"error": "cannot process: 4111"}', "user: 4111"),
+        (b'{"error": "cannot process: \\\\u0434\\\\u0430"}', "user: \u0434\u0430"),
+        (b'{"error": "' + b"x " * 95 + b'4111 1111 1111 1111"}', "user: my card is 4111 1111 1111 1111"),
+    ],
+)
+def test_words_that_may_quote_the_text_are_not_shown(body: bytes, text: str) -> None:
+    """Whole or in part, with other spaces or in other letters."""
+    assert provider_words(body, "secret-key", text) == ""
+
+
+def test_words_beside_the_text_are_shown() -> None:
+    """An ordinary word in both is no quotation."""
+    body = b'{"error": "The service is overloaded."}'
+    assert provider_words(body, "secret-key", "user: the parcel service was late") == "The service is overloaded."
 
 
 def test_a_text_that_is_echoed_cannot_stop_the_service() -> None:

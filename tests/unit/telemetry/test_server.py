@@ -30,6 +30,26 @@ async def test_any_free_port_serves_metrics_and_probes() -> None:
         await server.stop()
 
 
+async def test_health_has_checks_that_readiness_leaves_out() -> None:
+    """Nothing that a restart or another worker would not mend makes a worker unready."""
+
+    async def passes() -> None:
+        return
+
+    health = Health({"database": passes, "provider_calls": fails})
+    server = MetricsServer("127.0.0.1", 0, health, ready_checks=["database"])
+    await server.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
+            async with session.get("/readyz") as response:
+                assert (response.status, (await response.json())["checks"]) == (200, {"database": "ok"})
+            async with session.get("/health") as response:
+                checks = {"database": "ok", "provider_calls": "Postgres does not answer"}
+                assert (response.status, await response.json()) == (200, {"status": "degraded", "checks": checks})
+    finally:
+        await server.stop()
+
+
 async def test_a_port_in_use_names_the_setting() -> None:
     """The start fails with what to change, and leaves nothing running."""
     with socket.socket() as taken:

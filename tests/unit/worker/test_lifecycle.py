@@ -8,6 +8,7 @@ from aiokafka.errors import NodeNotReadyError
 from schemas.errors import Fatal, Retryable
 from streams.worker import lifecycle
 from streams.worker.lifecycle import Lifecycle
+from streams.worker.provider_check import ProviderCheck
 from streams.worker.timings import Timings
 
 HALT = Fatal("too many records became dead letters", "100 in a row", "remove the cause, then restart the worker")
@@ -50,6 +51,30 @@ async def test_a_start_waits_for_servers_that_are_not_there_yet() -> None:
     errors = [NodeNotReadyError(), OSError(), Retryable("Postgres: ConnectionRefusedError")]
     await a_life(APart(journal, "broker", *errors), APart(journal, "rows")).start()
     assert journal == ["start broker", "start rows"]
+
+
+async def test_a_start_waits_as_long_as_the_failure_asks() -> None:
+    """A key that the provider does not take is tried again once a minute; readiness says why meanwhile."""
+    wrong = Retryable("check XAI_API_KEY: the provider answered with status 400", retry_after_s=60)
+    asked_at_s: list[float] = []
+
+    async def ask() -> None:
+        asked_at_s.append(asyncio.get_running_loop().time())
+        if len(asked_at_s) < 3:
+            raise wrong
+
+    check = ProviderCheck(ask)
+    with pytest.raises(Retryable, match="not asked yet"):
+        await check.check_passed()
+    life = Lifecycle(Timings(part_stop_s=1))
+    life.parts = [check]
+    starting = asyncio.create_task(life.start())
+    await asyncio.sleep(1)
+    with pytest.raises(Retryable, match="XAI_API_KEY"):
+        await check.check_passed()
+    await starting
+    await check.check_passed()
+    assert asked_at_s == [0, 60, 120]
 
 
 async def test_a_start_that_cannot_succeed_ends_at_once_and_stops_what_was_started() -> None:
