@@ -14,7 +14,7 @@ from streams.version import __version__
 
 #: In the order of --help. Each is an object of that name in a module of streams.commands: the one of that name, or else
 #: the one in _MODULES.
-COMMANDS = ("demo", "up", "gateway", "worker", "migrate", "topics", "audit", "standin", "schemas", "dlq")
+COMMANDS = ("demo", "up", "gateway", "worker", "migrate", "topics", "check", "audit", "standin", "schemas", "dlq")
 _MODULES = {"migrate": "setup", "topics": "setup", "schemas": "setup"}
 
 
