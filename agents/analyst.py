@@ -178,7 +178,7 @@ class Analyst:
     async def check_none_held_back(self) -> None:
         """A health check. Raises Retryable with the number of records that are held back."""
         if self._held_back:
-            raise Retryable(f"unforeseen errors hold {self._held_back} records back; the log names them")
+            raise Retryable(f"records held back by unforeseen errors: {self._held_back}; the log names them")
 
     async def start(self) -> None:
         """Starts the stages."""

@@ -170,7 +170,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     try:
-        settings = load_settings("kafka_bootstrap_servers", "database_url")
+        settings = load_settings("kafka_bootstrap_servers", "database_url", needs_model=True)
         # Faust sets up logging of its own later; what keeps contents out of our events stays.
         configure_logging(settings.log_level)
         app = globals()["app"] = build_worker(settings)[0]

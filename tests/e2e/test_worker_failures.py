@@ -17,6 +17,21 @@ from tests.e2e.rows import count_rows
 from tests.support.processes import ROOT, Service, get
 from tests.support.waiting import wait_until
 
+#: `grok-insights worker` with a defect that texts with a marker trip, and whose message quotes them.
+DEFECTIVE_WORKER = """
+import sys
+import agents.analyst
+from streams.cli import main
+sound = agents.analyst.low_value
+def defective(text):
+    if "#defect" in text:
+        raise ZeroDivisionError(text)
+    return sound(text)
+agents.analyst.low_value = defective
+sys.argv = ["grok-insights", "worker"]
+main()
+"""
+
 on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 
 
@@ -71,6 +86,39 @@ async def test_an_outage_of_the_provider_shows_in_health_and_not_in_readiness(se
     assert "\ngrok_calls_in_flight " in metrics
     assert "\ngrok_oldest_call_age_seconds " in metrics
     assert worker.log.read_text().count("grok_calls_paused") == 1
+
+
+@on_tansu
+async def test_a_defect_holds_its_record_back_until_a_sound_worker_comes(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    """Its neighbours go on; it becomes no dead letter, its place is told, its text is not, and it is not skipped."""
+    await produce(service, ["#defect my card is 4111 1111", *(f"where is my parcel number {n}" for n in range(20))])
+    port = service.free_port()
+    settings = {"WORKER_METRICS_PORT": str(port), "DATA_DIR": str(service.folder / "defective")}
+    defective = service.start_command("defective", [sys.executable, "-c", DEFECTIVE_WORKER], **settings)
+    await count_rows(rows, 20, timeout_s=60, where="outcome <> 'dead'")
+    status, body = get(f"http://127.0.0.1:{port}/health")
+    assert json.loads(body)["checks"]["held_back"].startswith("records held back by unforeseen errors: 1;")
+    assert (status, get(f"http://127.0.0.1:{port}/readyz")[0]) == (200, 200)
+    assert "\nrecords_held_back 1.0\n" in get(f"http://127.0.0.1:{port}/metrics")[1].decode()
+    assert await asyncio.to_thread(defective.stop) == 0
+    assert defective.log.read_text().count('"record_held_back"') == 1
+    assert "4111" not in defective.log.read_text()
+    await asyncio.to_thread(service.start_worker, "sound")
+    await count_rows(rows, 21, timeout_s=30, where="outcome <> 'dead'")
+
+
+@on_tansu
+async def test_a_defect_that_many_records_trip_stops_the_worker(service: Service, rows: asyncpg.Connection) -> None:
+    """With what to do. None of them becomes a dead letter."""
+    await produce(service, [f"#defect my card is 4111 1111 {n}" for n in range(25)])
+    worker = service.start_command("defective", [sys.executable, "-c", DEFECTIVE_WORKER], WORKER_METRICS_PORT="0")
+    assert await asyncio.to_thread(worker.process.wait, 60) == 1
+    log = worker.log.read_text()
+    assert "unforeseen errors keep records from being processed" in log
+    assert "4111" not in log
+    assert await rows.fetchval("SELECT count(*) FROM insights") == 0
 
 
 @on_tansu

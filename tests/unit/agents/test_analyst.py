@@ -69,7 +69,7 @@ async def test_a_defect_in_decoding_holds_only_that_record_back() -> None:
         assert (bench.tracker.committable, bench.analyst.open_records, bench.analyst.held_back_records) == (1, 1, 1)
         held_back = [entry for entry in logged if entry["event"] == "record_held_back"]
         assert [(e["topic"], e["partition"], e["offset"]) for e in held_back] == [(TOPICS.conversations, 0, 1)]
-        with pytest.raises(Retryable, match="1 record"):
+        with pytest.raises(Retryable, match="unforeseen errors: 1;"):
             await bench.analyst.check_none_held_back()
 
 
