@@ -6,7 +6,8 @@ import msgspec
 
 from schemas.instant import Instant
 
-Sentiment = Literal["negative", "neutral", "positive", "mixed"]
+#: Only the local analyser says `undetermined`, of languages that it does not know.
+Sentiment = Literal["negative", "neutral", "positive", "mixed", "undetermined"]
 Urgency = Literal["low", "medium", "high", "critical"]
 
 MAX_TOPICS = 5

@@ -23,7 +23,6 @@ from schemas.insight import (
     MAX_TOPICS,
     USD_TICKS,
     Insight,
-    Sentiment,
     Urgency,
     Usage,
 )
@@ -65,7 +64,8 @@ class Reply(NamedTuple):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    sentiment: Sentiment
+    #: Without `undetermined`, which is not for models that know all languages; see agents.grok.prompt.
+    sentiment: Literal["negative", "neutral", "positive", "mixed"]
     sentiment_score: Annotated[float, msgspec.Meta(ge=-1, le=1)]
     topics: list[str]
     intent: str

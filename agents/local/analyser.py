@@ -1,63 +1,71 @@
-"""LocalAnalyser: a free analyser without network calls, with VADER for sentiment and keyword tables for the rest."""
+"""LocalAnalyser: a free analyser without network calls, by rules over VADER's lexicon and tables of phrases."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from agents.local import keywords
-from schemas.insight import MAX_SUMMARY_CHARS, Answer, Insight, Sentiment, Usage
+from agents.local import rules, vocabulary
+from agents.prefilter.small_talk import is_small_talk
+from schemas.insight import Answer, Insight, Usage
 
 #: The model name in rows and events, which must not be mistaken for one of Grok's.
 LOCAL_MODEL = "local-vader"
-#: The threshold that VADER's authors recommend for neutral.
-_NEUTRAL_BELOW = 0.05
-#: A text is mixed when both its negative and its positive share reach this.
-_MIXED_FROM = 0.2
-#: The beginning of a conversation shows its subject. VADER's time grows with the square of the number of words.
-_MAX_READ_CHARS = 8_000
-_MAX_SCORED_CHARS = 2_000
+#: What is read of a longer text: half of it from the beginning, half from the end.
+_MAX_CHARS = 8_000
 #: Roles that speak for the company: their courtesy says nothing about the customer's sentiment.
 _STAFF_ROLES = frozenset({"agent", "assistant", "bot", "operator", "support", "system"})
-
-_SENTENCE = re.compile(r".+?[.!?](?=\s|$)|.+")
-_ACTIONS = frozenset({"inform", "give_praise"})
+_ROLES = _STAFF_ROLES | {"user", "customer", "client", "caller"}
+#: Nothing is asked of anybody.
+_PASSIVE_INTENTS = frozenset({"inform", "give_praise"})
+_URGENT = frozenset({"high", "critical"})
 
 
 class LocalInsights:
     """Derives an Insight from a canonical text, deterministically. Each object loads the lexicon once."""
 
     def __init__(self) -> None:
-        self._vader = SentimentIntensityAnalyzer()
+        vader = SentimentIntensityAnalyzer()
+        words: dict[str, float] = {w: v for w, v in vader.lexicon.items() if w not in vocabulary.NO_FEELING}
+        pictograms = {sign: sum(words.get(w, 0.0) for w in name.split()) for sign, name in vader.emojis.items()}
+        self._valences = words | pictograms | vocabulary.FEELINGS
 
     def insight(self, text: str) -> Insight:
-        """Returns the insight; its confidence is low because keywords are counted, not understood."""
-        customer_text = _customer_text(text[:_MAX_READ_CHARS])
-        lowered = customer_text.lower()
-        scores = self._vader.polarity_scores(customer_text[:_MAX_SCORED_CHARS])
-        intent = keywords.intent(lowered)
+        """Returns the insight; its confidence is low because phrases are counted, not understood.
+
+        A text in another language is `undetermined`, and somebody must read it. The summary quotes the text.
+        """
+        messages, is_answered = _customer_messages(_bounded(text))
+        parts = [part for message in messages for part in rules.split_sentences(message)]
+        sentences = [rules.read_sentence(part, self._valences) for part in parts or [" ".join(messages)]]
+        summary = rules.summary(sentences)
+        language = rules.language(sentences, self._valences)
+        if language == "other":
+            return Insight("undetermined", 0.0, (), "undetermined", "low", summary, True, 0.1, "und")
+        sentiment, score = rules.sentiment(sentences)
+        intent = rules.intent(sentences, sentiment)
+        urgency = rules.urgency(sentences)
         return Insight(
-            sentiment=_sentiment(scores),
-            sentiment_score=scores["compound"],
-            topics=keywords.topics(lowered),
+            sentiment=sentiment,
+            sentiment_score=score,
+            topics=rules.topics(sentences),
             intent=intent,
-            urgency=keywords.urgency(lowered),
-            summary=_first_sentence(customer_text),
-            action_needed=intent not in _ACTIONS,
+            urgency=urgency,
+            summary=summary,
+            action_needed=urgency in _URGENT or not (is_answered or intent in _PASSIVE_INTENTS),
             confidence=0.3,
-            language="en" if keywords.is_english(lowered) else "und",
+            language="en" if language == "en" else "und",
         )
 
 
 class LocalAnalyser:
-    """Implements agents.analyser.Analyser; an answer blocks the event loop for about a millisecond."""
+    """Implements agents.analyser.Analyser; an answer blocks the event loop for up to a few milliseconds."""
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._insights = LocalInsights()
         self._now = now
-        self._version = hashlib.sha256(f"{LOCAL_MODEL}:{keywords.RULES_VERSION}".encode()).hexdigest()[:16]
+        self._version = hashlib.sha256(f"{LOCAL_MODEL}:{vocabulary.RULES_VERSION}".encode()).hexdigest()[:16]
 
     @property
     def version(self) -> str:
@@ -69,23 +77,31 @@ class LocalAnalyser:
         return Answer(self._insights.insight(text), Usage(), LOCAL_MODEL, self._now())
 
 
-def _sentiment(scores: dict[str, float]) -> Sentiment:
-    if min(scores["neg"], scores["pos"]) >= _MIXED_FROM:
-        return "mixed"
-    if abs(scores["compound"]) < _NEUTRAL_BELOW:
-        return "neutral"
-    return "positive" if scores["compound"] > 0 else "negative"
-
-
-def _customer_text(text: str) -> str:
-    """Returns the messages without roles, and without staff messages unless there are no others."""
-    if "\n" not in text:
+def _bounded(text: str) -> str:
+    """Returns at most _MAX_CHARS: of a longer text the beginning, which tells the subject, and how it ended."""
+    if len(text) <= _MAX_CHARS:
         return text
-    turns = [line.partition(": ") for line in text.split("\n")]
-    customer = [turn for role, _, turn in turns if role.lower() not in _STAFF_ROLES]
-    return "\n".join(customer or [turn for _, _, turn in turns])
+    head, tail = text[: _MAX_CHARS // 2], text[-_MAX_CHARS // 2 :]
+    return head + "\n" + (tail.partition("\n")[2] or tail)
 
 
-def _first_sentence(text: str) -> str:
-    sentence = _SENTENCE.match(text.lstrip())
-    return sentence[0][:MAX_SUMMARY_CHARS] if sentence else ""
+def _customer_messages(text: str) -> tuple[list[str], bool]:
+    """Returns the messages without roles, and whether staff spoke last but for courtesies.
+
+    Staff messages are left out unless there are no others.
+    """
+    customer: list[str] = []
+    staff: list[str] = []
+    is_answered = False
+    lines = text.split("\n")
+    for line in lines:
+        role, colon, message = line.partition(": ")
+        if not colon or (len(lines) == 1 and role.lower() not in _ROLES):
+            message = line
+        if role.lower() in _STAFF_ROLES:
+            staff.append(message)
+            is_answered = True
+        else:
+            customer.append(message)
+            is_answered = is_answered and is_small_talk(message)
+    return customer or staff, is_answered

@@ -60,6 +60,7 @@ def test_a_good_answer_becomes_an_insight() -> None:
     ("field", "value"),
     [
         ("sentiment", "furious"),
+        ("sentiment", "undetermined"),
         ("sentiment", None),
         ("sentiment_score", 1.5),
         ("sentiment_score", "half"),
