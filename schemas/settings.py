@@ -81,7 +81,7 @@ class Settings(BaseSettings):
 
     # --- Analysis ---
     analyser: Literal["auto", "grok", "local"] = Field(
-        "auto", description="grok, local (free, based on VADER), or auto: grok if XAI_API_KEY is set, else local"
+        "auto", description="grok, local (free, English, rough), or auto: grok if XAI_API_KEY is set, else local"
     )
     xai_api_key: SecretStr | None = Field(None, description="API key for Grok")
     grok_base_url: str = Field(

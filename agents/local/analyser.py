@@ -39,13 +39,12 @@ class LocalInsights:
         messages, is_answered = _customer_messages(_bounded(text))
         parts = [part for message in messages for part in rules.split_sentences(message)]
         sentences = [rules.read_sentence(part, self._valences) for part in parts or [" ".join(messages)]]
-        summary = rules.summary(sentences)
+        summary, urgency = rules.summary(sentences), rules.urgency(sentences)
         language = rules.language(sentences, self._valences)
         if language == "other":
-            return Insight("undetermined", 0.0, (), "undetermined", "low", summary, True, 0.1, "und")
+            return Insight("undetermined", 0.0, (), "undetermined", urgency, summary, True, 0.1, "und")
         sentiment, score = rules.sentiment(sentences)
         intent = rules.intent(sentences, sentiment)
-        urgency = rules.urgency(sentences)
         return Insight(
             sentiment=sentiment,
             sentiment_score=score,
@@ -81,8 +80,9 @@ def _bounded(text: str) -> str:
     """Returns at most _MAX_CHARS: of a longer text the beginning, which tells the subject, and how it ended."""
     if len(text) <= _MAX_CHARS:
         return text
+    between = "\n" if "\n" in text else " "
     head, tail = text[: _MAX_CHARS // 2], text[-_MAX_CHARS // 2 :]
-    return head + "\n" + (tail.partition("\n")[2] or tail)
+    return head + between + (tail.partition(between)[2] or tail)
 
 
 def _customer_messages(text: str) -> tuple[list[str], bool]:
@@ -103,5 +103,10 @@ def _customer_messages(text: str) -> tuple[list[str], bool]:
             is_answered = True
         else:
             customer.append(message)
-            is_answered = is_answered and is_small_talk(message)
+            is_answered = is_answered and (is_small_talk(message) or _is_scrap(message))
     return customer or staff, is_answered
+
+
+def _is_scrap(message: str) -> bool:
+    """Returns whether it is too short to ask for more, such as "ok cool"."""
+    return len(message.split()) < 3 and "?" not in message

@@ -91,16 +91,15 @@ def read_sentence(text: str, valences: Mapping[str, float]) -> Sentence:
     """Returns what the sentence says; `valences` are those of single words."""
     words = _words(text, valences)
     found = _matches(words)
-    is_question = text.endswith("?") or (
-        not text.endswith((".", "!")) and bool(words) and words[0] in vocabulary.QUESTION_WORDS
-    )
+    begins_as_question = bool(words) and words[0] in vocabulary.QUESTION_WORDS
+    is_question = text.endswith("?") or (begins_as_question and not text.endswith((".", "!")))
     urgency = _urgency(found, is_shouted=_SHOUTED_NOW.search(text) is not None)
     feelings = [*found["feeling"], *_feelings(words, valences, is_question)]
     return Sentence(
         text,
         words,
         sum(feeling for feeling in feelings if feeling > 0),
-        max(_blame(found["intent"], urgency, is_question), -sum(feeling for feeling in feelings if feeling < 0)),
+        max(_blame(found["intent"], urgency, begins_as_question), -sum(feeling for feeling in feelings if feeling < 0)),
         found["topic"],
         found["intent"],
         urgency,
@@ -258,10 +257,10 @@ def _urgency(found: _Found, *, is_shouted: bool) -> int:
     return max(map(_LEVELS.index, levels), default=0)
 
 
-def _blame(intents: Sequence[str], urgency: int, is_question: bool) -> float:
-    """Returns the blame in the plain report of a fault, whatever its words."""
+def _blame(intents: Sequence[str], urgency: int, begins_as_question: bool) -> float:
+    """Returns the blame in the plain report of a fault, whatever its words. To ask about faults is no report."""
     blames = [vocabulary.INTENT_BLAMES.get(intent, 0.0) for intent in intents]
-    if is_question and not vocabulary.GRAVE_INTENTS.keys() & set(intents):
+    if begins_as_question and not vocabulary.GRAVE_INTENTS.keys() & set(intents):
         blames = []
     return max([*blames, _CRITICAL_BLAME * (_LEVELS[urgency] == "critical")])
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -14,6 +14,8 @@ from schemas.conversation import Conversation
 from schemas.insight import Insight, Sentiment, Urgency
 
 LABELS = Path(__file__).with_name("labels.jsonl")
+#: See SOURCES.md: rows to tune the rules on, rows set apart before, and rows drawn and labelled after the rules.
+Part = Literal["tuned", "held_out", "fresh"]
 _MATTERS = frozenset({"high", "critical"})
 
 
@@ -30,7 +32,7 @@ class Label(msgspec.Struct, frozen=True):
     urgency: Urgency
     action_needed: bool
     language: str
-    held_out: bool
+    part: Part
     text: str | None = None
     messages: tuple[dict[str, str], ...] | None = None
     telling: tuple[str, ...] = ()
@@ -56,9 +58,10 @@ class Share(NamedTuple):
         return f"{self.hits} of {self.total} ({self.percent:.0f} %)"
 
 
-def read_labels() -> list[Label]:
-    """Returns all rows, those to tune on and those held out."""
-    return [msgspec.json.decode(line, type=Label) for line in LABELS.read_bytes().splitlines()]
+def read_labels(part: Part | None = None) -> list[Label]:
+    """Returns the rows of one part, or all."""
+    labels = [msgspec.json.decode(line, type=Label) for line in LABELS.read_bytes().splitlines()]
+    return [label for label in labels if part in (None, label.part)]
 
 
 def judge(labels: Iterable[Label], insight: Callable[[str], Insight]) -> dict[str, Share]:
@@ -100,13 +103,12 @@ def _share(hits: Iterable[bool]) -> Share:
 
 def main() -> None:
     """Prints a Markdown table, and the time for a text."""
-    labels, insight = read_labels(), LocalInsights().insight
-    parts = [[label for label in labels if label.held_out is held_out] for held_out in (False, True)]
-    tuned, held_out = (judge(part, insight) for part in parts)
-    print("| field | tuned on | held out |\n|---|---|---|")
-    for field, share in tuned.items():
-        print(f"| {field} | {share} | {held_out[field]} |")
-    texts = [label.canonical for label in labels]
+    insight = LocalInsights().insight
+    parts = [judge(read_labels(part), insight) for part in get_args(Part)]
+    print("| field | tuned on | held out | fresh |\n|---|---|---|---|")
+    for field in parts[0]:
+        print(f"| {field} | {' | '.join(str(shares[field]) for shares in parts)} |")
+    texts = [label.canonical for label in read_labels()]
     best_s = min(_timed(insight, texts) for _ in range(5))
     print(f"{best_s / len(texts) * 1e6:.0f} us a text of {sum(map(len, texts)) / len(texts):.0f} characters on average")
 
