@@ -222,8 +222,8 @@ KNOWN_NAMES = frozenset(name.upper() for name in Settings.model_fields)
 def load_settings(*required: str, needs_model: bool = False) -> Settings:
     """Loads the settings; the environment wins over .env, and .env over SECRETS_DIR.
 
-    `required` are names of fields that the caller needs; `needs_model`: also the model, if Grok is asked. Raises Fatal with exit code 2 and a list of all problems,
-    without any value: it may be a secret.
+    `required` are names of fields that the caller needs; `needs_model`: also the model, if Grok is asked. Raises Fatal
+    with exit code 2 and a list of all problems, without any value: it may be a secret.
     """
     problems = _unknown_in_environment()
     settings = _validate(problems)

@@ -33,6 +33,7 @@ from streams.telemetry import metrics
 from streams.telemetry.health import Check, Health, MetricsServer
 from streams.telemetry.log import configure_logging
 from streams.telemetry.metrics import CallMetrics, LagMetrics, OutcomeMetrics
+from streams.telemetry.work_log import WorkLog
 from streams.worker.data_folder import WorkerFolder
 from streams.worker.dead_letter_limit import DeadLetterLimit
 from streams.worker.fencing import Fence
@@ -132,6 +133,7 @@ def build_worker(settings: Settings, accept_dead_letters: int = 0) -> tuple[Work
         *(offset_reader, producer, dead_letter_producer, rows),
         *provider_parts,
         LagMetrics(LagReader(offset_reader, topics.inputs)),
+        WorkLog(),
         analyst,
         rebalance,
     ]

@@ -5,7 +5,7 @@ from streams.commands.output import run
 from streams.gateway.main import run_gateway
 from streams.kafka.clients import client_options
 from streams.kafka.lag import ConnectingLagReader
-from streams.telemetry.log import configure_logging
+from streams.telemetry.log import configure_logging, service_log
 from streams.telemetry.metrics import LagMetrics
 
 
@@ -15,9 +15,10 @@ def gateway() -> None:
     SIGTERM and Ctrl-C stop it gracefully. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL,
     GATEWAY_HOST, GATEWAY_PORT, RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS, LAG_SOFT_SECONDS.
     """
-    settings = load_settings("kafka_bootstrap_servers", "database_url")
-    configure_logging(settings.log_level)
-    run(_serve(settings))
+    with service_log():
+        settings = load_settings("kafka_bootstrap_servers", "database_url")
+        configure_logging(settings.log_level)
+        run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:

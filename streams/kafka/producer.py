@@ -10,6 +10,7 @@ idempotent. That can cost a record that is in the log twice, and two records wit
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -67,6 +68,8 @@ class ReconnectingProducer:
         self._new_producer = new_producer
         self._topics = topics
         self._is_idempotent = True
+        #: Whether the log says so: it then also says when that is over.
+        self._was_unreachable = False
         #: The connected producer, or None.
         self.current: AIOKafkaProducer | None = None
         self._is_connected = asyncio.Event()
@@ -103,6 +106,7 @@ class ReconnectingProducer:
         """Retires a producer that `error` broke; nothing happens when another one has replaced it already."""
         if producer is self.current:
             log.warning("producer_replaced", error=type(error).__name__)
+            self._was_unreachable = True
             self.current = None
             self._is_connected.clear()
             self._is_broken.set()
@@ -115,7 +119,8 @@ class ReconnectingProducer:
                 return
             self.current = producer
             self._is_connected.set()
-            log.info("broker_connected")
+            log.log(logging.INFO if self._was_unreachable else logging.DEBUG, "broker_connected")
+            self._was_unreachable = False
             await self._is_broken.wait()
             self._is_connected.clear()
             self.current = None
@@ -134,6 +139,7 @@ class ReconnectingProducer:
                 return producer
             if backoff_s == FIRST_BACKOFF_S and self._is_idempotent == was_idempotent:
                 log.warning("broker_unreachable")
+                self._was_unreachable = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_closing.wait(), backoff_s)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
@@ -153,7 +159,7 @@ class ReconnectingProducer:
             raise
         except UnknownError:
             # While a producer starts, only the request for a producer id is answered so.
-            log.info("broker_without_producer_ids")
+            log.debug("broker_without_producer_ids")
             self._is_idempotent = False
         except Exception as error:  # the edge of the loop: whatever went wrong, the next attempt is a new producer
             log.debug("broker_connection_failed", error=type(error).__name__)

@@ -87,12 +87,12 @@ class _CachedCheck:
                 state = f"no answer within {self._timeout_s:g} s"
             else:
                 state = "the check was cancelled" if running.cancelled() else running.result()
-            previous, now_s = self._state or OK, self._clock()
+            now_s = self._clock()
             if state == OK:
                 self._throttle.reset()
             is_due = state != OK and self._throttle.is_due(state, now_s)
-            if is_due or state != previous:
-                log.info("health_changed" if state != previous else "health_unchanged", check=self._name, state=state)
+            if self._state and (is_due or state != self._state):  # what a start waits for is in its own lines
+                log.info("health_changed" if state != self._state else "health_unchanged", check=self._name, state=state)
             self._state, self._checked_at_s = state, now_s
         finally:
             self._refreshing = None

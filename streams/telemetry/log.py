@@ -1,19 +1,22 @@
 """Configures logging: JSON lines, or coloured lines on a terminal.
 
-Drops every field that may hold a conversation's text or a secret, whichever library logs it.
+Drops every field that may hold a conversation's text or a secret, whichever library logs it. Libraries log warnings and
+errors only, and none of them twice within a minute; at debug level, what they do as well.
 """
 
 import logging
 import re
 import sys
+import time
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
 from aiokafka.errors import KafkaError
 
-from schemas.errors import InsightsError
+from schemas.errors import Fatal, InsightsError
 
 #: Fields that hold conversation text or secrets. text_key is a hash and is kept.
 _CONTENT_NAMES = frozenset(
@@ -24,6 +27,10 @@ _SECRET_NAME = re.compile(
 )
 #: At debug level these log contents: aiokafka's producer each key and value, Faust each event.
 _CONTENT_LOGGERS = ("aiokafka", "faust", "mode", "asyncpg", "aiohttp")
+#: A library that retries logs the same error at each attempt.
+REPEAT_AFTER_S = 60.0
+#: Bounds the memory for messages that differ each time, as some hold an address or a number.
+MAX_REMEMBERED_MESSAGES = 256
 #: Exceptions whose messages come from us, the system or the broker. Other messages may quote the input.
 _SAFE_MESSAGES = (InsightsError, OSError, KafkaError, ImportError, AttributeError, TypeError)
 
@@ -31,6 +38,8 @@ _SAFE_MESSAGES = (InsightsError, OSError, KafkaError, ImportError, AttributeErro
 REMINDER_S, MAX_REMINDER_S = 10.0, 600.0
 
 Event = MutableMapping[str, Any]
+
+log = structlog.get_logger()
 
 
 class LogThrottle:
@@ -69,6 +78,7 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(stream))
+    handler.addFilter(LibraryFilter(logging.INFO if level == "debug" else logging.WARNING))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -76,6 +86,56 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
         logging.getLogger(name).setLevel(max(root.level, logging.INFO))
     logging.getLogger("aiokafka.producer.sender").addFilter(_is_unexpected)
     logging.captureWarnings(True)
+
+
+@contextmanager
+def service_log() -> Iterator[None]:
+    """Configures logging for a service, and logs what ends it: once, and as JSON where the log is JSON.
+
+    Exits with the code of a Fatal, and with 1 for a defect, of which the log has types and places only: its own words
+    may quote a conversation. On a terminal a Fatal passes, to be printed as every command prints it.
+    """
+    configure_logging()
+    try:
+        yield
+    except Fatal as error:
+        if sys.stderr.isatty():
+            raise
+        log.error("failed", error=error.what, why=error.why.strip(), hint=error.hint)
+        sys.exit(error.exit_code)
+    except Exception as error:  # the edge of the process
+        log.error("failed", exc_info=error)
+        sys.exit(1)
+
+
+class LibraryFilter(logging.Filter):
+    """Passes our own events, and of libraries what is at least `level` and was not logged within REPEAT_AFTER_S.
+
+    Faust's services log under the names of our subclasses, so the level of a logger cannot tell the two apart. Our
+    events are dictionaries at this point.
+    """
+
+    def __init__(self, level: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._level = level
+        self._clock = clock
+        self._logged_at_s: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        if isinstance(record.msg, dict):
+            return True
+        return record.levelno >= self._level and not self._is_repeated((record.name, str(record.msg)))
+
+    def _is_repeated(self, message: tuple[str, str]) -> bool:
+        now_s = self._clock()
+        logged_at_s = self._logged_at_s.get(message)
+        if logged_at_s is not None and now_s - logged_at_s < REPEAT_AFTER_S:
+            return True
+        if len(self._logged_at_s) >= MAX_REMEMBERED_MESSAGES:
+            self._logged_at_s.clear()
+        self._logged_at_s[message] = now_s
+        return False
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:

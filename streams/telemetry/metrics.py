@@ -137,6 +137,7 @@ class LagMetrics:
 
     def __init__(self, source: LagSource) -> None:
         self._source = source
+        self._is_failing = False
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -156,8 +157,11 @@ class LagMetrics:
                 for partition, records in lag.records_by_partition.items():
                     LAG_RECORDS.labels(str(partition)).set(records)
                 LAG_S.set(lag.seconds)
+                self._is_failing = False
             except Exception as error:  # the edge of a loop: the next reading may succeed
-                log.warning("lag_not_read", error=type(error).__name__)
+                if not self._is_failing:
+                    log.warning("lag_not_read", error=type(error).__name__)
+                self._is_failing = True
             await asyncio.sleep(LAG_INTERVAL_S)
 
 

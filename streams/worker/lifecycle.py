@@ -81,8 +81,8 @@ class Lifecycle:
         self.failed.set()
         if isinstance(error, Fatal):
             log.error("worker_failed", error=error.what, why=error.why, hint=error.hint)
-        else:  # a defect's own words may quote what it choked on
-            log.error("worker_failed", error=type(error).__name__)
+        else:
+            log.error("worker_failed", exc_info=error)
         end_process_within(self._timings.stop_s)
 
     def halt(self, error: Fatal) -> None:

@@ -19,11 +19,12 @@ GC_THRESHOLD = 200_000
 log = structlog.get_logger()
 
 
-async def run_worker(settings: Settings, accept_dead_letters: int = 0) -> None:
-    """Until SIGTERM or SIGINT, then returns, within 10 s: calls that hang are given up, and their records are not
-    committed. A second signal ends the process at once. Raises what ended the worker otherwise.
+async def run_worker(settings: Settings, accept_dead_letters: int = 0) -> int:
+    """Works until SIGTERM or SIGINT, then stops within 10 s; returns the exit code, 1 after a failure or a halt.
 
-    Should the stop itself hang, the process ends with 1; see streams.stop_signal.end_process_within.
+    A stop gives up calls that hang, and does not commit their records. A second signal ends the process at once. What
+    ended the worker is in the log already; what kept it from starting is raised. Should the stop itself hang, the
+    process ends with 1; see streams.stop_signal.end_process_within.
     """
     gc.set_threshold(GC_THRESHOLD)
     app, life = build_worker(settings, accept_dead_letters)
@@ -32,9 +33,9 @@ async def run_worker(settings: Settings, accept_dead_letters: int = 0) -> None:
         await _run_until_ended(app, life)
     finally:
         await app.stop()
-    reason = life.failure or app.crash_reason
-    if reason is not None:
-        raise reason
+    if life.failure is None and app.crash_reason is not None:
+        log.error("worker_crashed", exc_info=app.crash_reason)
+    return 1 if life.failure or app.crash_reason else 0
 
 
 async def _run_until_ended(app: WorkerApp, life: Lifecycle) -> None:
@@ -47,7 +48,7 @@ async def _run_until_ended(app: WorkerApp, life: Lifecycle) -> None:
         if starting.done():
             await starting
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        log.info("worker_stopping", crash=type(app.crash_reason).__name__ if app.crash_reason else None)
+        log.info("worker_stopping")
     finally:
         for task in (starting, *ends):
             task.cancel()

@@ -161,10 +161,13 @@ class Rebalance:
         if inputs and generation == self._app.consumer_generation_id:
             self._fence.open()
             self._intake.begin(inputs, generation)
+            log.info("partitions_assigned", partitions=sorted({tp.partition for tp in inputs}), generation=generation)
 
     async def _on_revoked(self, app: Any, revoked: set[TopicPartition], **_: Any) -> None:
         """Faust awaits this before it rejoins the group: until then the partitions are ours."""
         self._assigned = None
+        if inputs := {tp.partition for tp in revoked if tp.topic in self._app.inputs}:
+            log.info("partitions_revoked", partitions=sorted(inputs))
         await self._end()
 
 

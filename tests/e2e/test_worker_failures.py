@@ -49,7 +49,9 @@ def test_a_database_without_tables_is_told(service: Service, postgres: Postgres)
     """The hint names the command that helps."""
     worker = service.start("worker", "worker", WORKER_METRICS_PORT="0", DATABASE_URL=postgres.url)
     assert worker.process.wait(30) == 1
-    assert "grok-insights migrate" in worker.log.read_text()
+    events = worker.events()
+    assert "grok-insights migrate" in events[-1]["hint"]
+    assert [event["level"] for event in events].count("error") == 1
 
 
 @on_tansu

@@ -58,6 +58,10 @@ class Process:
         self.url = ""
         watch_group(self.process.pid)
 
+    def events(self) -> list[dict[str, Any]]:
+        """Its log, every line of which must be JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
     def kill(self) -> None:
         """SIGKILL: nothing is put in order."""
         self.process.kill()

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import structlog
 
 from schemas.errors import Fatal
-from streams.telemetry.log import LogThrottle, configure_logging
+from streams.telemetry.log import REPEAT_AFTER_S, LibraryFilter, LogThrottle, configure_logging, service_log
 
 
 @pytest.fixture
@@ -114,3 +115,49 @@ def test_a_failure_that_lasts_is_logged_at_a_growing_interval() -> None:
     assert not throttle.is_due("no answer", 3_001)
     throttle.reset()
     assert throttle.is_due("no answer", 3_002)
+
+
+def test_libraries_log_warnings_only_and_none_of_them_again_within_a_minute() -> None:
+    """Faust tells hundreds of lines at each start, also under the names of our subclasses; aiokafka at each attempt."""
+    now_s = 0.0
+    passes = LibraryFilter(logging.WARNING, clock=lambda: now_s).filter
+
+    def record(name: str, level: int, message: object) -> logging.LogRecord:
+        return logging.LogRecord(name, level, "", 0, message, ("node 1",), None)
+
+    assert not passes(record("aiokafka.consumer.consumer", logging.INFO, "Subscribed to topic(s): %s"))
+    assert not passes(record("streams.engine.app", logging.INFO, "[^-Recovery]: Resuming flow..."))
+    assert passes(record("streams.engine.app", logging.INFO, {"event": "ours"}))
+    failed = record("aiokafka", logging.ERROR, "Unable to connect to %s")
+    assert [passes(failed), passes(failed)] == [True, False]
+    assert passes(record("aiokafka", logging.ERROR, "Another failure of %s"))
+    now_s = REPEAT_AFTER_S
+    assert passes(failed)
+
+
+def test_what_libraries_do_is_logged_at_debug_level(lines: io.StringIO) -> None:
+    """For whoever looks into Faust itself."""
+    logging.getLogger("faust.app").info("Starting...")
+    configure_logging("debug", lines)
+    logging.getLogger("faust.app").info("Recovering...")
+    assert [event["event"] for event in _events(lines)] == ["Recovering..."]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (Fatal("no folder", "\n  it is locked", "wait", exit_code=2), 2, {"error": "no folder", "why": "it is locked"}),
+        (ValueError("canary"), 1, {"exception": "ValueError"}),
+    ],
+)
+def test_what_ends_a_service_is_one_event(
+    monkeypatch: pytest.MonkeyPatch, lines: io.StringIO, error: Exception, code: int, shown: dict[str, str]
+) -> None:
+    """A log that is read by programs has no other lines, and a defect's own words are not in it."""
+    monkeypatch.setattr(sys, "stderr", lines)
+    with pytest.raises(SystemExit) as ended, service_log():
+        raise error
+    [event] = _events(lines)
+    assert ended.value.code == code
+    assert shown.items() <= event.items()
+    assert "canary" not in lines.getvalue()
