@@ -169,8 +169,8 @@ def build_application(dependencies: routes.Dependencies) -> web.Application:
     application[DRAIN] = drain
     application.add_routes(
         [
-            web.post("/api/v1/conversations", routes.accept_conversation),
-            web.get("/api/v1/conversations/{id:[^/]+}", routes.show_conversation),
+            web.post(routes.CONVERSATIONS_PATH, routes.accept_conversation),
+            web.get(routes.CONVERSATIONS_PATH + "/{id:[^/]+}", routes.show_conversation),
             web.get("/api/v1/insights", routes.list_insights),
             web.get("/health", routes.show_health),
             *probe_routes(dependencies.health, READY_CHECKS),

@@ -15,7 +15,7 @@ import structlog
 from schemas.conversation import MAX_ID_CHARS, MAX_SOURCE_CHARS
 from schemas.errors import Fatal, Rejected, Retryable
 from schemas.insight import MAX_TOPIC_CHARS, Insight, Sentiment, Urgency
-from schemas.instant import Instant
+from schemas.instant import Instant, time_ago
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
 from streams.postgres.database import parse_database_url
 from streams.postgres.errors import CONNECTION_ERRORS, SqlFailure, classify
@@ -98,11 +98,12 @@ def _invalid(name: str, detail: str) -> Rejected:
 
 
 def _parse_time(name: str, value: str) -> datetime:
-    # An unescaped + arrives as a space.
     try:
-        return msgspec.convert(value.replace(" ", "+"), Instant).astimezone(UTC)
+        # An unescaped + arrives as a space.
+        return time_ago(value, datetime.now(UTC)) or msgspec.convert(value.replace(" ", "+"), Instant).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise _invalid(name, "must be an RFC 3339 timestamp, such as 2026-01-31T12:00:00Z") from error
+        detail = "must be a duration before now, such as 2h, or an RFC 3339 timestamp, such as 2026-01-31T12:00:00Z"
+        raise _invalid(name, detail) from error
 
 
 def _parse_choice(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -1,10 +1,12 @@
 """The handlers of the HTTP API: what they call, and the JSON or problem (RFC 9457) that they respond with."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
@@ -16,13 +18,17 @@ from schemas.insight import Insight
 from schemas.kafka import DEFAULT_TENANT, Header
 from schemas.outcome import OutcomeName
 from streams.gateway import insights
+from streams.gateway.accepted import RecentlyAccepted
 from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
 from streams.kafka.lag import Lag, LagCheck
 from streams.telemetry.health import HEADERS, OK, Health
 
+CONVERSATIONS_PATH = "/api/v1/conversations"
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
+#: A client that waits for a result asks again after as long as the conversation has been pending, within these bounds.
+MIN_POLL_S, MAX_POLL_S = 1, 30
 TOO_LARGE = f"the body is larger than {MAX_VALUE_BYTES} bytes"
 LIST_PARAMETERS = frozenset(insights.CONDITIONS) | {"limit", "cursor"}
 JSON_HEADERS = {**HEADERS, "Content-Type": "application/json"}
@@ -41,6 +47,7 @@ class Dependencies:
     lag: LagCheck
     lag_soft_s: float
     clock: Callable[[], float]
+    accepted: RecentlyAccepted = field(default_factory=RecentlyAccepted)
 
 
 DEPENDENCIES = web.AppKey("DEPENDENCIES", Dependencies)
@@ -56,23 +63,46 @@ class ConversationState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 async def accept_conversation(request: web.Request) -> web.Response:
-    """Responds with 202 once the brokers have confirmed the record."""
+    """Responds with 202 once the brokers have confirmed the record; `Location` is where its result will be."""
     conversation = decode_conversation(await _read_json_body(request), require_id=False)
+    conversation_id = conversation.id or uuid4().hex
     if conversation.id is None:
-        conversation = msgspec.structs.replace(conversation, id=uuid4().hex)
+        conversation = msgspec.structs.replace(conversation, id=conversation_id)
     traceparent = request.headers.get(Header.TRACEPARENT)
     record = conversation_record(conversation, DEFAULT_TENANT, datetime.now(UTC), traceparent)
-    await request.app[DEPENDENCIES].publisher.publish(record)
-    return json_response({"id": conversation.id, "status": "accepted"}, 202)
+    dependencies = request.app[DEPENDENCIES]
+    await dependencies.publisher.publish(record)
+    dependencies.accepted.add(DEFAULT_TENANT, conversation_id, datetime.now(UTC))
+    location = f"{CONVERSATIONS_PATH}/{quote(conversation_id, safe='')}"
+    return json_response({"id": conversation_id, "status": "accepted"}, 202, {"Location": location})
 
 
 async def show_conversation(request: web.Request) -> web.Response:
-    """Responds with the outcome. A pending conversation cannot be told from an unknown one."""
+    """Responds with the outcome; before there is one, with 404 and what this gateway knows of the conversation."""
+    dependencies = request.app[DEPENDENCIES]
     conversation_id = insights.storable_text("id", request.match_info["id"], MAX_ID_CHARS)
-    found = await request.app[DEPENDENCIES].reader.conversation(DEFAULT_TENANT, conversation_id)
-    if found is None:
-        return problem(404, "unknown_or_pending", "the ID is unknown, or the conversation has not been processed yet")
-    return json_response(ConversationState(found.id, found.outcome, found.insight, found.reason))
+    found = await dependencies.reader.conversation(DEFAULT_TENANT, conversation_id)
+    if found is not None:
+        return json_response(ConversationState(found.id, found.outcome, found.insight, found.reason))
+    now = datetime.now(UTC)
+    accepted_at = dependencies.accepted.accepted_at(DEFAULT_TENANT, conversation_id, now)
+    return _unknown() if accepted_at is None else _pending(accepted_at, now)
+
+
+def _unknown() -> web.Response:
+    detail = "the ID is unknown, or the conversation was accepted elsewhere or long ago and is not processed yet"
+    return problem(404, "unknown_or_pending", detail)
+
+
+def _pending(accepted_at: datetime, now: datetime) -> web.Response:
+    pending_s = math.ceil((now - accepted_at).total_seconds())
+    return problem(
+        404,
+        "unknown_or_pending",
+        "this gateway accepted the conversation, and it is not processed yet",
+        members={"pending_since": accepted_at},
+        headers={"Retry-After": str(min(max(pending_s, MIN_POLL_S), MAX_POLL_S))},
+    )
 
 
 async def list_insights(request: web.Request) -> web.Response:
@@ -168,16 +198,26 @@ def _page_limit(value: str) -> int:
     raise Rejected("invalid_parameter", f"limit must be between 1 and {MAX_PAGE}", field="limit", status=400)
 
 
-def json_response(body: Any, status: int = 200) -> web.Response:
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Returns a response with anything that msgspec can encode."""
-    return web.Response(body=_encoder.encode(body), status=status, headers=JSON_HEADERS)
+    return web.Response(body=_encoder.encode(body), status=status, headers={**JSON_HEADERS, **(headers or {})})
 
 
 def problem(
-    status: int, code: str, detail: str, *, field: str = "", headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    field: str = "",
+    members: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """Returns a problem response, titled by the status' reason phrase, as RFC 9457 requires for about:blank."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
+    """Returns a problem response, titled by the status' reason phrase, as RFC 9457 requires for about:blank.
+
+    `members` are added to its body.
+    """
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **(members or {})}
     if field:
         body["field"] = field
     return web.Response(body=_encoder.encode(body), status=status, headers={**PROBLEM_HEADERS, **(headers or {})})

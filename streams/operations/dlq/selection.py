@@ -1,18 +1,18 @@
 """Reads and counts dead letters in bounded memory, and decides which of them a replay sends."""
 
 import heapq
-import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
 from aiokafka import TopicPartition
 
 from schemas.errors import Fatal
+from schemas.instant import time_ago
 from schemas.kafka import Topics
 from streams.kafka.admin import check_topics
 from streams.kafka.scan import bounds, scan
@@ -23,9 +23,6 @@ from streams.operations.dlq.ledger import ReplayLedger, ReplayMark, read_ledger
 #: A record that died again after so many replays will die once more; a person has to look at it first.
 MAX_REPLAYS = 3
 Bounds = Mapping[TopicPartition, tuple[int, int]]
-
-_DURATION = re.compile(r"(\d{1,6})([smhdw])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +66,7 @@ def parse_since(text: str, now: datetime) -> datetime:
     Raises Fatal with exit code 2 for anything else.
     """
     try:
-        if duration := _DURATION.fullmatch(text):
-            return now - timedelta(seconds=int(duration[1]) * _UNIT_S[duration[2]])
-        time = datetime.fromisoformat(text)
+        time = time_ago(text, now) or datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         what = f"invalid --since: {text!r} is neither a duration (2h) nor an ISO 8601 timestamp"
         raise Fatal(what, hint="examples: 30m, 2h, 3d, 2026-01-31T12:00:00Z", exit_code=2) from error

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
+from yarl import URL
 
 from schemas.conversation import MAX_VALUE_BYTES
 from streams.gateway.publisher import BrokerUnavailable
-from tests.fakes.gateway import FakeDependencies
+from tests.fakes.gateway import FakeDependencies, insight_record
 
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}
@@ -19,11 +20,15 @@ GOOD = b'{"text": "my card was charged twice"}'
 
 
 async def test_accepted_means_published(client: TestClient, fakes: FakeDependencies) -> None:
-    """202 names the id, and the record is in the topic under it."""
-    async with client.post(PATH, data=b'{"id": "c-1", "text": "hello there"}', headers=JSON) as response:
+    """202 names the id and where the result will be, and the record is in the topic under it."""
+    async with client.post(PATH, data=b'{"id": "c/1 \xc3\xa4", "text": "hello there"}', headers=JSON) as response:
         assert response.status == 202
-        assert await response.json() == {"id": "c-1", "status": "accepted"}
-    assert [json.loads(record.value)["id"] for record in fakes.publisher.records] == ["c-1"]
+        assert await response.json() == {"id": "c/1 \u00e4", "status": "accepted"}
+        location = URL(response.headers["Location"], encoded=True)
+    assert [json.loads(record.value)["id"] for record in fakes.publisher.records] == ["c/1 \u00e4"]
+    fakes.reader.rows = [("default", insight_record("c/1 \u00e4"))]
+    async with client.get(location) as response:
+        assert (response.status, (await response.json())["id"]) == (200, "c/1 \u00e4")
 
 
 async def test_an_id_is_made_where_none_is_sent(client: TestClient, fakes: FakeDependencies) -> None:

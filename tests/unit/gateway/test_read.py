@@ -48,6 +48,39 @@ async def test_an_unknown_id_is_unknown_or_pending(client: TestClient, fakes: Fa
     assert (status, answer["code"]) == (404, "unknown_or_pending")
 
 
+async def test_a_conversation_that_was_accepted_here_is_pending(client: TestClient) -> None:
+    """404 says since when, and when to ask again; of another ID this gateway claims nothing."""
+    async with client.post("/api/v1/conversations", json={"id": "c-1", "text": "where is my parcel"}) as response:
+        location = response.headers["Location"]
+    async with client.get(location) as response:
+        answer = await response.json(content_type="application/problem+json")
+        assert (response.status, answer["code"], response.headers["Retry-After"]) == (404, "unknown_or_pending", "1")
+        assert datetime.now(UTC) - datetime.fromisoformat(answer["pending_since"]) < timedelta(minutes=1)
+    async with client.get("/api/v1/conversations/c-2") as response:
+        assert "Retry-After" not in response.headers
+        assert "pending_since" not in await response.json(content_type="application/problem+json")
+
+
+@pytest.mark.parametrize(("pending", "retry_after"), [(timedelta(seconds=7.5), "8"), (timedelta(minutes=5), "30")])
+async def test_a_client_asks_again_after_as_long_as_it_has_waited(
+    client: TestClient, fakes: FakeDependencies, pending: timedelta, retry_after: str
+) -> None:
+    """At most half a minute: a backlog of minutes must not be asked about every second."""
+    fakes.dependencies.accepted.add("default", "c-1", datetime.now(UTC) - pending)
+    async with client.get("/api/v1/conversations/c-1") as response:
+        assert response.headers["Retry-After"] == retry_after
+
+
+async def test_times_may_be_durations_before_now(client: TestClient, fakes: FakeDependencies) -> None:
+    """As for `dlq list`: since=2h."""
+    now = datetime.now(UTC)
+    fakes.reader.rows = [
+        ("default", insight_record(f"{hours}h", occurred_at=now - timedelta(hours=hours))) for hours in (1, 3, 50)
+    ]
+    _, answer = await _get(client, "/api/v1/insights?since=2d&until=2h")
+    assert [item["id"] for item in answer["items"]] == ["3h"]
+
+
 async def test_pages_cover_everything_once(client: TestClient, fakes: FakeDependencies) -> None:
     """Following next_cursor shows each item once, newest first, equal times by id."""
     fakes.reader.rows = [
@@ -97,6 +130,7 @@ async def test_filters_narrow_the_list(client: TestClient, fakes: FakeDependenci
         ("cursor=nonsense", "invalid_cursor", "cursor"),
         ("sentiment=angry", "invalid_parameter", "sentiment"),
         ("since=now", "invalid_parameter", "since"),
+        ("since=999999w", "invalid_parameter", "since"),
         ("source=a%00b", "invalid_parameter", "source"),
         ("topic=a&topic=b", "invalid_parameter", "topic"),
         ("q=refund", "unknown_parameter", "q"),
