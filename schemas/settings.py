@@ -4,8 +4,9 @@ import difflib
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,6 +16,7 @@ from schemas.kafka import Topics
 
 #: The characters that Kafka allows in topic names.
 _TOPIC_CHARACTERS = r"^[a-zA-Z0-9._-]*$"
+_URL_START = "^https?://"
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([1-9]\d{0,4})")
 _MAX_PORT = 65_535
 
@@ -86,7 +88,7 @@ class Settings(BaseSettings):
     xai_api_key: SecretStr | None = Field(None, description="API key for Grok")
     grok_base_url: str = Field(
         "https://api.x.ai/v1",
-        pattern="^https?://",
+        pattern=_URL_START,
         description="base URL of the Grok API; HTTPS_PROXY and NO_PROXY of the environment are obeyed",
     )
     grok_model: str | None = Field(
@@ -215,8 +217,30 @@ NOT_SUPPORTED = frozenset(
 )
 #: An unknown name this similar to a setting's (difflib's ratio) counts as a typing error.
 TYPING_ERROR_RATIO = 0.85
+#: Names that people try, and what to do instead.
+NO_SETTINGS = {"WORKERS": "start one process for each worker; the local stack has the option --workers"}
 
 KNOWN_NAMES = frozenset(name.upper() for name in Settings.model_fields)
+
+#: What is wrong with a value, by pydantic's type of the error; its own sentences are about Python types.
+_SENTENCES = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be one of {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+}
+#: By the pattern that a value does not match.
+_PATTERN_SENTENCES = {
+    _TOPIC_CHARACTERS: "must consist of letters, digits, dots, underscores and dashes",
+    _URL_START: "must start with http:// or https://",
+}
 
 
 def load_settings(*required: str, needs_model: bool = False) -> Settings:
@@ -251,27 +275,48 @@ def _validate(problems: list[str]) -> Settings | None:
             if item["type"] == "extra_forbidden":
                 problems.append(_unknown(name, ".env"))
             else:
-                text = item["msg"].removeprefix("Value error, ")
+                text = _sentence(item["type"], item["msg"], item.get("ctx", {}))
                 problems += [f"{name}: {text}"] if name else text.splitlines()
         return None
 
 
+def _sentence(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    if kind == "string_pattern_mismatch":
+        return _PATTERN_SENTENCES[context["pattern"]]
+    if kind in _SENTENCES:
+        return _SENTENCES[kind].format(**context).replace("'", "")
+    return message.removeprefix("Value error, ")
+
+
 def _unknown_in_environment() -> list[str]:
     names = {name for name in os.environ if not name.startswith(NOT_SETTINGS)} - KNOWN_NAMES
-    ours = {name for name in names if name.startswith(OUR_PREFIXES) or name in NOT_SUPPORTED or _intended(name)}
+    ours = {
+        name
+        for name in names
+        if name.startswith(OUR_PREFIXES) or name in NOT_SUPPORTED or name in NO_SETTINGS or _intended(name)
+    }
     return [_unknown(name, "the environment") for name in sorted(ours)]
 
 
 def _unknown(name: str, source: str) -> str:
     if name in NOT_SUPPORTED:
         return f"{name} in {source}: is not available in this version; unset it"
-    intended = _intended(name) or next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1)), None)
+    if name in NO_SETTINGS:
+        return f"{name} in {source}: is not a setting; {NO_SETTINGS[name]}"
+    # Of a less similar name, only one that begins alike is worth a hint.
+    alike = [known for known in KNOWN_NAMES if known.partition("_")[0] == name.partition("_")[0]]
+    intended = _intended(name) or next(iter(difflib.get_close_matches(name, alike, n=1)), None)
     return f"{name} in {source}: unknown setting" + (f"; did you mean {intended}?" if intended else "")
 
 
 def _intended(name: str) -> str | None:
-    """Returns the setting of which `name` is a typing error, or None."""
-    return next(iter(difflib.get_close_matches(name, KNOWN_NAMES, n=1, cutoff=TYPING_ERROR_RATIO)), None)
+    """Returns the setting of which `name` is a typing error or the first words, as RATE_LIMIT is; or None.
+
+    One word alone may mean anything.
+    """
+    longer = sorted(known for known in KNOWN_NAMES if "_" in name and known.startswith(f"{name}_"))
+    similar = difflib.get_close_matches(name, KNOWN_NAMES, n=1, cutoff=TYPING_ERROR_RATIO)
+    return next(iter(longer or similar), None)
 
 
 def is_loopback(host: str) -> bool:

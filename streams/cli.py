@@ -5,10 +5,10 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from schemas.errors import Fatal
+from streams.commands.help import Command, Group
 from streams.commands.output import show_error
 from streams.version import __version__
 
@@ -18,7 +18,7 @@ COMMANDS = ("demo", "up", "gateway", "worker", "migrate", "topics", "check", "au
 _MODULES = {"migrate": "setup", "topics": "setup", "schemas": "setup"}
 
 
-class _LazyCommands(TyperGroup):
+class _LazyCommands(Group):
     """Imports a command's module when it is run or described: Faust alone would delay every command by 0.5 s."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -37,7 +37,7 @@ def _load(name: str) -> Any:
     if isinstance(command, typer.Typer):
         return get_group(command)
     single = typer.Typer(add_completion=False)
-    single.command(name)(command)
+    single.command(name, cls=Command)(command)
     return get_command(single)
 
 
@@ -54,7 +54,7 @@ cli = typer.Typer(
 @cli.callback(invoke_without_command=True)
 def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(f"grok-insights {__version__}")
         raise typer.Exit
 
 

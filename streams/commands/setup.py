@@ -46,7 +46,9 @@ def topics(
     # Loading aiokafka takes 0.1 s, which the other commands need not wait for.
     from streams.kafka.admin import create_topics
     from streams.kafka.clients import client_options
+    from streams.telemetry.log import configure_logging
 
+    configure_logging("critical")  # the error says what aiokafka would log before it
     settings = load_settings("kafka_bootstrap_servers")
     options, replication = client_options(settings), settings.topic_replication_factor
     statuses = run(create_topics(options, settings.topics, settings.topic_partitions, replication, grow=grow))

@@ -5,6 +5,7 @@ import ssl
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
@@ -50,6 +51,13 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
         why = error.strerror or type(error).__name__
         raise Fatal("the TLS certificates for Kafka cannot be used", why, hint) from error
     return context
+
+
+def describe_broker_error(error: KafkaError) -> str:
+    """Returns what failed, for a person: aiokafka's own text repeats the class and shows Python objects."""
+    if isinstance(error, KafkaConnectionError):
+        return "no broker accepts a connection"
+    return f"{type(error).__name__}: {error.args[0]}" if error.args else type(error).__name__
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

@@ -11,6 +11,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import Fatal
+from streams.kafka.clients import describe_broker_error
 from streams.kafka.unreadable_batch import UNREADABLE_HINT, UnreadableBatchError
 
 #: Another attempt would be refused too.
@@ -23,7 +24,7 @@ async def broker_errors_as_fatal() -> AsyncIterator[None]:
     try:
         yield
     except KafkaError as error:
-        why = f"{type(error).__name__}: {error.args[0]}" if error.args else type(error).__name__
+        why = describe_broker_error(error)
         if isinstance(error, UnreadableBatchError):
             what, why, hint = "a batch cannot be read", error.args[0], UNREADABLE_HINT
         elif isinstance(error, REFUSALS):

@@ -186,6 +186,8 @@ def describe_exception(_: object, __: str, event: Event) -> Event:
 
 def _describe(error: BaseException) -> str:
     name = type(error).__name__
+    if isinstance(error, KafkaError):  # whose text begins with its class
+        return str(error)
     return f"{name}: {error}" if isinstance(error, _SAFE_MESSAGES) and str(error) else name
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from schemas.settings import load_settings
+from schemas.settings import KNOWN_NAMES, load_settings
 
 
 def problems(*required: str) -> str:
@@ -14,6 +14,14 @@ def problems(*required: str) -> str:
         load_settings(*required)
     assert caught.value.exit_code == 2
     return caught.value.why
+
+
+def problems_if_any() -> str:
+    try:
+        load_settings()
+    except Fatal as error:
+        return error.why
+    return ""
 
 
 def test_every_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +47,66 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
     assert load_settings().gateway_port == 8080
     monkeypatch.setenv("WORKER_METRICS_PROT", "1")
     assert "did you mean WORKER_METRICS_PORT?" in problems()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("RATE_LIMIT", "did you mean RATE_LIMIT_PER_MINUTE?"),
+        ("CACHE_TTL", "did you mean CACHE_TTL_DAYS?"),
+        ("WORKERS", "start one process for each worker"),
+        ("XAI_KEY", "did you mean XAI_API_KEY?"),
+    ],
+)
+@pytest.mark.parametrize("source", [".env", "the environment"])
+def test_a_name_that_people_try_is_refused_with_what_they_mean(
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: str, source: str
+) -> None:
+    """Ignored, it would leave them with a limit that is not there."""
+    if source == ".env":
+        Path(".env").write_text(f"{name}=5\n")
+    else:
+        monkeypatch.setenv(name, "5")
+    text = problems()
+    assert f"{name} in {source}: " in text
+    assert hint in text
+
+
+def test_no_setting_is_suggested_that_has_only_an_end_in_common() -> None:
+    """POSTGRES_PASSWORD, of the compose file, is not KAFKA_SASL_PASSWORD."""
+    Path(".env").write_text("POSTGRES_PASSWORD=x\n")
+    assert problems().strip() == "POSTGRES_PASSWORD in .env: unknown setting"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("MAX_IN_FLIGHT", "many", "must be a whole number"),
+        ("MAX_IN_FLIGHT", "1.5", "must be a whole number"),
+        ("MAX_IN_FLIGHT", "0", "must be at least 1"),
+        ("GATEWAY_PORT", "65536", "must be at most 65535"),
+        ("LINGER_MS", "soon", "must be a number"),
+        ("COOLDOWN_SECONDS", "0", "must be greater than 0"),
+        ("ALLOW_ANONYMOUS", "perhaps", "must be true or false"),
+        ("ANALYSER", "gork", "must be one of auto, grok or local"),
+        ("GROK_BASE_URL", "api.x.ai", "must start with http:// or https://"),
+        ("TOPIC_PREFIX", "a/b", "must consist of letters, digits, dots, underscores and dashes"),
+        ("CONSUMER_GROUP", "x" * 101, "must have at most 100 characters"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str) -> None:
+    """Not in those of pydantic, which are about Python's types."""
+    monkeypatch.setenv(name, value)
+    assert problems().strip() == f"{name}: {sentence}"
+
+
+def test_no_setting_answers_a_wrong_value_in_words_of_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting may be added with a kind of check that has no sentence yet."""
+    for name in KNOWN_NAMES - {"SECRETS_DIR"}:
+        for value in ("?/ ", "-1", "nan", "1e99", "x" * 200):
+            monkeypatch.setenv(name, value)
+            assert " should " not in problems_if_any()
+            monkeypatch.delenv(name)
 
 
 def test_broker_addresses_may_have_spaces_around_commas(monkeypatch: pytest.MonkeyPatch) -> None:
