@@ -12,6 +12,7 @@ from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal
 from schemas.kafka import Topics
 from schemas.settings import load_settings
+from streams.commands.help import Command, Group
 from streams.commands.output import print_json, run, say
 from streams.kafka.clients import client_options
 from streams.operations.dlq import report
@@ -31,6 +32,7 @@ from streams.terminal import display_on_stderr, printable, write_rows
 
 dlq = typer.Typer(
     name="dlq",
+    cls=Group,
     help="Dead letters: list them, show one, replay them. Settings: KAFKA_*, TOPIC_PREFIX.",
     no_args_is_help=True,
 )
@@ -54,7 +56,7 @@ Conversations = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table or lines.")]
 
 
-@dlq.command("list")
+@dlq.command("list", cls=Command)
 def list_dead_letters(
     reason: Reasons = None,
     since: Since = None,
@@ -83,14 +85,14 @@ def list_dead_letters(
         print_json({"summary": {**report.survey_document(survey), "shown": len(listed)}})
         return
     if listed and sys.stdout.isatty():
-        Console().print(report.table(listed, topics.conversations))
+        Console().print(report.table(listed))
     else:
         write_rows((report.row(dead_letter, mark) for dead_letter, mark in listed), sys.stdout)
     for line in report.survey_lines(survey):
         say(line)
 
 
-@dlq.command("show")
+@dlq.command("show", cls=Command)
 def show_dead_letter(
     dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="As listed: PARTITION:OFFSET.")],
     with_value: Annotated[
@@ -128,7 +130,7 @@ def _print_value(value: bytes) -> None:
     sys.stdout.flush()
 
 
-@dlq.command("replay")
+@dlq.command("replay", cls=Command)
 def replay(
     reason: Reasons = None,
     since: Since = None,

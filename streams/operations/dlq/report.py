@@ -8,15 +8,20 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
+from schemas.kafka import DEFAULT_TENANT
 from streams.operations.dlq.dead_letter import StoredDeadLetter
 from streams.operations.dlq.ledger import ReplayMark
 from streams.operations.dlq.replay import ReplayResult
 from streams.operations.dlq.selection import Eligibility, Survey
 from streams.terminal import Column, printable, terminal_table
 
-COLUMNS = ("dead letter", "died at", "reason", "tenant", "id", "bytes", "origin", "replayed at", "detail")
+COLUMNS = ("ID", "died at", "reason", "tenant", "conversation", "bytes", "origin", "replayed at", "detail")
+#: What a table leaves out to fit 80 columns; `dlq show` has it.
+_ONLY_ELSEWHERE = ("bytes", "origin")
+#: Left out of a table in which all rows have it.
+_USUAL = {"tenant": DEFAULT_TENANT, "replayed at": ""}
 #: Columns that shrink on a narrow terminal, and the width that they keep.
-_MIN_WIDTHS = {"tenant": 8, "id": 16, "detail": 10}
+_MIN_WIDTHS = {"tenant": 8, "conversation": 12, "detail": 7}
 
 
 def row(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> tuple[str, ...]:
@@ -34,21 +39,22 @@ def row(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> tuple[str, ..
     )
 
 
-def table(listed: Iterable[tuple[StoredDeadLetter, ReplayMark | None]], conversations: str) -> Table:
-    """Returns a table for a terminal, one line a dead letter, times in UTC.
-
-    It leaves out what most rows share: the topic `conversations`, the time zone, and an empty "replayed at".
-    """
-    rows = [
-        tuple(cell.removesuffix("+00:00").removeprefix(f"{conversations} ") for cell in row(dead_letter, mark))
-        for dead_letter, mark in listed
+def table(listed: Iterable[tuple[StoredDeadLetter, ReplayMark | None]]) -> Table:
+    """Returns a table for a terminal of 80 columns, one line a dead letter, times in UTC without the year."""
+    rows = [dict(zip(COLUMNS, row(dead_letter, mark), strict=True)) for dead_letter, mark in listed]
+    for cells in rows:
+        for name in ("died at", "replayed at"):
+            cells[name] = cells[name][5:16].replace("T", " ")
+    shown = [
+        name
+        for name in COLUMNS
+        if name not in _ONLY_ELSEWHERE and any(cells[name] != _USUAL.get(name) for cells in rows)
     ]
-    shown = [n for n, name in enumerate(COLUMNS) if name != "replayed at" or any(cells[n] for cells in rows)]
     columns = []
-    for n in shown:
-        width = max(len(COLUMNS[n]), *(len(cells[n]) for cells in rows))
-        columns.append(Column(COLUMNS[n], COLUMNS[n] == "bytes", min(width, _MIN_WIDTHS.get(COLUMNS[n], width))))
-    return terminal_table(columns, ([cells[n] for n in shown] for cells in rows))
+    for name in shown:
+        width = max(len(name), *(len(cells[name]) for cells in rows))
+        columns.append(Column(name, min_width=min(width, _MIN_WIDTHS.get(name, width))))
+    return terminal_table(columns, ([cells[name] for name in shown] for cells in rows))
 
 
 def document(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> dict[str, Any]:

@@ -1,24 +1,27 @@
 """Reports never show what a conversation says, and cannot control a terminal."""
 
+from dataclasses import replace
+
 import orjson
+import pytest
 from rich.console import Console
 from rich.table import Table
 
+from schemas.dead_letter import DeadLetterReason
 from schemas.kafka import Origin
 from streams.operations.dlq import report
 from streams.operations.dlq.ledger import ReplayMark
 from streams.operations.dlq.replay import ReplayResult
 from streams.operations.dlq.selection import Eligibility, Survey
 from tests.support.factories import NOON
-from tests.support.topics import TOPICS
 from tests.unit.operations.dlq.factories import dead_letter
 
 SECRET = b"my card number is 4111"
 MARK = ReplayMark(0, NOON, Origin("conversations", 5, 6))
 
 
-def drawn(table: Table) -> str:
-    console = Console(width=200)
+def drawn(table: Table, width: int = 200) -> str:
+    console = Console(width=width)
     with console.capture() as captured:
         console.print(table)
     return captured.get()
@@ -27,7 +30,7 @@ def drawn(table: Table) -> str:
 def test_no_report_shows_the_value() -> None:
     """Neither the table, nor the lines, nor JSON, nor the facts."""
     one = dead_letter(value=SECRET)
-    table = drawn(report.table([(one, None)], TOPICS.conversations))
+    table = drawn(report.table([(one, None)]))
     shown = table + str(report.row(one, None)) + str(report.facts(one, None))
     shown += orjson.dumps(report.document(one, None)).decode()
     assert SECRET.decode() not in shown
@@ -35,9 +38,27 @@ def test_no_report_shows_the_value() -> None:
     assert "replayed at" not in table
 
 
+@pytest.mark.parametrize(
+    ("tenant", "mark", "header"),
+    [
+        (b"default", None, "ID  died at reason conversation detail"),
+        (b"a-tenant-of-ours", MARK, "ID  died at reason tenant conversation replayed at detail"),
+    ],
+)
+def test_a_list_fits_a_terminal_of_80_columns(tenant: bytes, mark: ReplayMark | None, header: str) -> None:
+    """One line each, with the ID first, which `dlq show` and `dlq replay` take, and nothing of it cut."""
+    one = dead_letter(headers=[("tenant", tenant)], reason=DeadLetterReason.INTERNAL_ERROR, detail="x" * 99)
+    one = replace(one, key=b"conversation-" * 9)
+    head, line = drawn(report.table([(one, mark)]), width=80).splitlines()
+    assert head.split() == header.split()
+    assert line.split()[0] == str(one.id)
+    assert "internal_error" in line
+    assert len(line) <= 80
+
+
 def test_a_cell_is_no_markup() -> None:
     """rich would take it for a colour, or fail."""
-    table = drawn(report.table([(dead_letter(detail="[/red] [bold]x"), MARK)], TOPICS.conversations))
+    table = drawn(report.table([(dead_letter(detail="[/red] [bold]x"), MARK)]))
     assert "[/red] [bold]x" in table
     assert "replayed at" in table
 
