@@ -1,0 +1,61 @@
+-- migrate:up
+
+COMMENT ON TABLE insights IS 'One row for each conversation: how it ended and, for analysed and cached ones, what was found.';
+COMMENT ON COLUMN insights.tenant IS 'Owner of the conversation; default unless the producer names another';
+COMMENT ON COLUMN insights.conversation_id IS 'ID from the client, or made by the gateway; unique for each tenant';
+COMMENT ON COLUMN insights.outcome IS 'analysed (a call was made for it), cached (an equal text had its answer), filtered or dead';
+COMMENT ON COLUMN insights.reason IS 'Why it was filtered or became a dead letter; NULL for analysed and cached ones';
+COMMENT ON COLUMN insights.sentiment IS 'The customer''s: negative, neutral, positive or mixed';
+COMMENT ON COLUMN insights.sentiment_score IS 'From -1 (negative) to 1 (positive)';
+COMMENT ON COLUMN insights.topics IS 'At most 5 short topics';
+COMMENT ON COLUMN insights.intent IS 'What the customer wants, in a few words';
+COMMENT ON COLUMN insights.urgency IS 'low, medium, high or critical';
+COMMENT ON COLUMN insights.summary IS 'At most 300 characters; may quote the conversation';
+COMMENT ON COLUMN insights.action_needed IS 'Whether someone has to act';
+COMMENT ON COLUMN insights.confidence IS 'Of the analyser in its answer, from 0 to 1';
+COMMENT ON COLUMN insights.language IS 'Of the conversation, as a BCP 47 tag such as en';
+COMMENT ON COLUMN insights.extra IS 'Further fields of the answer, if the profile asks for any';
+COMMENT ON COLUMN insights.source IS 'Where the conversation took place, as the client names it';
+COMMENT ON COLUMN insights.occurred_at IS 'When it took place: the client''s time, or received_at. Of two results for one ID the newer wins';
+COMMENT ON COLUMN insights.received_at IS 'When the gateway accepted it, or the time of its record';
+COMMENT ON COLUMN insights.analysed_at IS 'When the worker had the outcome';
+COMMENT ON COLUMN insights.text_key IS 'SHA-256 of tenant and canonical text, in hexadecimal; equal texts have the same';
+COMMENT ON COLUMN insights.analysis_version IS 'Hash of system prompt, answer schema and model that gave the answer';
+COMMENT ON COLUMN insights.model IS 'Model that gave the answer';
+COMMENT ON COLUMN insights.prompt_tokens IS 'Tokens of the call for this conversation; 0 unless analysed';
+COMMENT ON COLUMN insights.completion_tokens IS 'Tokens of the reply, reasoning included; 0 unless analysed';
+COMMENT ON COLUMN insights.cost_usd_ticks IS 'Cost of the call in ticks: 10^10 are 1 USD; 0 unless analysed';
+COMMENT ON COLUMN insights.origin_topic IS 'Topic in which the record was first read';
+COMMENT ON COLUMN insights.origin_partition IS 'Its partition there';
+COMMENT ON COLUMN insights.origin_offset IS 'Its offset there';
+
+-- migrate:down
+
+COMMENT ON TABLE insights IS NULL;
+COMMENT ON COLUMN insights.tenant IS NULL;
+COMMENT ON COLUMN insights.conversation_id IS NULL;
+COMMENT ON COLUMN insights.outcome IS NULL;
+COMMENT ON COLUMN insights.reason IS NULL;
+COMMENT ON COLUMN insights.sentiment IS NULL;
+COMMENT ON COLUMN insights.sentiment_score IS NULL;
+COMMENT ON COLUMN insights.topics IS NULL;
+COMMENT ON COLUMN insights.intent IS NULL;
+COMMENT ON COLUMN insights.urgency IS NULL;
+COMMENT ON COLUMN insights.summary IS NULL;
+COMMENT ON COLUMN insights.action_needed IS NULL;
+COMMENT ON COLUMN insights.confidence IS NULL;
+COMMENT ON COLUMN insights.language IS NULL;
+COMMENT ON COLUMN insights.extra IS NULL;
+COMMENT ON COLUMN insights.source IS NULL;
+COMMENT ON COLUMN insights.occurred_at IS NULL;
+COMMENT ON COLUMN insights.received_at IS NULL;
+COMMENT ON COLUMN insights.analysed_at IS NULL;
+COMMENT ON COLUMN insights.text_key IS NULL;
+COMMENT ON COLUMN insights.analysis_version IS NULL;
+COMMENT ON COLUMN insights.model IS NULL;
+COMMENT ON COLUMN insights.prompt_tokens IS NULL;
+COMMENT ON COLUMN insights.completion_tokens IS NULL;
+COMMENT ON COLUMN insights.cost_usd_ticks IS NULL;
+COMMENT ON COLUMN insights.origin_topic IS NULL;
+COMMENT ON COLUMN insights.origin_partition IS NULL;
+COMMENT ON COLUMN insights.origin_offset IS NULL;
