@@ -18,8 +18,27 @@ if [ ! -x "$VENV/bin/pip" ]; then
   echo "making the environment in $VENV" >&2
   "$PYTHON" -m venv "$VENV" || fail "the environment cannot be made in $VENV" "free some disk space, or remove $VENV"
 fi
-echo "installing what requirements.lock names (once)" >&2
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock ||
-  fail "the packages cannot be installed" "see the lines above; pip needs an index it can reach"
+# Reads pip's output: counts the packages of $1 that it has dealt with, and lets its errors through. A line of a terminal
+# is written over, elsewhere every twentieth package is a line.
+show_progress() {
+  [ -t 2 ] && terminal=1 || terminal=0
+  awk -v total="$1" -v terminal="$terminal" '
+    /^(Collecting|Ignoring) / {
+      done++
+      if (terminal) printf "\r  %d of %d packages", done, total
+      else if (done % 20 == 0) printf "  %d of %d packages\n", done, total
+    }
+    /^Installing / { if (terminal) printf "\n"; print "  unpacking them" }
+    /^ *(ERROR|error)/ { print }
+    { fflush() }
+  ' >&2
+}
+
+echo "installing what requirements.lock names (once, about a minute)" >&2
+status=$( {
+  { "$VENV/bin/pip" install --progress-bar off --disable-pip-version-check --require-hashes --no-deps \
+    -r requirements.lock 2>&1 && echo 0 >&3 || echo 1 >&3; } | show_progress "$(grep -c '^[A-Za-z0-9].*==' requirements.lock)"
+} 3>&1 )
+[ "$status" = 0 ] || fail "the packages cannot be installed" "see the lines above; pip needs an index it can reach"
 "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . ||
   fail "the project cannot be installed" "see the lines above"
