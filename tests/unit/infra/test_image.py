@@ -92,6 +92,28 @@ def test_every_port_is_published_on_loopback() -> None:
     assert [port.startswith('["127.0.0.1:') for port in ports] == [True] * len(ports)
 
 
+def test_no_container_leaves_a_volume_without_a_name() -> None:
+    """Every volume is named, and the image's own lies under a tmpfs: `down` leaves nothing that nobody can find."""
+    named = set(re.findall(r"^  ([a-z-]+):$", COMPOSE.split("\nvolumes:\n")[1], re.MULTILINE))
+    mounts = re.findall(r'volumes: \["?([^"\]]+)"?\]', COMPOSE) + re.findall(
+        r"^      - (\S+:/\S+)$", COMPOSE, re.MULTILINE
+    )
+    assert {mount.split(":")[0] for mount in mounts if not mount.startswith("./")} == named
+    assert re.findall(r"^VOLUME (.+)$", DOCKERFILE, re.MULTILINE) == ["/data"]
+    application = COMPOSE.split("x-app:")[1].split("\nx-common")[0]
+    assert re.search(r'^  tmpfs: .*"/data:', application, re.MULTILINE)
+    assert "tmpfs:" not in "".join(service(name) for name in ("migrate", "topics", "gateway", "worker"))
+
+
+def test_kafka_and_postgres_may_be_other_ones() -> None:
+    """Each address comes from the caller where it has one, with what a login needs."""
+    common = COMPOSE.split("x-common-settings:")[1].split("\nx-after")[0]
+    assert "KAFKA_BOOTSTRAP_SERVERS: ${KAFKA_BOOTSTRAP_SERVERS:-kafka:9092}" in common
+    assert "DATABASE_URL: ${DATABASE_URL:-postgresql://" in common
+    login = {name for name in KNOWN_NAMES if name.startswith("KAFKA_SASL_")} | {"KAFKA_SECURITY_PROTOCOL"}
+    assert login - variables(common) == set()
+
+
 def test_workers_can_be_scaled() -> None:
     """A fixed name or port would stop the second one."""
     assert not re.search(r"container_name|ports:", service("worker"))
