@@ -20,7 +20,10 @@ USD_TICKS = 10**10
 
 
 class Insight(msgspec.Struct, frozen=True):
-    """A checked answer: `sentiment_score` is -1..1, `confidence` 0..1, `language` BCP 47, `extra` any other fields."""
+    """The field `insight` of a result; no topic carries it alone.
+
+    `sentiment_score` is from -1 to 1, `confidence` from 0 to 1, `language` a BCP 47 tag, `extra` any other fields.
+    """
 
     sentiment: Sentiment
     sentiment_score: Annotated[float, msgspec.Meta(ge=-1, le=1)]

@@ -9,7 +9,7 @@ from schemas.outcome import OutcomeName
 
 
 class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An outcome, with `insight` if analysed or cached, and `reason` if filtered or dead.
+    """What the topic `insights` carries: an outcome, with `insight` if analysed or cached, else with `reason`.
 
     `occurred_at` comes from the client or is the time of receipt. Of two results with the same tenant and ID, the one
     with the newer `occurred_at` wins. Tokens and cost are those of the conversation's own call: 0 unless analysed.

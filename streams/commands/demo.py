@@ -1,5 +1,6 @@
 """`grok-insights demo`."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -7,10 +8,11 @@ from rich.console import Console
 
 from schemas.errors import Fatal
 from schemas.settings import Settings, load_settings
-from streams.commands.output import print_json
+from streams.commands.output import print_json, say
 from streams.dev.demo.report import document, print_report
-from streams.dev.demo.run import Analyser, Options, run_demo
-from streams.dev.local.wiring import BrokerName
+from streams.dev.demo.run import Analyser, Options, Report, run_demo
+from streams.dev.local.ready import describe_stack
+from streams.dev.local.wiring import BrokerName, LocalStack
 from streams.terminal import display_on_stderr
 
 
@@ -22,6 +24,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, max=16, help="Workers to start.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of conversations; all when unset.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Let the stack run afterwards, until Ctrl-C.")] = False,
 ) -> None:
     """Send real conversations through a temporary stack, and show that the figures add up.
 
@@ -34,15 +37,28 @@ def demo(
     """
     settings = load_settings()
     options = Options(broker, workers, _analyser(settings, grok_standin), limit, settings.data_dir)
-    with display_on_stderr() as display:
-        report = run_demo(options, display)
+    with ExitStack() as drawing:
+        display = display_on_stderr()
+        drawing.enter_context(display)
+
+        def show_and_keep(report: Report, stack: LocalStack) -> None:
+            drawing.close()
+            _show(report, as_json)
+            say(describe_stack(stack, settings.topics, options.analyser))
+
+        report = run_demo(options, display, show_and_keep if keep else None)
+    if not keep:
+        _show(report, as_json)
+    if not report.figures.add_up:
+        failed = [check.detail for check in report.figures.checks if not check.passed]
+        raise Fatal("the figures of the demo do not add up", "; ".join(failed), "please report this as a defect")
+
+
+def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print_json(document(report))
     else:
         print_report(report, Console())
-    if not report.figures.add_up:
-        failed = [check.detail for check in report.figures.checks if not check.passed]
-        raise Fatal("the figures of the demo do not add up", "; ".join(failed), "please report this as a defect")
 
 
 def _analyser(settings: Settings, grok_standin: bool) -> Analyser:

@@ -1,5 +1,6 @@
 """`grok-insights up`."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,18 @@ from schemas.settings import Settings, load_settings
 from streams.commands.output import say
 from streams.dev.local.ports import free_port
 from streams.dev.local.process import ProcessLog
-from streams.dev.local.wiring import BrokerName, LocalStack, build_stack
+from streams.dev.local.ready import describe_stack
+from streams.dev.local.wiring import BrokerName, build_stack
 
 _MAX_FIELD_CHARS = 200
 #: If one of them fails, the error shows its last lines.
-_ROUTINE_PROCESSES = frozenset({"initdb", "create-database"})
-_ROUTINE_OF_POSTGRES = (" LOG:  ", "FATAL:  the database system is starting up")
+_ROUTINE_PROCESSES = frozenset({"initdb", "create-database", "migrate", "topics"})
+_ROUTINE_LINES = {
+    "postgres": re.compile(" LOG:  |FATAL:  the database system is starting up"),
+    "tansu": re.compile("tansu broker|listening on: |storage: |ready in "),
+}
+#: The stack says "gateway is ready".
+_ROUTINE_EVENTS = frozenset({"gateway_listening"})
 _STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
@@ -51,7 +58,8 @@ def up(
         ProcessLog(data_dir / "logs" / "stack.log", show=_log_to_stderr()),
         standin=grok_standin,
     )
-    stack.run_until_signal(lambda: typer.echo(_ready_block(stack, data_dir)))
+    analyser = _analyser(settings, grok_standin)
+    stack.run_until_signal(lambda: typer.echo(describe_stack(stack, settings.topics, analyser)))
 
 
 def _settings_env(settings: Settings) -> dict[str, str]:
@@ -62,28 +70,23 @@ def _settings_env(settings: Settings) -> dict[str, str]:
     if settings.database_url is not None:
         env["DATABASE_URL"] = settings.database_url.get_secret_value()
     if settings.analyser == "auto" and settings.grok_model is None:
-        env["ANALYSER"] = "local"  # a key that lies around is no wish to pay
+        env["ANALYSER"] = "local"  # a key alone does not ask for paid calls
     if "kafka_session_timeout_s" in settings.model_fields_set:
         env["KAFKA_SESSION_TIMEOUT_S"] = str(settings.kafka_session_timeout_s)
     return env
 
 
-def _ready_block(stack: LocalStack, data_dir: Path) -> str:
-    addresses = stack.addresses
-    url = f"{addresses.gateway_url}/api/v1/conversations"
-    lines = [
-        ("gateway", addresses.gateway_url),
-        ("try it", f"""curl {url} --json '{{"text": "My order is late."}}'"""),
-        ("", f"curl {addresses.gateway_url}/api/v1/insights"),
-        ("metrics", f"{addresses.gateway_url}/metrics"),
-        *(("", url) for url in addresses.worker_metrics_urls),
-        ("broker", addresses.bootstrap_servers),
-        *([("stand-in", f"{addresses.standin_url}/control/stats")] if addresses.standin_url else []),
-        ("logs", str(stack.log.path)),
-        ("data", str(data_dir)),
-    ]
-    shown = "\n".join(f"  {label:<10}{value}" for label, value in lines)
-    return f"\ngrok-insights is ready\n{shown}\n  Ctrl-C stops everything.\n"
+def _analyser(settings: Settings, standin: bool) -> str:
+    """Returns what analyses the conversations, and what would change that."""
+    if standin:
+        return "the stand-in for Grok: canned answers, free"
+    if settings.analyser == "local":
+        return "local: free, English, rough (ANALYSER=local)"
+    if not settings.asks_grok:
+        return "local: free, English, rough; with XAI_API_KEY and GROK_MODEL set, Grok"
+    if settings.grok_model is None:
+        return "local: free, English, rough; XAI_API_KEY is set, GROK_MODEL is not"
+    return f"Grok, model {settings.grok_model}, paid with XAI_API_KEY"
 
 
 def _log_to_stderr() -> Callable[[str], None]:
@@ -101,16 +104,16 @@ def _log_to_stderr() -> Callable[[str], None]:
 def terminal_line(line: str) -> Text | None:
     """Returns one line of the stack's log as shown to a person, or None for a line that only the file keeps.
 
-    Only the file keeps the routine messages of Postgres and of libraries, which log hundreds at each start.
+    Only the file keeps the routine messages of broker, Postgres and preparation.
     """
     name, _, text = line.partition(" | ")
-    if name in _ROUTINE_PROCESSES or any(routine in text for routine in _ROUTINE_OF_POSTGRES):
+    if name in _ROUTINE_PROCESSES or (name in _ROUTINE_LINES and _ROUTINE_LINES[name].search(text)):
         return None
     event = _event(text)
     if event is None:
         return Text(f"{name:<9} | {text}")
     level = str(event.pop("level", "info"))
-    if level not in _STYLES and not str(event["event"]).isidentifier():
+    if level not in _STYLES and event["event"] in _ROUTINE_EVENTS:
         return None
     return Text(f"{name:<9} | {_shortened(event)}", style=_STYLES.get(level, ""))
 

@@ -51,7 +51,7 @@ class WorkLog:
 
 
 def _totals() -> dict[str, float]:
-    outcomes = {name: _value("conversations_total", outcome=name) for name in OUTCOME_NAMES}
+    outcomes: dict[str, float] = {name: _value("conversations_total", outcome=name) for name in OUTCOME_NAMES}
     return {**outcomes, "calls": _value("grok_calls_total"), "cost_usd": _value("estimated_cost_usd_total")}
 
 

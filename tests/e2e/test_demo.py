@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.support.processes import get
 
 LIMIT = 120
 COMMAND = (sys.executable, "-m", "streams", "demo")
@@ -57,6 +61,42 @@ def test_with_the_local_analyser_the_figures_add_up(tmp_path: Path) -> None:
     assert shown["cost_usd_ticks"] == 0
     assert len(shown["examples"]) == 5
     assert_nothing_is_left(tmp_path, shown["pids"])
+
+
+def test_a_key_for_grok_alone_costs_nothing(tmp_path: Path) -> None:
+    """Neither does it ask for a model: the demo is free unless ANALYSER=grok."""
+    argv = [*COMMAND, "--json", "--limit", "20"]
+    with_key = {**environment(tmp_path), "XAI_API_KEY": "xai-secret-key"}
+    finished = subprocess.run(argv, env=with_key, capture_output=True, text=True, timeout=150, check=False)
+    assert figures_of(finished)["analyser"] == "local"
+
+
+def test_a_kept_stack_runs_until_ctrl_c(tmp_path: Path) -> None:
+    """The report comes first, then the addresses, which answer; then all of it goes, with exit code 0."""
+    argv = [*COMMAND, "--keep", "--limit", "20"]
+    with subprocess.Popen(
+        argv, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        timer = threading.Timer(120, process.kill)
+        timer.start()
+        assert process.stderr is not None
+        shown = "".join(iter_until(process.stderr, "Ctrl-C stops everything."))
+        gateway = re.search(r"gateway +(http://\S+)", shown)
+        assert gateway is not None, shown
+        assert get(f"{gateway[1]}/readyz")[0] == 200
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+        timer.cancel()
+    assert process.returncode == 0
+    assert "conversations in" in output
+    assert_nothing_is_left(tmp_path, {})
+
+
+def iter_until(lines: Iterable[str], last: str) -> Iterator[str]:
+    for line in lines:
+        yield line
+        if last in line:
+            return
 
 
 def test_with_the_standin_no_text_is_asked_twice(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,8 +57,15 @@ class Report:
     phases_s: dict[str, float]
 
 
-def run_demo(options: Options, display: Display) -> Report:
-    """Raises Fatal when it fails, KeyboardInterrupt on Ctrl-C; leaves nothing running either way."""
+#: Shows the result while the stack runs.
+Keep = Callable[[Report, LocalStack], None]
+
+
+def run_demo(options: Options, display: Display, keep: Keep | None = None) -> Report:
+    """Raises Fatal when it fails, KeyboardInterrupt on Ctrl-C; leaves nothing running either way.
+
+    With `keep`, calls it with the result, and then lets the stack run until Ctrl-C before it returns.
+    """
     bodies = read_sample(options.limit)
     phases_s: dict[str, float] = {}
     log = ProcessLog(options.data_dir / "logs" / "demo.log")
@@ -69,7 +76,12 @@ def run_demo(options: Options, display: Display) -> Report:
             with _timed("start", phases_s):
                 stack.start()
             display.done("starting")
-            return asyncio.run(_analyse(options, bodies, stack, display, phases_s))
+            report = asyncio.run(_analyse(options, bodies, stack, display, phases_s))
+            if keep is not None:
+                keep(report, stack)
+                with contextlib.suppress(KeyboardInterrupt):
+                    stack.watch()
+            return report
         finally:
             with _timed("stop", phases_s):
                 stack.stop()

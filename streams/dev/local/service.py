@@ -165,14 +165,18 @@ class Server(Service):
 
 @dataclass(eq=False, repr=False)
 class Step(Service):
-    """A process that is done when it ends with exit code 0."""
+    """A process that is done when it ends with exit code 0. `before` is called before it starts."""
 
     new_child: Callable[[], Child]
     stdin: bytes = b""
+    before: Callable[[], None] = lambda: None
 
     is_one_shot = True
     ready_within_s = 120.0
     stop_within_s = 2.0
+
+    def prepare(self) -> None:
+        self.before()
 
     def is_ready(self) -> bool:
         return self.exit_code == 0

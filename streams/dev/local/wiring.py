@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from streams.dev.local.brokers import Broker, Kafka, Tansu
 from streams.dev.local.ports import free_port
-from streams.dev.local.postgres import Postgres
+from streams.dev.local.postgres import Postgres, set_rows_aside
 from streams.dev.local.process import Child, ProcessLog
 from streams.dev.local.service import Environment, Server, Service, Step
 from streams.dev.local.stack import Say, Stack
@@ -72,9 +73,16 @@ def build_stack(
     gateway = commands.gateway(port)
     group = [commands.worker(number, broker, data_dir, grok) for number in range(1, workers + 1)]
     backing: list[Service] = [service for service in (broker, postgres, grok) if service]
-    stack = LocalStack(
-        [backing, [commands.step("migrate"), commands.step("topics")], [gateway, *group]], data_dir, log, say
-    )
+
+    def forget_rows() -> None:
+        """An empty broker starts with an empty table: a row without its record would look invented."""
+        if isinstance(broker, Tansu) and postgres is not None:
+            schema = set_rows_aside(postgres.url, datetime.now(UTC))
+            if schema is not None:
+                log.line("stack", f"tansu starts empty: the rows of earlier starts are now in the schema {schema}")
+
+    preparation = [commands.step("migrate", forget_rows), commands.step("topics")]
+    stack = LocalStack([backing, preparation, [gateway, *group]], data_dir, log, say)
     stack.addresses = Addresses(
         shared["KAFKA_BOOTSTRAP_SERVERS"],
         gateway.url,
@@ -110,9 +118,9 @@ class _Commands:
     server_program: Sequence[str]
     step_program: Sequence[str]
 
-    def step(self, command: str) -> Step:
+    def step(self, command: str, before: Callable[[], None] = lambda: None) -> Step:
         argv, environment = [*self.step_program, command], self._environment({})
-        return Step(command, self.log, lambda: Child(command, argv, environment(), self.log))
+        return Step(command, self.log, lambda: Child(command, argv, environment(), self.log), before=before)
 
     def standin(self) -> Server:
         port = free_port()

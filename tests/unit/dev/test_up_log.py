@@ -16,10 +16,12 @@ def test_our_events_are_condensed() -> None:
     assert line == "worker-1  | 13:49:11 worker_stopping n=1"
 
 
-def test_sentences_of_libraries_are_left_out_unless_they_warn() -> None:
-    """Faust and aiokafka tell hundreds at each start."""
-    assert shown("worker-1", event="Resuming flow...", level="info") is None
+def test_what_every_start_says_is_left_out_unless_it_warns() -> None:
+    """The stack says what is ready; the file has the rest."""
+    assert shown("gateway", event="gateway_listening", level="info", port=8080) is None
     assert shown("worker-1", event="Heartbeat failed", level="warning") == "worker-1  |  Heartbeat failed"
+    for line in ("tansu | ready in 13ms", "migrate | Applied: 0001_insights.sql", "topics | insights\t8 partitions"):
+        assert terminal_line(line) is None
 
 
 def test_other_output_stays_as_it_is() -> None:

@@ -1,0 +1,149 @@
+"""`grok-insights up` and the README's own example, run as a person runs them: in a terminal."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.dev.local.ports import free_port
+from tests.support.processes import ROOT
+from tests.support.waiting import wait_until
+
+MAX_START_LINES = 9
+READY = "grok-insights is ready"
+END = "Ctrl-C stops everything."
+ROWS, COLUMNS = 50, 250
+
+
+class Terminal:
+    """A command in a terminal of its own, and what it shows."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self._chunks: list[str] = []
+        self._main, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streams", *arguments],
+            env={**environment, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # the terminal ends with the last process in it
+            while chunk := os.read(self._main, 4096):
+                self._chunks.append(chunk.decode(errors="replace"))
+
+    @property
+    def text(self) -> str:
+        """Without colours and carriage returns."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", "".join(self._chunks))
+
+    def wait_for(self, shown: str, timeout_s: float = 90) -> None:
+        wait_until(lambda: shown in self.text or self.process.poll() is not None, timeout_s=timeout_s, what=shown)
+        assert shown in self.text, self.text
+
+    def stop(self) -> int:
+        """Ctrl-C, then the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def up(*options: str, **settings: str) -> Iterator[Terminal]:
+    terminal = Terminal(["up", *options], {**os.environ, **settings})
+    try:
+        terminal.wait_for(END)
+        yield terminal
+    finally:
+        if terminal.process.poll() is None:
+            terminal.stop()
+
+
+def examples(port: str) -> list[str]:
+    """The README's commands for a running stack."""
+    section = (ROOT / "README.md").read_text().partition("\n## Use it\n")[2]
+    block = section.partition("```console\n")[2].partition("```")[0].replace("\\\n", "")
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    return [command.replace("curl ", "curl -sS ").replace(":8080", f":{port}") for command in commands[1:]]
+
+
+def run(command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def json_of(command: str) -> Any:
+    return json.loads(run(command).stdout)
+
+
+def settings_shown(text: str) -> dict[str, str]:
+    return {name: value.strip("'") for name, value in re.findall(r"(KAFKA_BOOTSTRAP_SERVERS|DATABASE_URL)=(\S+)", text)}
+
+
+@pytest.mark.timeout(300)
+def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) -> None:
+    """With a key for Grok and no model it asks nobody. What `up` shows is enough to look at topics and rows."""
+    if shutil.which("curl") is None:
+        pytest.skip("the README's commands need curl")
+    port = str(free_port())
+    options = ("--port", port, "--workers", "1", "--data", str(tmp_path))
+    with up(*options, XAI_API_KEY="xai-secret-key") as terminal:
+        before, _, shown = terminal.text.partition(READY)
+        assert len(before.strip().splitlines()) <= MAX_START_LINES
+        assert "XAI_API_KEY is set, GROK_MODEL is not" in shown
+        assert "conversations -> insights; dead letters in conversations.dlq" in shown
+        post, get, insights, health = examples(port)
+        accepted = run(post).stdout
+        assert accepted.startswith("HTTP/1.1 202")
+        assert "Location: /api/v1/conversations/conv-1" in accepted
+        wait_until(lambda: "insight" in json_of(get), timeout_s=30, what="the conversation has an insight")
+        assert [item["id"] for item in json_of(insights)["items"]] == ["conv-1"]
+        assert json_of(health)["status"] == "ok"
+        psql = next(line.strip() for line in shown.splitlines() if "psql " in line)
+        assert "|conv-1|" in run(f"{psql} -tAc 'TABLE insights'").stdout
+        audit = run(f"{sys.executable} -m streams audit --json", **settings_shown(shown))
+        assert (audit.returncode, audit.stderr) == (0, "")
+        assert terminal.stop() == 0
+        assert "xai-secret-key" not in terminal.text + (tmp_path / "logs" / "stack.log").read_text()
+
+    with up(*options) as terminal:
+        assert (found := re.search(r"the rows of earlier starts are now in the schema (\w+)", terminal.text))
+        shown = terminal.text.partition(READY)[2]
+        assert "the next start is empty" in shown
+        audit = run(f"{sys.executable} -m streams audit --json", **settings_shown(shown))
+        assert (audit.returncode, audit.stderr) == (0, "")
+        assert json_of(get)["code"] == "unknown_or_pending"
+        psql = next(line.strip() for line in shown.splitlines() if "psql " in line)
+        assert "|conv-1|" in run(f"{psql} -tAc 'TABLE {found[1]}.insights'").stdout
+        assert terminal.stop() == 0
+
+
+def test_a_password_of_ones_own_database_is_not_shown(tmp_path: Path, database_url: str) -> None:
+    """It is known to whoever set it; a screen may be shared."""
+    url = f"{database_url}{'&' if '?' in database_url else '?'}application_name=canary"
+    options = ("--port", "0", "--workers", "1", "--data", str(tmp_path))
+    with up(*options, DATABASE_URL=url) as terminal:
+        assert "database  the one of DATABASE_URL" in terminal.text
+        assert "Rows of earlier starts stay in your database" in terminal.text
+        assert "canary" not in terminal.text
