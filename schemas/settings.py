@@ -225,6 +225,7 @@ KNOWN_NAMES = frozenset(name.upper() for name in Settings.model_fields)
 #: What is wrong with a value, by pydantic's type of the error; its own sentences are about Python types.
 _SENTENCES = {
     "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_parsing": "must be a number",
     "finite_number": "must be a number",

@@ -1,5 +1,6 @@
 """`grok-insights demo`."""
 
+import sys
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -44,6 +45,7 @@ def demo(
         def show_and_keep(report: Report, stack: LocalStack) -> None:
             drawing.close()
             _show(report, as_json)
+            sys.stdout.flush()
             say(describe_stack(stack, settings.topics, options.analyser))
 
         report = run_demo(options, display, show_and_keep if keep else None)
