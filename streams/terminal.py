@@ -125,6 +125,8 @@ def printable(content: bytes | str | None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+#: Characters between two columns of a table.
+GAP = 2
 #: Where a cell has a style, it is given as rich's Text.
 Cell = str | Text
 
@@ -143,7 +145,11 @@ def terminal_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) ->
     Cells are no markup: another producer's id may hold what rich takes for it.
     """
     table = Table(
-        box=None, show_header=any(column.name for column in columns), header_style="dim", padding=(0, 1), pad_edge=False
+        box=None,
+        show_header=any(column.name for column in columns),
+        header_style="dim",
+        padding=(0, GAP // 2),
+        pad_edge=False,
     )
     for column in columns:
         table.add_column(

@@ -85,7 +85,8 @@ def list_dead_letters(
         print_json({"summary": {**report.survey_document(survey), "shown": len(listed)}})
         return
     if listed and sys.stdout.isatty():
-        Console().print(report.table(listed))
+        console = Console()
+        console.print(report.table(listed, console.width))
     else:
         write_rows((report.row(dead_letter, mark) for dead_letter, mark in listed), sys.stdout)
     for line in report.survey_lines(survey):

@@ -13,7 +13,7 @@ from streams.operations.dlq.dead_letter import StoredDeadLetter
 from streams.operations.dlq.ledger import ReplayMark
 from streams.operations.dlq.replay import ReplayResult
 from streams.operations.dlq.selection import Eligibility, Survey
-from streams.terminal import Column, printable, terminal_table
+from streams.terminal import GAP, Column, printable, terminal_table
 
 COLUMNS = ("ID", "died at", "reason", "tenant", "conversation", "bytes", "origin", "replayed at", "detail")
 #: What a table leaves out to fit 80 columns; `dlq show` has it.
@@ -39,8 +39,8 @@ def row(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> tuple[str, ..
     )
 
 
-def table(listed: Iterable[tuple[StoredDeadLetter, ReplayMark | None]]) -> Table:
-    """Returns a table for a terminal of 80 columns, one line a dead letter, times in UTC without the year."""
+def table(listed: Iterable[tuple[StoredDeadLetter, ReplayMark | None]], width: int) -> Table:
+    """Returns a table for a terminal of `width` columns, 80 or more: one line each, times in UTC without the year."""
     rows = [dict(zip(COLUMNS, row(dead_letter, mark), strict=True)) for dead_letter, mark in listed]
     for cells in rows:
         for name in ("died at", "replayed at"):
@@ -50,11 +50,21 @@ def table(listed: Iterable[tuple[StoredDeadLetter, ReplayMark | None]]) -> Table
         for name in COLUMNS
         if name not in _ONLY_ELSEWHERE and any(cells[name] != _USUAL.get(name) for cells in rows)
     ]
-    columns = []
-    for name in shown:
-        width = max(len(name), *(len(cells[name]) for cells in rows))
-        columns.append(Column(name, min_width=min(width, _MIN_WIDTHS.get(name, width))))
-    return terminal_table(columns, ([cells[name] for name in shown] for cells in rows))
+    wanted = {name: max(len(name), *(len(cells[name]) for cells in rows)) for name in shown}
+    # rich would take the same from every column, and leave nothing of the ID.
+    widths = {name: min(wanted[name], _MIN_WIDTHS.get(name, wanted[name])) for name in shown}
+    room = max(0, width - sum(widths.values()) - GAP * (len(shown) - 1))
+    narrowed = [name for name in shown if widths[name] < wanted[name]]
+    for index, name in enumerate(narrowed):
+        more = min(room // (len(narrowed) - index), wanted[name] - widths[name])
+        widths[name] += more
+        room -= more
+    columns = [Column(name, min_width=widths[name]) for name in shown]
+    return terminal_table(columns, ([_cut(cells[name], widths[name]) for name in shown] for cells in rows))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "\u2026"
 
 
 def document(dead_letter: StoredDeadLetter, mark: ReplayMark | None) -> dict[str, Any]:

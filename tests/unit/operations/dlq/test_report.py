@@ -30,7 +30,7 @@ def drawn(table: Table, width: int = 200) -> str:
 def test_no_report_shows_the_value() -> None:
     """Neither the table, nor the lines, nor JSON, nor the facts."""
     one = dead_letter(value=SECRET)
-    table = drawn(report.table([(one, None)]))
+    table = drawn(report.table([(one, None)], 200))
     shown = table + str(report.row(one, None)) + str(report.facts(one, None))
     shown += orjson.dumps(report.document(one, None)).decode()
     assert SECRET.decode() not in shown
@@ -49,16 +49,17 @@ def test_a_list_fits_a_terminal_of_80_columns(tenant: bytes, mark: ReplayMark | 
     """One line each, with the ID first, which `dlq show` and `dlq replay` take, and nothing of it cut."""
     one = dead_letter(headers=[("tenant", tenant)], reason=DeadLetterReason.INTERNAL_ERROR, detail="x" * 99)
     one = replace(one, key=b"conversation-" * 9)
-    head, line = drawn(report.table([(one, mark)]), width=80).splitlines()
+    head, line = drawn(report.table([(one, mark)], 80), width=80).splitlines()
     assert head.split() == header.split()
     assert line.split()[0] == str(one.id)
     assert "internal_error" in line
+    assert "\u2026" in line
     assert len(line) <= 80
 
 
 def test_a_cell_is_no_markup() -> None:
     """rich would take it for a colour, or fail."""
-    table = drawn(report.table([(dead_letter(detail="[/red] [bold]x"), MARK)]))
+    table = drawn(report.table([(dead_letter(detail="[/red] [bold]x"), MARK)], 200))
     assert "[/red] [bold]x" in table
     assert "replayed at" in table
 
