@@ -92,7 +92,9 @@ class _CachedCheck:
                 self._throttle.reset()
             is_due = state != OK and self._throttle.is_due(state, now_s)
             if self._state and (is_due or state != self._state):  # what a start waits for is in its own lines
-                log.info("health_changed" if state != self._state else "health_unchanged", check=self._name, state=state)
+                log.info(
+                    "health_changed" if state != self._state else "health_unchanged", check=self._name, state=state
+                )
             self._state, self._checked_at_s = state, now_s
         finally:
             self._refreshing = None
