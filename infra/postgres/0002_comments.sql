@@ -5,7 +5,7 @@ COMMENT ON COLUMN insights.tenant IS 'Owner of the conversation; default unless 
 COMMENT ON COLUMN insights.conversation_id IS 'ID from the client, or made by the gateway; unique for each tenant';
 COMMENT ON COLUMN insights.outcome IS 'analysed (a call was made for it), cached (an equal text had its answer), filtered or dead';
 COMMENT ON COLUMN insights.reason IS 'Why it was filtered or became a dead letter; NULL for analysed and cached ones';
-COMMENT ON COLUMN insights.sentiment IS 'The customer''s: negative, neutral, positive or mixed';
+COMMENT ON COLUMN insights.sentiment IS 'The customer''s: negative, neutral, positive or mixed; undetermined where the local analyser cannot tell';
 COMMENT ON COLUMN insights.sentiment_score IS 'From -1 (negative) to 1 (positive)';
 COMMENT ON COLUMN insights.topics IS 'At most 5 short topics';
 COMMENT ON COLUMN insights.intent IS 'What the customer wants, in a few words';
