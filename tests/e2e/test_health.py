@@ -210,6 +210,7 @@ def test_a_worker_that_finds_nothing_lives_and_says_so(tmp_path: Path) -> None:
                 "broker": "not connected yet",
                 "database": "not connected yet",
                 "assignment": "joining the group or restoring the answers table",
+                "partitions": "ok",
                 "dead_letters": "ok",
             },
         )

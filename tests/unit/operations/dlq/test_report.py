@@ -47,12 +47,12 @@ def test_no_report_shows_the_value() -> None:
 )
 def test_a_list_fits_a_terminal_of_80_columns(tenant: bytes, mark: ReplayMark | None, header: str) -> None:
     """One line each, with the ID first, which `dlq show` and `dlq replay` take, and nothing of it cut."""
-    one = dead_letter(headers=[("tenant", tenant)], reason=DeadLetterReason.INTERNAL_ERROR, detail="x" * 99)
+    one = dead_letter(headers=[("tenant", tenant)], reason=max(DeadLetterReason, key=len), detail="x" * 99)
     one = replace(one, key=b"conversation-" * 9)
     head, line = drawn(report.table([(one, mark)], 80), width=80).splitlines()
     assert head.split() == header.split()
     assert line.split()[0] == str(one.id)
-    assert "internal_error" in line
+    assert max(DeadLetterReason, key=len) in line
     assert "\u2026" in line
     assert len(line) <= 80
 
