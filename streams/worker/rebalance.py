@@ -140,6 +140,9 @@ class Rebalance:
     async def _on_assigned(self, app: Any, assigned: set[TopicPartition], **_: Any) -> None:
         inputs = [TopicPartition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._app.inputs]
         self._is_restored = False
+        if inputs:
+            generation = self._app.consumer_generation_id
+            log.info("partitions_assigned", partitions=sorted({tp.partition for tp in inputs}), generation=generation)
         # One with other partitions of one topic than of another comes of topics that differ; when they agree again, the
         # group assigns again.
         self._assigned = (inputs, self._app.consumer_generation_id) if self._is_whole(assigned) else None
@@ -161,7 +164,7 @@ class Rebalance:
         if inputs and generation == self._app.consumer_generation_id:
             self._fence.open()
             self._intake.begin(inputs, generation)
-            log.info("partitions_assigned", partitions=sorted({tp.partition for tp in inputs}), generation=generation)
+            log.info("partitions_ready", partitions=sorted({tp.partition for tp in inputs}), generation=generation)
 
     async def _on_revoked(self, app: Any, revoked: set[TopicPartition], **_: Any) -> None:
         """Faust awaits this before it rejoins the group: until then the partitions are ours."""

@@ -12,7 +12,7 @@ from tests.support.waiting import became_true
 #: Longer than the group's session timeout of 10 s: the others get the frozen worker's partitions, and work on them.
 _FREEZE_S = (13.0, 19.0)
 #: Log lines of an assignment and of its restored table, and about the time between them.
-_ASSIGNED, _RESTORED = "Setting newly assigned partitions [{]", "Recovery complete"
+_ASSIGNED, _RESTORED = "partitions_assigned", "partitions_ready"
 _RECOVERY_S = 0.7
 _ASSIGNED_WITHIN_S = 40.0
 #: Another broker coordinates the group by then.

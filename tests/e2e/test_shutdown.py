@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import signal
 import time
 import urllib.request
@@ -31,7 +30,7 @@ IN_FLIGHT = 304
 GOOD = 10
 WITHIN_S = 10.0
 HANGS = "hanging"
-REVOKING = "Revoking previously assigned partitions frozenset({T"
+REVOKING = "partitions_revoked"
 
 
 @pytest.fixture
@@ -179,8 +178,8 @@ async def tells(worker: Process, what: str, count: int = 1) -> None:
 
 def partitions_of(worker: Process) -> set[int]:
     """Of the conversations, by its latest assignment."""
-    [*_, latest] = re.findall("Setting newly assigned partitions ([^}]*)", worker.log.read_text())
-    return {int(number) for number in re.findall(r"'conversations', partition=(\d)", latest)}
+    [*_, latest] = [event for event in worker.events() if event["event"] == "partitions_ready"]
+    return set(latest["partitions"])
 
 
 @pytest.mark.kafka
@@ -239,7 +238,7 @@ async def test_partitions_move_only_when_the_work_of_a_stopping_worker_has_ended
     """Another worker leaves meanwhile. What ends within the stop is committed, and nobody pays for it again."""
     stays = await asyncio.to_thread(service.start_worker, "stays")
     leaves = await asyncio.to_thread(service.start_worker, "leaves")
-    await tells(stays, "Setting newly assigned", 2)
+    await tells(stays, "partitions_ready", 2)
     await lots.produce(IN_FLIGHT, partitions_of(stays))
     moves = stays.log.read_text().count(REVOKING)
     stopping = asyncio.create_task(stopped(stays, "the group rebalances meanwhile"))
