@@ -3,6 +3,8 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -15,14 +17,19 @@ from schemas.errors import Fatal, Retryable
 from schemas.settings import Settings, load_settings
 from streams.app import build_analyser
 from streams.commands.output import print_json, run
-from streams.kafka.clients import client_options
+from streams.kafka.clients import client_options, describe_broker_error
 from streams.kafka.offset_reader import OffsetReader
+from streams.postgres.database import parse_database_url
+from streams.postgres.errors import CONNECTION_ERRORS
 from streams.resources import infra
 from streams.telemetry.log import configure_logging
 from streams.worker.rebalance import count_partitions
 
 TIMEOUT_S = 10.0
 _NAME_CHARS = 13
+
+#: A check: returns what it found, or raises why it failed.
+Look = Callable[[], Awaitable[str]]
 
 
 class Finding(NamedTuple):
@@ -56,15 +63,15 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON d
 async def _check_all(settings: Settings) -> list[Finding]:
     """Checks all at once; a check whose server failed another one is not made."""
     kafka, postgres, provider, data_folder = await asyncio.gather(
-        _brokers_and_topics(settings),
-        _database_and_migrations(settings),
+        _server("brokers", "topics", partial(_brokers, settings)),
+        _server("database", "migrations", partial(_database, settings)),
         _finding("provider", lambda: _provider(settings)),
         _finding("data folder", lambda: asyncio.to_thread(_data_folder, settings.data_dir)),
     )
     return [*kafka, *postgres, provider, data_folder]
 
 
-async def _finding(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
+async def _finding(name: str, look: Look) -> Finding:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return Finding(name, True, await look())
@@ -75,52 +82,55 @@ async def _finding(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
         detail += f"; {error.hint}" if error.hint else ""
     except Retryable as error:
         detail = error.detail
-    except (KafkaError, OSError, asyncpg.PostgresError) as error:
+    except KafkaError as error:
+        detail = describe_broker_error(error)
+    except (OSError, asyncpg.PostgresError) as error:
         detail = str(error) or type(error).__name__
     except Exception as error:  # messages of other errors may quote an address with its password
         detail = type(error).__name__
     return Finding(name, False, " ".join(detail.split()))
 
 
-async def _brokers_and_topics(settings: Settings) -> list[Finding]:
-    reader: OffsetReader | None = None
+async def _server(
+    name: str, contents: str, connect: Callable[[AsyncExitStack], Awaitable[tuple[str, Look]]]
+) -> list[Finding]:
+    """Checks a server, then what is in it; `connect` returns what it found and the second check."""
+    async with AsyncExitStack() as stack:
+        looks: list[Look] = []
 
-    async def connect() -> str:
-        nonlocal reader
-        connecting = OffsetReader(client_options(settings), settings.topics)
-        await connecting.start()
-        reader = connecting
-        return str(settings.kafka_bootstrap_servers)
+        async def reach() -> str:
+            detail, look = await connect(stack)
+            looks.append(look)
+            return detail
 
-    async def count() -> str:
-        assert reader is not None, "counted after connecting"
+        found = await _finding(name, reach)
+        if not looks:
+            return [found, Finding(contents, False, f"not checked, since the {name} cannot be used")]
+        return [found, await _finding(contents, looks[0])]
+
+
+async def _brokers(settings: Settings, stack: AsyncExitStack) -> tuple[str, Look]:
+    reader = OffsetReader(client_options(settings), settings.topics)
+    await reader.start()
+    stack.push_async_callback(reader.stop)
+
+    async def topics() -> str:
         return f"all are there, the inputs with {await count_partitions(reader, settings.topics)} partitions each"
 
+    return str(settings.kafka_bootstrap_servers), topics
+
+
+async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, Look]:
+    assert settings.database_url is not None, "load_settings requires it"
+    database = parse_database_url(settings.database_url.get_secret_value())
     try:
-        brokers = await _finding("brokers", connect)
-        if not brokers.ok:
-            return [brokers, _not_made("topics", "the brokers")]
-        return [brokers, await _finding("topics", count)]
-    finally:
-        if reader is not None:
-            await reader.stop()
-
-
-async def _database_and_migrations(settings: Settings) -> list[Finding]:
-    connection: asyncpg.Connection | None = None
-
-    async def connect() -> str:
-        nonlocal connection
-        assert settings.database_url is not None, "load_settings requires it"
-        try:
-            connection = await asyncpg.connect(settings.database_url.get_secret_value(), timeout=TIMEOUT_S)
-        except ValueError:  # also asyncpg's ClientConfigurationError, whose words may quote the address
-            raise Fatal("DATABASE_URL is not a valid PostgreSQL URL", "", "it starts with postgresql://") from None
-        version = str(await connection.fetchval("SHOW server_version"))
-        return f"PostgreSQL {version}"
+        connection = await database.connect("grok-insights check")
+        stack.callback(connection.terminate)
+        version = await connection.fetchval("SHOW server_version")
+    except CONNECTION_ERRORS as error:
+        raise database.failure(error) from error
 
     async def migrations() -> str:
-        assert connection is not None, "asked after connecting"
         applied: set[str] = set()
         if await connection.fetchval("SELECT to_regclass('schema_migrations')") is not None:
             applied = {row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")}
@@ -129,18 +139,7 @@ async def _database_and_migrations(settings: Settings) -> list[Finding]:
             raise Fatal("migrations are missing", ", ".join(missing), "run `grok-insights migrate`")
         return f"up to date, at {max(applied)}"
 
-    try:
-        database = await _finding("database", connect)
-        if not database.ok:
-            return [database, _not_made("migrations", "the database")]
-        return [database, await _finding("migrations", migrations)]
-    finally:
-        if connection is not None:
-            connection.terminate()
-
-
-def _not_made(name: str, server: str) -> Finding:
-    return Finding(name, False, f"not checked, since {server} cannot be used")
+    return f"PostgreSQL {version}", migrations
 
 
 async def _provider(settings: Settings) -> str:
