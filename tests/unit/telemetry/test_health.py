@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from schemas.errors import Retryable
 from streams.telemetry.health import CHECK_TIMEOUT_S, FRESH_S, Health
 from tests.fakes.gateway import ManualClock
@@ -99,3 +101,16 @@ async def test_a_check_that_was_cancelled_is_told_as_that() -> None:
         raise asyncio.CancelledError
 
     assert await Health({"a": is_cancelled}).report() == {"a": "the check was cancelled"}
+
+
+async def test_the_log_has_failures_after_the_start_and_their_end() -> None:
+    """What a start waits for, and that it came, is not worth a line."""
+    states = iter([explains, passes, explains, explains, passes, passes])
+    clock = ManualClock()
+    health = Health({"a": lambda: next(states)()}, clock=clock)
+    with capture_logs() as logged:
+        for _ in range(6):
+            clock.now_s += FRESH_S
+            await health.report()
+    told = [(line["event"], line["state"]) for line in logged]
+    assert told == [("health_changed", "the broker does not answer"), ("health_changed", "ok")]
