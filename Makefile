@@ -21,7 +21,7 @@ up: $(STAMP) ## Run the local stack in the foreground; Ctrl-C stops it
 JOBS ?= 4
 REST := kafka or docker or slow
 
-test: $(STAMP) ## Run the quick tests, without Java or Docker: unit tests, contracts, each promise end to end on Tansu
+test: $(STAMP) ## Run the quick tests, without Java or Docker: unit tests, contracts, the main promises end to end on Tansu
 	@$(BIN)/python -m pytest -n $(JOBS) -m "not ($(REST))" $(ARGS)
 
 test-all: $(STAMP) ## Run the other tests of CI: Apache Kafka, outages, crash points, full models, mutants, chaos, compose

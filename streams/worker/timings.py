@@ -17,9 +17,10 @@ class Timings:
     """Seconds. What a rebalance takes (drain, keep, last commit) stays below `rebalance_timeout_s`, and what a stop
     takes below `stop_s`, whose promise is 10 s."""
 
-    #: Without a heartbeat for this long the group replaces a worker. Apache Kafka refuses less than 6 s.
+    #: Without a heartbeat for this long the group replaces a worker. Apache Kafka refuses less than 6 s; Tansu lets
+    #: every join wait for half of it.
     session_timeout_s: float = 10.0
-    #: What a member has to rejoin. Tansu also makes every join wait for half of it.
+    #: What a member has to rejoin.
     rebalance_timeout_s: float = DEFAULT_REBALANCE_TIMEOUT_S
     #: What work in flight gets when its partitions are revoked: a call to Grok takes 2 to 5 s, and one that is given up
     #: may be paid for twice.

@@ -115,6 +115,7 @@ async def test_a_workers_outcomes_are_reconciled_until_rows_are_tampered_with(
     assert "parcel" not in plain.stdout + plain.stderr
 
 
+@pytest.mark.slow
 async def test_the_audit_is_right_at_any_time(service: Audited, broker: Kafka | Tansu) -> None:
     """While records arrive, while workers run, and after one was killed: what is not proven yet is pending."""
     workers = [service.start_worker(name) for name in ("worker-1", "worker-2")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas.kafka import Header, Origin
@@ -120,6 +121,7 @@ async def commit_all(broker: Kafka | Tansu) -> None:
         await consumer.commit({partition: end for partition, (_, end) in edges.items()})
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_records(broker: Kafka | Tansu, database_url: str, tmp_path: Path) -> None:
     """Ten times as many add less than a set of their ids would; all of them are reconciled."""
     await create_topics({"bootstrap_servers": broker.bootstrap_servers}, TOPICS, PARTITIONS, 1)

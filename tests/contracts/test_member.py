@@ -28,8 +28,7 @@ from tests.contracts.conftest import PARTITIONS, Cluster
 from tests.support.factories import a_job, a_record
 from tests.support.waiting import eventually
 
-#: The shortest session that Apache Kafka takes; on Tansu every join waits for half of the rebalance timeout.
-TIMES = Timings(session_timeout_s=6.0, rebalance_timeout_s=2.0, drain_s=0.5, stop_drain_s=0.5, commit_interval_s=0.1)
+TIMES = Timings(rebalance_timeout_s=2.0, drain_s=0.5, stop_drain_s=0.5, commit_interval_s=0.1)
 ANSWERS = 300
 
 
@@ -65,7 +64,7 @@ class Member:
             self.life,
             topics,
             offset_reader.end_offsets,
-            broker_session_timeout=TIMES.session_timeout_s,
+            broker_session_timeout=cluster.session_timeout_s,
             broker_heartbeat_interval=0.5,
             broker_rebalance_timeout=TIMES.rebalance_timeout_s,
             **faust_connection(cluster.options, topics, folder),

@@ -13,8 +13,8 @@ from tests.support.processes import Service
 from tests.support.servers import running
 from tests.support.topics import fresh_prefix
 
-#: As short as each broker allows. Apache Kafka refuses sessions below 6 s; on Tansu every join waits for half of the
-#: rebalance timeout, and the other half of it is what calls in flight get when partitions move.
+#: As short as each broker allows. Apache Kafka refuses sessions below 6 s; Tansu lets every join wait for half of
+#: the session timeout. Half of the rebalance timeout is what calls in flight get when partitions move.
 _GROUP_TIMEOUTS = {
     Tansu: {"KAFKA_SESSION_TIMEOUT_S": "3", "KAFKA_REBALANCE_TIMEOUT_S": "2"},
     Kafka: {"KAFKA_SESSION_TIMEOUT_S": "6", "KAFKA_REBALANCE_TIMEOUT_S": "4"},

@@ -56,9 +56,9 @@ def start_all(service: Service, url: str, *names: str) -> dict[str, Process]:
     ("fault", "reason"),
     [
         ("wrong password", 'password authentication failed for user "'),
-        ("wrong database", 'database "none" does not exist'),
-        ("missing grant", "permission denied for"),
-        ("no TLS", "has no TLS, which sslmode requires"),
+        pytest.param("wrong database", 'database "none" does not exist', marks=pytest.mark.slow),
+        pytest.param("missing grant", "permission denied for", marks=pytest.mark.slow),
+        pytest.param("no TLS", "has no TLS, which sslmode requires", marks=pytest.mark.slow),
     ],
 )
 async def test_what_waiting_cannot_mend_stops_every_command(
@@ -140,6 +140,7 @@ def test_an_unusable_parameter_is_named_by_every_command(service: Service, datab
         assert "krbsrvname is not supported; channel_binding must be disable or prefer" in text
 
 
+@pytest.mark.slow
 def test_migrate_and_topics_give_up_on_servers_that_do_not_answer(service: Service) -> None:
     """Something accepts the connection and says nothing, as a frozen server or a wrong port does."""
     with silent_server() as port:

@@ -23,7 +23,6 @@ IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND)
 
 
 def environment(data_dir: Path) -> dict[str, str]:
-    # Tansu makes every join wait for half of the rebalance timeout.
     return {**os.environ, "DATA_DIR": str(data_dir)}
 
 
@@ -63,6 +62,7 @@ def test_with_the_local_analyser_the_figures_add_up(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path, shown["pids"])
 
 
+@pytest.mark.slow
 def test_a_key_for_grok_alone_costs_nothing(tmp_path: Path) -> None:
     """Neither does it ask for a model: the demo is free unless ANALYSER=grok."""
     argv = [*COMMAND, "--json", "--limit", "20"]
@@ -71,6 +71,7 @@ def test_a_key_for_grok_alone_costs_nothing(tmp_path: Path) -> None:
     assert figures_of(finished)["analyser"] == "local"
 
 
+@pytest.mark.slow
 def test_a_kept_stack_runs_until_ctrl_c(tmp_path: Path) -> None:
     """The report comes first, then the addresses, which answer; then all of it goes, with exit code 0."""
     argv = [*COMMAND, "--keep", "--limit", "20"]
@@ -112,13 +113,9 @@ def test_with_the_standin_no_text_is_asked_twice(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path, shown["pids"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("argv", "number"),
-    [
-        (COMMAND, signal.SIGINT),
-        pytest.param(COMMAND, signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(IN_BACKGROUND, signal.SIGTERM, marks=pytest.mark.slow),
-    ],
+    ("argv", "number"), [(COMMAND, signal.SIGINT), (COMMAND, signal.SIGTERM), (IN_BACKGROUND, signal.SIGTERM)]
 )
 def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path, argv: tuple[str, ...], number: signal.Signals) -> None:
     """Exit code 130, as for Ctrl-C; data and processes are gone."""

@@ -61,6 +61,7 @@ def output_of(service: Service, *arguments: str) -> str:
     return (service.folder / f"{arguments[0]}.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_work_in_one_environment_leaves_the_other_untouched(
     used: Service, idle: Service, broker: Tansu, database_url: str, other_database_url: str

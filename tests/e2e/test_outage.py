@@ -121,9 +121,10 @@ async def watch(service: Service, postgres_of_its_own: Postgres) -> AsyncIterato
         yield watch
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * OUTAGE_S + 240)
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
-@pytest.mark.parametrize("how", ["frozen", pytest.param("killed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["frozen", "killed"])
 async def test_an_outage_of_postgres_passes(watch: Watch, postgres_of_its_own: Postgres, how: str) -> None:
     """Work in flight is bounded, no call is made once it is full, nothing is hoarded or lost."""
     await _outage(how, watch, postgres_of_its_own)

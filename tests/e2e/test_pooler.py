@@ -14,6 +14,7 @@ from tests.support.servers import running_pgbouncer
 RECORDS = 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_every_process_works_behind_a_pooler(
     service: Service, database_url: str, rows: asyncpg.Connection, tmp_path: Path

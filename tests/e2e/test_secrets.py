@@ -49,6 +49,7 @@ def service(request: pytest.FixtureRequest, postgres: Postgres, tmp_path: Path) 
         yield service
 
 
+@pytest.mark.slow
 def test_no_command_shows_a_part_of_a_secret(service: Service) -> None:
     """On stdout, on stderr or in a log file, while it fails, waits or works."""
     names = [name for name in COMMANDS if name != "dlq"] + ["dlq list", "dlq show", "dlq replay"]

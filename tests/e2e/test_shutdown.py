@@ -254,6 +254,7 @@ async def test_partitions_move_only_when_the_work_of_a_stopping_worker_has_ended
     assert stats["calls"] == stats["distinct_texts"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_a_gateway_before_a_frozen_broker_stops_in_time(service: Service, broker: Tansu) -> None:
     """Conversations under way are accepted or not; those that were answered with 202 are in the topic."""

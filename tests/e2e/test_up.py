@@ -139,6 +139,7 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
         assert terminal.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_password_of_ones_own_database_is_not_shown(tmp_path: Path, database_url: str) -> None:
     """It is known to whoever set it; a screen may be shared."""
     url = f"{database_url}{'&' if '?' in database_url else '?'}application_name=canary"

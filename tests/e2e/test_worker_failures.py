@@ -112,6 +112,7 @@ async def test_a_defect_holds_its_record_back_until_a_sound_worker_comes(
 
 
 @on_tansu
+@pytest.mark.slow
 async def test_a_defect_that_many_records_trip_stops_the_worker(service: Service, rows: asyncpg.Connection) -> None:
     """With what to do. None of them becomes a dead letter."""
     await produce(service, [f"#defect my card is 4111 1111 {n}" for n in range(25)])

@@ -147,7 +147,10 @@ def test_existing_services_are_used(data_dir: Path, log: ProcessLog, program: li
         assert "KAFKA_SESSION_TIMEOUT_S" not in json.loads((notes / "worker-worker-1.json").read_text())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_stops_everything(running_up: "subprocess.Popen[str]", number: int) -> None:
     """Exit code 0, and no process of the stack is left."""
     children = children_of(running_up)

@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from streams.cli import COMMANDS
+from streams.cli import COMMANDS, cli
 from streams.version import __version__
 
 
@@ -18,7 +19,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["dlq", "replay"]])
 def test_a_flag_shows_no_type(command: list[str]) -> None:
     """It takes no value."""
-    shown = run(*command, "--help")
+    shown = CliRunner().invoke(cli, [*command, "--help"]).output
     assert "--help" in shown
     assert "bool" not in shown
 
