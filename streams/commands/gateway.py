@@ -2,6 +2,7 @@
 
 from schemas.settings import Settings, load_settings
 from streams.commands.output import run
+from streams.gateway.main import run_gateway
 from streams.kafka.clients import client_options
 from streams.kafka.lag import ConnectingLagReader
 from streams.telemetry.log import configure_logging, service_log
@@ -21,8 +22,6 @@ def gateway() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    from streams.gateway.main import run_gateway  # aiohttp would delay --help
-
     lag = ConnectingLagReader(client_options(settings), settings.topics)
     lag_metrics = LagMetrics(lag)
     await lag_metrics.start()

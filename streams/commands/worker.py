@@ -7,6 +7,7 @@ import typer
 from schemas.settings import load_settings
 from streams.commands.output import run
 from streams.telemetry.log import configure_logging, service_log
+from streams.worker.main import run_worker
 
 
 def worker(
@@ -21,8 +22,6 @@ def worker(
     SIGTERM and Ctrl-C stop it gracefully. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL, ANALYSER,
     XAI_API_KEY, GROK_*, MAX_IN_FLIGHT, DEAD_LETTER_LIMIT, WORKER_METRICS_PORT, DATA_DIR (one directory per worker).
     """
-    from streams.worker.main import run_worker  # Faust would delay --help
-
     with service_log():
         settings = load_settings("kafka_bootstrap_servers", "database_url", needs_model=True)
         configure_logging(settings.log_level)
