@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from agents.text_key import canonical_text, text_key
-from schemas.conversation import FIRST_YEAR, LAST_YEAR, Conversation, decode_conversation
+from schemas.call import PaidCall
+from schemas.conversation import FIRST_YEAR, LAST_YEAR, Conversation, Repair, Repairs, decode_conversation
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Rejected, Unprocessable
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
@@ -20,6 +21,8 @@ REHOMED_OFFSET = "rehomed.offset"
 REHOMED_KEY = "rehomed.key"
 _REHOMED_PREFIX = "rehomed."
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: How far a producer's clock may be ahead of the one that stamped its record. Kafka's stamps are whole milliseconds.
+MAX_CLOCK_SKEW = timedelta(seconds=1)
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REASON_OF_STATUS = {400: DeadLetterReason.UNDECODABLE, 413: DeadLetterReason.TOO_LARGE}
 
@@ -62,12 +65,17 @@ class Record:
     """One record of an input topic, and what was decoded from it.
 
     `origin`, `key` and `headers` are those of the first reading, also for a record that was rehomed; `received_at` is
-    the same however often the record is read. `id`, `tenant`, `text` and `text_key` are there once it is decoded.
+    the same however often the record is read. `id`, `tenant`, `text`, `text_key` and `occurred_at` are there once it is
+    decoded; `repairs` is what was changed in it.
     """
 
-    __slots__ = ("conversation", "id", "origin", "received_at", "source", "tenant", "text", "text_key", "was_rehomed")
+    __slots__ = (
+        *("conversation", "id", "occurred_at", "origin", "received_at", "repairs", "source", "tenant", "text"),
+        *("text_key", "was_rehomed"),
+    )
 
     id: str
+    occurred_at: datetime
     tenant: str
     text: str
     text_key: str
@@ -76,6 +84,7 @@ class Record:
         self.source = source
         self.was_rehomed = was_rehomed
         self.conversation: Conversation | None = None
+        self.repairs: Repairs = ()
         headers = dict(source.headers) if source.headers else {}
         own = Origin(source.topic, source.partition, source.offset)
         # Only in the topic that workers alone write are these headers ours; elsewhere they may be anyone's.
@@ -93,12 +102,6 @@ class Record:
     def headers(self) -> Headers:
         """The record's headers without those of the rehoming."""
         return [(name, value) for name, value in self.source.headers or () if not name.startswith(_REHOMED_PREFIX)]
-
-    @property
-    def occurred_at(self) -> datetime:
-        """The client's time, or the time of receipt."""
-        assert self.conversation is not None, "only a decoded record has a time of its own"
-        return self.conversation.occurred_at or self.received_at
 
     def header(self, name: str) -> str | None:
         """The last header of that name, or None where there is none or it is not UTF-8."""
@@ -121,7 +124,7 @@ class Record:
 class Job(Record):
     """A record from its admission to its last confirmation."""
 
-    __slots__ = ("is_finished", "outcome", "result", "size_bytes", "tracker")
+    __slots__ = ("call", "is_finished", "outcome", "result", "size_bytes", "tracker")
 
     outcome: Outcome
     result: ConversationResult
@@ -130,6 +133,8 @@ class Job(Record):
         super().__init__(source, was_rehomed=was_rehomed)
         self.tracker = tracker
         self.is_finished = False
+        #: The paid call that gave its answer, to be stored with its row.
+        self.call: PaidCall | None = None
         headers = sum(len(name) + len(value or b"") for name, value in source.headers or ())
         #: The size of the record as it was read; what is decoded from it takes about twice as much again.
         self.size_bytes = len(source.value or b"") + len(source.key or b"") + headers
@@ -141,7 +146,7 @@ class Job(Record):
 
 
 def decode(record: Record) -> None:
-    """Sets conversation, id, tenant, text and text key.
+    """Sets conversation, id, tenant, text, text key, time of occurrence and repairs.
 
     Raises Unprocessable with the dead letter's reason; the detail names the field and never quotes the value.
     """
@@ -150,15 +155,38 @@ def decode(record: Record) -> None:
     if tenant != DEFAULT_TENANT and not _TENANT.fullmatch(tenant):
         raise Unprocessable(DeadLetterReason.BAD_TENANT, "tenant: 1 to 64 letters, digits, dots, dashes")
     try:
-        conversation = decode_conversation(source.value or b"", require_id=True)
+        conversation, record.repairs = decode_conversation(source.value or b"", from_topic=True)
     except Rejected as error:
         reason = _REASON_OF_STATUS.get(error.status, DeadLetterReason.INVALID)
         field = f"{error.field}: " if error.field else ""
         raise Unprocessable(reason, f"{field}{error.detail} ({error.code})") from error
-    assert conversation.id is not None, "decode_conversation(require_id=True) refuses a record without an id"
+    assert conversation.id is not None, "decode_conversation(from_topic=True) refuses a record without an id"
     record.text = canonical_text(conversation)
     record.text_key = text_key(tenant, record.text)
     record.tenant, record.id, record.conversation = tenant, conversation.id, conversation
+    occurred_at = conversation.occurred_at or _latest_message_at(conversation)
+    if occurred_at is None:
+        record.occurred_at = record.received_at
+    elif _is_in_future(occurred_at, record.received_at):
+        record.occurred_at = record.received_at
+        record.repairs = (*record.repairs, Repair.OCCURRED_AT_CLAMPED)
+    else:
+        record.occurred_at = occurred_at
+
+
+def _latest_message_at(conversation: Conversation) -> datetime | None:
+    """A conversation that grew and is sent again is newer by its last message. A default date of year 1 is none."""
+    if conversation.messages is None:
+        return None
+    times = [message.at for message in conversation.messages if message.at is not None]
+    return max((at for at in times if at.year >= FIRST_YEAR), default=None)
+
+
+def _is_in_future(occurred_at: datetime, received_at: datetime) -> bool:
+    """Compares with the time of receipt, which stays the same when the record is read again; the clock does not."""
+    if received_at == _EPOCH:  # the record has no time stamp that is a time
+        return occurred_at.year > LAST_YEAR
+    return occurred_at - received_at > MAX_CLOCK_SKEW
 
 
 def header_text(headers: Sequence[tuple[str, bytes]] | None, name: str) -> str | None:

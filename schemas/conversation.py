@@ -1,7 +1,9 @@
-"""Conversation, and decode_conversation: checks sizes, types, NUL and lone surrogates, so that no later step has to."""
+"""Conversation, and decode_conversation, which checks sizes and types and repairs characters."""
 
-import json
+import codecs
+import re
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -9,8 +11,10 @@ import msgspec
 from schemas.errors import Rejected
 from schemas.instant import Instant
 
-#: Kafka's default limit for a record is 1 MiB, which leaves room for headers and framing.
+#: What the gateway accepts. Kafka's default limit for a record is 1 MiB, which leaves room for headers and framing.
 MAX_VALUE_BYTES = 512 * 1024
+#: What workers read from the topic, whose own limit may be higher than Kafka's default. Texts beyond theirs are cut.
+MAX_RECORD_BYTES = 4 * 1024 * 1024
 MAX_TEXT_CHARS = 100_000
 MAX_MESSAGES = 1_000
 MAX_ID_CHARS = 256
@@ -18,6 +22,35 @@ MAX_SOURCE_CHARS = 128
 MAX_METADATA_BYTES = 16 * 1024
 MAX_DEPTH = 16
 FIRST_YEAR, LAST_YEAR = 1970, 2999
+#: Takes the place of what was cut out of a text.
+CUT_MARK = " [...] "
+
+#: Leaves room for two marks: the cut may end in another message than where it begins.
+_HALF_TEXT_CHARS = MAX_TEXT_CHARS // 2 - len(CUT_MARK)
+_HALF_MESSAGES = MAX_MESSAGES // 2
+#: A shorter value holds neither too many messages, of which the smallest has 22 bytes, nor too many characters.
+_MIN_TOO_LONG_BYTES = 20 * MAX_MESSAGES
+#: Group 1 is an escape of half a surrogate pair or of NUL, group 2 the same as bytes. Whole pairs and all other escapes
+#: match too, and stay: a backslash that belongs to one must not be taken for the beginning of the next.
+_ESCAPE_OR_UNSTORABLE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+    rb"|(\x00|\xed[\xa0-\xbf][\x80-\xbf])",
+    re.DOTALL,
+)
+
+
+class Repair(StrEnum):
+    """What was changed in a record so that it can be processed; labels of `conversations_repaired_total`."""
+
+    CHARACTERS_REPLACED = "characters_replaced"  # NUL and half surrogate pairs became U+FFFD, or a BOM was removed
+    TEXT_CUT = "text_cut"  # to MAX_TEXT_CHARS, beginning and end kept
+    OCCURRED_AT_CLAMPED = "occurred_at_clamped"  # from a time in the future to the time of receipt
+
+
+Repairs = tuple[Repair, ...]
+
+#: Is decoded as its decimal digits.
+IntegerId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -29,7 +62,11 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a producer sends: `text` or `messages`, never both. `id` is None only before the gateway assigns one."""
+    """What a producer sends: `text` or `messages`, never both. `id` is None only before the gateway assigns one.
+
+    An integer `id` is taken as its decimal digits. Workers cut longer texts from the topic to the limit; the gateway
+    refuses them. Half surrogate pairs and NUL become U+FFFD.
+    """
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] | None = None
@@ -43,36 +80,73 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         return _encoder.encode(self)
 
 
+class _LenientMessage(msgspec.Struct, forbid_unknown_fields=True):
+    role: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    text: str
+    at: Instant | None = None
+
+
+class _LenientConversation(msgspec.Struct, forbid_unknown_fields=True):
+    """A Conversation that may have an integer id and texts of any length."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)] | IntegerId | None = None
+    text: str | None = None
+    messages: tuple[_LenientMessage, ...] | None = None
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)] | None = None
+    occurred_at: Instant | None = None
+    metadata: dict[str, Any] | None = None
+
+    def as_conversation(self) -> Conversation:
+        messages = None if self.messages is None else tuple(Message(m.role, m.text, m.at) for m in self.messages)
+        id_ = None if self.id is None else str(self.id)
+        return Conversation(id_, self.text, messages, self.source, self.occurred_at, self.metadata)
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Conversation)
+_lenient_decoder = msgspec.json.Decoder(_LenientConversation)
 
 
-def decode_conversation(value: bytes, *, require_id: bool) -> Conversation:
-    """Returns the conversation in JSON bytes, checked.
+def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation, Repairs]:
+    """Returns the conversation in JSON bytes, checked, and what had to be repaired.
 
-    Raises Rejected with status 413 (too large), 400 (not JSON, not UTF-8, nested too deeply) or 422 (wrong content);
-    `code` is stable and `field` names the part to change. The detail never quotes the input. Checks that the bytes or
-    the types already answer are skipped, since this runs for every record.
+    A record from the topic needs an id, and its text is cut to the limit; a longer text from the gateway's client is
+    rejected. Raises Rejected with status 413 (too large), 400 (not JSON, not UTF-8, nested too deeply) or 422 (wrong
+    content); `code` is stable and `field` names the part to change. The detail never quotes the input.
+
+    Runs for every record: checks that the bytes or the types already answer are skipped, and nothing is repaired before
+    the plain decoding has failed.
     """
-    if len(value) > MAX_VALUE_BYTES:
-        raise Rejected("too_large", f"the conversation is larger than {MAX_VALUE_BYTES} bytes", status=413)
-    conversation = _parse(value)
-    _check_id(conversation, require_id)
-    _check_content(conversation)
-    if len(value) > MAX_TEXT_CHARS:  # fewer bytes cannot hold more characters
-        _check_length(conversation.messages or ())
+    max_bytes = MAX_RECORD_BYTES if from_topic else MAX_VALUE_BYTES
+    if len(value) > max_bytes:
+        raise Rejected("too_large", f"the conversation is larger than {max_bytes} bytes", status=413)
     if b"\\" in value and b"\\u0000" in value:  # JSON has no other notation for NUL
-        _check_nul(conversation)
+        conversation, repairs = _decode_with_repairs(value)
+    else:
+        try:
+            conversation, repairs = _decoder.decode(value), ()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            conversation, repairs = _decode_with_repairs(value)
+    _check_id(conversation, from_topic)
+    _check_content(conversation)
+    if len(value) > _MIN_TOO_LONG_BYTES and _is_too_long(conversation):
+        if not from_topic:
+            raise _too_long(conversation)
+        conversation, repairs = _cut(conversation), (*repairs, Repair.TEXT_CUT)
     if conversation.metadata is not None:
         _check_metadata(conversation.metadata)
     if conversation.occurred_at is not None:
         _check_time(conversation.occurred_at)
-    return conversation
+    return conversation, repairs
 
 
-def _parse(value: bytes) -> Conversation:
+def _decode_with_repairs(value: bytes) -> tuple[Conversation, Repairs]:
+    """Decodes after replacing what cannot be stored. C programs send NUL at the end, Windows tools a BOM in front."""
+    repaired = value.removeprefix(codecs.BOM_UTF8).rstrip(b"\0")
+    repaired = _ESCAPE_OR_UNSTORABLE.sub(_storable, repaired)
+    repairs = () if repaired == value else (Repair.CHARACTERS_REPLACED,)
     try:
-        return _decoder.decode(value)
+        return _lenient_decoder.decode(repaired).as_conversation(), repairs
     except msgspec.ValidationError as error:
         raise _rejected_by_schema(error) from error
     except UnicodeDecodeError as error:
@@ -80,31 +154,22 @@ def _parse(value: bytes) -> Conversation:
     except RecursionError as error:
         raise Rejected("too_deep", f"values are nested more than {MAX_DEPTH} deep", status=400) from error
     except msgspec.DecodeError as error:
-        raise _rejected_by_syntax(value, error) from error
+        raise _rejected_by_syntax(repaired, error) from error
+
+
+def _storable(found: re.Match[bytes]) -> bytes:
+    if found[1] or found[2]:
+        return "\N{REPLACEMENT CHARACTER}".encode()
+    return found[0]
 
 
 def _rejected_by_syntax(value: bytes, error: msgspec.DecodeError) -> Rejected:
     """msgspec's messages about syntax name a position and never quote the content."""
     try:
-        text = value.decode()
+        value.decode()
     except UnicodeDecodeError as unicode_error:
         return Rejected("not_utf8", f"byte {unicode_error.start} is not UTF-8", status=400)
-    if _is_python_json(text):
-        return Rejected("lone_surrogate", "a \\u escape is half of a surrogate pair", status=400)
     return Rejected("not_json", str(error), status=400)
-
-
-def _is_python_json(text: str) -> bool:
-    """Returns whether Python's parser reads the text: it accepts lone surrogates, which msgspec does not."""
-    try:
-        json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
@@ -122,9 +187,9 @@ def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
     return Rejected(code, message.replace("`", ""), field="metadata" if field.startswith("metadata") else field)
 
 
-def _check_id(conversation: Conversation, require_id: bool) -> None:
+def _check_id(conversation: Conversation, is_required: bool) -> None:
     if conversation.id is None:
-        if require_id:
+        if is_required:
             raise Rejected("missing_field", "a record needs an id", field="id")
         return
     if not conversation.id.isprintable() or conversation.id != conversation.id.strip():
@@ -148,26 +213,54 @@ def _is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
-def _check_length(messages: tuple[Message, ...]) -> None:
-    """Rejects messages that are too long together; each one's length is part of its type."""
-    if sum(len(message.text) for message in messages) > MAX_TEXT_CHARS:
-        raise Rejected("too_long", f"the texts have more than {MAX_TEXT_CHARS} characters in all", field="messages")
+def _is_too_long(conversation: Conversation) -> bool:
+    messages = conversation.messages
+    if messages is None:
+        return len(conversation.text or "") > MAX_TEXT_CHARS
+    return len(messages) > MAX_MESSAGES or sum(len(message.text) for message in messages) > MAX_TEXT_CHARS
 
 
-def _check_nul(conversation: Conversation) -> None:
-    """Rejects NUL, which neither text nor jsonb can store in Postgres, before it can fail a batch of rows."""
-    named = [("id", conversation.id), ("text", conversation.text), ("source", conversation.source)]
-    for index, message in enumerate(conversation.messages or ()):
-        named += [(f"messages[{index}].role", message.role), (f"messages[{index}].text", message.text)]
-    for field, text in named:
-        if text is not None and "\0" in text:
-            raise Rejected("nul_character", "a NUL character cannot be stored", field=field)
+def _too_long(conversation: Conversation) -> Rejected:
+    messages = conversation.messages
+    if messages is None:
+        return Rejected("too_long", f"the text has more than {MAX_TEXT_CHARS} characters", field="text")
+    if len(messages) > MAX_MESSAGES:
+        return Rejected("too_long", f"there are more than {MAX_MESSAGES} messages", field="messages")
+    return Rejected("too_long", f"the texts have more than {MAX_TEXT_CHARS} characters in all", field="messages")
+
+
+def _cut(conversation: Conversation) -> Conversation:
+    """Keeps the beginning and the end: the first and last messages, and of their texts as much as the limit admits."""
+    if conversation.messages is None:
+        assert conversation.text is not None, "_check_content rejects a conversation without content"
+        return msgspec.structs.replace(conversation, text=_without(conversation.text, *_middle(len(conversation.text))))
+    messages = conversation.messages
+    if len(messages) > MAX_MESSAGES:
+        messages = messages[:_HALF_MESSAGES] + messages[-_HALF_MESSAGES:]
+    cut: list[Message] = []
+    begin, end = _middle(sum(len(message.text) for message in messages))
+    for message in messages:
+        size = len(message.text)
+        if not (begin <= 0 and size <= end and begin < end):
+            text = _without(message.text, max(begin, 0), min(end, size))
+            cut.append(msgspec.structs.replace(message, text=text))
+        begin, end = begin - size, end - size
+    return msgspec.structs.replace(conversation, messages=tuple(cut))
+
+
+def _middle(chars: int) -> tuple[int, int]:
+    """Returns where the part to cut out of so many characters begins and ends; it is empty within the limit."""
+    return (_HALF_TEXT_CHARS, chars - _HALF_TEXT_CHARS) if chars > MAX_TEXT_CHARS else (chars, chars)
+
+
+def _without(text: str, begin: int, end: int) -> str:
+    return text[:begin] + CUT_MARK + text[end:] if begin < end else text
 
 
 def _check_time(at: datetime) -> None:
-    """Rejects years outside the range in which Python and Postgres agree."""
-    if not FIRST_YEAR <= at.year <= LAST_YEAR:
-        raise Rejected("invalid_value", f"the year is not {FIRST_YEAR} to {LAST_YEAR}", field="occurred_at")
+    """Rejects a time before 1970. Whether one is in the future shows only beside the time of receipt."""
+    if at.year < FIRST_YEAR:
+        raise Rejected("invalid_value", f"the year is before {FIRST_YEAR}", field="occurred_at")
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
@@ -176,8 +269,6 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     encoded = _encoder.encode(metadata)
     if len(encoded) > MAX_METADATA_BYTES:
         raise Rejected("too_long", f"metadata is larger than {MAX_METADATA_BYTES} bytes", field="metadata")
-    if b"\\u0000" in encoded and _has_nul(metadata):
-        raise Rejected("nul_character", "a NUL character cannot be stored", field="metadata")
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:
@@ -194,12 +285,3 @@ def _children(node: Any) -> list[Any]:
     if isinstance(node, dict):
         return list(node.values())
     return node if isinstance(node, list) else []
-
-
-def _has_nul(value: Any) -> bool:
-    """Returns whether a string or a name in the value holds NUL. Call it only after the depth was checked."""
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in key or _has_nul(child) for key, child in value.items())
-    return isinstance(value, list) and any(map(_has_nul, value))

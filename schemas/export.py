@@ -8,7 +8,7 @@ import msgspec
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from schemas.conversation import Conversation
+from schemas.conversation import Conversation, IntegerId
 from schemas.insight import Answer, Insight
 from schemas.result import ConversationResult
 from schemas.settings import Settings
@@ -42,6 +42,8 @@ def env_example() -> str:
 
 def _schema_text(message: type[msgspec.Struct]) -> str:
     schema: dict[str, Any] = {"$schema": _DIALECT, **msgspec.json.schema(message)}
+    if message is Conversation:  # its type is that of the decoded one
+        schema["$defs"]["Conversation"]["properties"]["id"]["anyOf"].insert(1, msgspec.json.schema(IntegerId))
     for definition in schema["$defs"].values():
         definition["description"] = inspect.cleandoc(definition["description"])
     return json.dumps(schema, indent=2) + "\n"

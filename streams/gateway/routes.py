@@ -23,6 +23,7 @@ from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
 from streams.kafka.lag import Lag, LagCheck
 from streams.telemetry.health import HEADERS, OK, Health
+from streams.telemetry.metrics import count_repairs
 
 CONVERSATIONS_PATH = "/api/v1/conversations"
 DEFAULT_PAGE = 50
@@ -64,7 +65,8 @@ class ConversationState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 async def accept_conversation(request: web.Request) -> web.Response:
     """Responds with 202 once the brokers have confirmed the record; `Location` is where its result will be."""
-    conversation = decode_conversation(await _read_json_body(request), require_id=False)
+    conversation, repairs = decode_conversation(await _read_json_body(request), from_topic=False)
+    count_repairs(repairs)
     conversation_id = conversation.id or uuid4().hex
     if conversation.id is None:
         conversation = msgspec.structs.replace(conversation, id=conversation_id)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from agents.analyser import NOTHING, ErrorClass
 from agents.decode import Job
+from schemas.conversation import Repairs
 from schemas.insight import USD_TICKS, Usage
 from schemas.outcome import Dead, Filtered, Outcome, OutcomeName, outcome_name
 from streams.kafka.lag import LagSource
@@ -37,6 +38,13 @@ REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 REQUESTS = _counter("requests_total", "HTTP requests, by route and status", ("route", "status"))
 REQUEST_LATENCY_S = _histogram(
     "request_latency_seconds", "Duration of an HTTP request", ("route",), buckets=REQUEST_BUCKETS_S
+)
+
+# --- gateway and worker ---
+CONVERSATIONS_REPAIRED = _counter(
+    "conversations_repaired_total",
+    "Conversations changed so that they can be processed, by repair",
+    ("repair",),
 )
 
 # --- Grok ---
@@ -102,10 +110,19 @@ def _count_call(latency_s: float, usage: Usage) -> None:
         ESTIMATED_COST_USD.inc(usage.cost_usd_ticks / USD_TICKS)
 
 
+def count_repairs(repairs: Repairs) -> None:
+    """Counts one conversation: in the gateway when it is accepted, in the worker when it has its outcome."""
+    for repair in repairs:
+        CONVERSATIONS_REPAIRED.labels(repair).inc()
+
+
 class OutcomeMetrics:
     """See agents.analyst.Observer; counts a batch at a time."""
 
     def ended(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.repairs:
+                count_repairs(job.repairs)
         for (name, reason), count in collections.Counter(_labels(job.outcome) for job in jobs).items():
             CONVERSATIONS.labels(name).inc(count)
             match name:

@@ -32,7 +32,7 @@ def read_sample(limit: int | None = None) -> dict[str, bytes]:
     bodies = {}
     for number, line in enumerate(lines, start=1):
         try:
-            bodies[str(decode_conversation(line, require_id=True).id)] = line
+            bodies[str(decode_conversation(line, from_topic=True)[0].id)] = line
         except Rejected as error:
             raise Fatal(f"line {number} of {SAMPLE} is not a conversation", str(error)) from error
     return bodies

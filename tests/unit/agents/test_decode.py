@@ -1,15 +1,24 @@
 """Step 1: what a record must be, and that origin, key and time of receipt outlive every reading and rehoming."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.decode import REHOMED_OFFSET, REHOMED_PARTITION, REHOMED_TOPIC, Record, as_time, decode
+from agents.decode import (
+    MAX_CLOCK_SKEW,
+    REHOMED_OFFSET,
+    REHOMED_PARTITION,
+    REHOMED_TOPIC,
+    Record,
+    as_time,
+    decode,
+)
+from schemas.conversation import MAX_RECORD_BYTES, Repair
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.kafka import Origin
-from tests.support.factories import WRITTEN_AT, WRITTEN_AT_MS, a_job, a_record, value_of
+from tests.support.factories import NOON, WRITTEN_AT, WRITTEN_AT_MS, a_job, a_record, value_of
 from tests.support.topics import TOPICS
 
 Headers = Sequence[tuple[str, bytes]]
@@ -49,8 +58,7 @@ def test_a_plain_record_is_decoded() -> None:
         (b"\xff", [], DeadLetterReason.UNDECODABLE),
         (b'{"text":"no id"}', [], DeadLetterReason.INVALID),
         (value_of(colour="red"), [], DeadLetterReason.INVALID),
-        (value_of("a\0b"), [], DeadLetterReason.INVALID),
-        (b" " * 600_000, [], DeadLetterReason.TOO_LARGE),
+        (b" " * (MAX_RECORD_BYTES + 1), [], DeadLetterReason.TOO_LARGE),
         (value_of(), [("tenant", b"../etc")], DeadLetterReason.BAD_TENANT),
     ],
 )
@@ -75,6 +83,51 @@ def test_what_cannot_be_decoded_has_a_reason(value: bytes | None, headers: Heade
 def test_the_time_of_receipt_is_the_headers_or_else_the_brokers(stated: bytes, received_at: datetime) -> None:
     """Either stays the same when the record is read again, so a replay writes the same row."""
     assert record_of(headers=[("ce_time", stated)]).received_at == received_at
+
+
+def occurred(timestamp: int = WRITTEN_AT_MS, **fields: object) -> tuple[datetime, tuple[Repair, ...]]:
+    record = Record(a_record(value_of(**fields), timestamp=timestamp), was_rehomed=False)
+    decode(record)
+    return record.occurred_at, record.repairs
+
+
+def messages_at(*times: str) -> dict[str, object]:
+    return {"text": None, "messages": [{"role": "user", "text": "hello there", "at": at} for at in times]}
+
+
+def test_a_conversation_without_a_time_has_that_of_its_latest_message() -> None:
+    """One that has grown and is sent again replaces the shorter one. Its own time comes first, and a default date of
+    year 1 counts for nothing."""
+    times = ("2026-01-31T11:00:00Z", "2026-01-31T14:00:00+02:00", "0001-01-01T00:00:00Z")
+    assert occurred(**messages_at(*times)) == (NOON, ())
+    assert occurred(occurred_at="2026-01-30T00:00:00Z", **messages_at(*times))[0].day == 30
+    assert occurred(**messages_at("0001-01-01T00:00:00+14:00")) == (WRITTEN_AT, ())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"occurred_at": (WRITTEN_AT + timedelta(seconds=2)).isoformat()},
+        {"occurred_at": "9999-12-31T23:59:59-12:00"},
+        messages_at("2026-01-31T11:00:00Z", "2999-01-01T00:00:00Z"),
+    ],
+)
+def test_a_time_in_the_future_becomes_the_time_of_receipt(fields: dict[str, object]) -> None:
+    """Otherwise no later record of that id could ever replace the row. The mark is in row and event."""
+    assert occurred(**fields) == (WRITTEN_AT, (Repair.OCCURRED_AT_CLAMPED,))
+
+
+def test_clocks_that_differ_by_a_little_are_no_future() -> None:
+    """Kafka's own time stamps are whole milliseconds, so that nearly every producer would be ahead of them."""
+    ahead = WRITTEN_AT + MAX_CLOCK_SKEW
+    assert occurred(occurred_at=ahead.isoformat()) == (ahead, ())
+
+
+def test_without_a_time_of_receipt_only_an_impossible_time_is_in_the_future() -> None:
+    """Some producers write no time stamp; the client's time is all there is then."""
+    assert occurred(-1, occurred_at=NOON.isoformat()) == (NOON, ())
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    assert occurred(-1, occurred_at="9999-01-01T00:00:00Z") == (epoch, (Repair.OCCURRED_AT_CLAMPED,))
 
 
 @pytest.mark.parametrize("timestamp_ms", [None, -1, 2**63 - 1, -(2**63)])

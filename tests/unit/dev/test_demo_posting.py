@@ -114,7 +114,7 @@ FOLDER = infra("sample")
 
 def conversations() -> list[Conversation]:
     lines = (FOLDER / "sample.jsonl").read_bytes().splitlines()
-    return [decode_conversation(line, require_id=True) for line in lines]
+    return [decode_conversation(line, from_topic=True)[0] for line in lines]
 
 
 def script() -> ModuleType:

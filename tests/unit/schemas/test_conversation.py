@@ -8,16 +8,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import conversation as module
-from schemas.conversation import MAX_METADATA_BYTES, MAX_TEXT_CHARS, MAX_VALUE_BYTES, Conversation, decode_conversation
+from schemas.conversation import (
+    CUT_MARK,
+    MAX_MESSAGES,
+    MAX_METADATA_BYTES,
+    MAX_RECORD_BYTES,
+    MAX_TEXT_CHARS,
+    MAX_VALUE_BYTES,
+    Conversation,
+    Repair,
+    decode_conversation,
+)
 from schemas.errors import Rejected
 
 SECRET = "my-secret-words"
 
 
-def rejected(value: bytes, *, require_id: bool = True) -> Rejected:
+def rejected(value: bytes, *, from_topic: bool = True) -> Rejected:
     with pytest.raises(Rejected) as caught:
-        decode_conversation(value, require_id=require_id)
+        decode_conversation(value, from_topic=from_topic)
     return caught.value
+
+
+def decoded(value: bytes) -> Conversation:
+    return decode_conversation(value, from_topic=True)[0]
 
 
 def body(**fields: object) -> bytes:
@@ -26,15 +40,15 @@ def body(**fields: object) -> bytes:
 
 def test_the_smallest_record_is_valid() -> None:
     """A raw producer's record is valid with id and text alone."""
-    conversation = decode_conversation(b'{"id": "c-1", "text": "refund please"}', require_id=True)
-    assert (conversation.id, conversation.text) == ("c-1", "refund please")
+    conversation, repairs = decode_conversation(b'{"id": "c-1", "text": "refund please"}', from_topic=True)
+    assert (conversation.id, conversation.text, repairs) == ("c-1", "refund please", ())
 
 
 def test_encoding_gives_back_what_was_decoded() -> None:
     """The gateway publishes what it has checked, with nothing added and nothing lost."""
     value = b'{"id":"c","messages":[{"role":"user","text":"hi","at":"2026-01-31T12:00:00Z"}],"metadata":{"a":[1,null]}}'
-    conversation = decode_conversation(value, require_id=True)
-    assert decode_conversation(conversation.encode(), require_id=True) == conversation
+    conversation = decoded(value)
+    assert decoded(conversation.encode()) == conversation
 
 
 @pytest.mark.parametrize(
@@ -43,13 +57,14 @@ def test_encoding_gives_back_what_was_decoded() -> None:
         (b"", 400, "not_json", ""),
         (b"hello", 400, "not_json", ""),
         (b'{"id":"c","text":"\xff\xfe"}', 400, "not_utf8", ""),
-        (b'{"id":"c","text":"a \\ud800 b"}', 400, "lone_surrogate", ""),
-        (b'{"id":"c","text":"a \\ud800"}', 400, "lone_surrogate", ""),
+        (b'{"id":"c","text":"a"}\x00\x00x', 400, "not_json", ""),
         (b'{"id":"c","text":"x","metadata":' + b'{"a":' * 5000 + b"1" + b"}" * 5001, 400, "too_deep", ""),
         (body(metadata={"a": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}), 400, "too_deep", "metadata"),
-        (b'{"id":"c","text":"' + b"x" * MAX_VALUE_BYTES + b'"}', 413, "too_large", ""),
+        (b'{"id":"c","text":"' + b"x" * MAX_RECORD_BYTES + b'"}', 413, "too_large", ""),
         (b"[]", 422, "invalid_value", ""),
-        (b'{"id":7,"text":"x"}', 422, "invalid_value", "id"),
+        (b'{"id":true,"text":"x"}', 422, "invalid_value", "id"),
+        (b'{"id":7.0,"text":"x"}', 422, "invalid_value", "id"),
+        (b'{"id":9223372036854775808,"text":"x"}', 422, "invalid_value", "id"),
         (b'{"id":"c","text":["x"]}', 422, "invalid_value", "text"),
         (
             b'{"id":"c","messages":[{"role":"u","text":"x"},{"role":"u","text":1}]}',
@@ -63,10 +78,7 @@ def test_encoding_gives_back_what_was_decoded() -> None:
         (b'{"id":"c"}', 422, "missing_field", "text"),
         (b'{"id":"c","text":" \\n\\t "}', 422, "empty_text", "text"),
         (b'{"id":"c","messages":[]}', 422, "empty_text", "messages"),
-        (b'{"id":"c","text":"a\\u0000b"}', 422, "nul_character", "text"),
-        (body(metadata={"a": ["b\0"]}), 422, "nul_character", "metadata"),
         (body(messages=[{"role": "user", "text": "x"}]), 422, "text_and_messages", "messages"),
-        (body(text="x" * (MAX_TEXT_CHARS + 1)), 422, "too_long", "text"),
         (body(metadata={"a": "x" * MAX_METADATA_BYTES}), 422, "too_long", "metadata"),
         (body(id="  "), 422, "invalid_value", "id"),
         (body(id="a\nb"), 422, "invalid_value", "id"),
@@ -91,7 +103,7 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
 
 def test_the_gateway_may_make_the_id() -> None:
     """An id is required only in the topic."""
-    assert decode_conversation(b'{"text": "x"}', require_id=False).id is None
+    assert decode_conversation(b'{"text": "x"}', from_topic=False)[0].id is None
 
 
 @given(st.binary(max_size=300))
@@ -99,7 +111,7 @@ def test_any_bytes_are_decoded_or_rejected(value: bytes) -> None:
     """No input raises anything but Rejected."""
     statuses = []
     try:
-        decode_conversation(value, require_id=True)
+        decode_conversation(value, from_topic=True)
     except Rejected as error:
         statuses.append(error.status)
     assert set(statuses) <= {400, 413, 422}
@@ -115,28 +127,28 @@ FIELDS = st.sampled_from(["id", "text", "messages", "source", "occurred_at", "me
 
 @given(st.dictionaries(FIELDS, JSON, max_size=5))
 def test_what_is_decoded_can_be_stored(fields: dict[str, object]) -> None:
-    """No NUL is accepted anywhere: a single one would fail a whole batch of rows."""
+    """No NUL is left anywhere: a single one would fail a whole batch of rows."""
     try:
-        conversation = decode_conversation(json.dumps(fields).encode(), require_id=True)
+        conversation = decoded(json.dumps(fields).encode())
     except Rejected:
         return
     assert b"\\u0000" not in conversation.encode().replace(b"\\\\", b"")
 
 
-def decode_with_every_check(value: bytes) -> Conversation:
-    """Decodes without the shortcuts that leave a check out."""
-    conversation = module._parse(value)
+def decode_with_every_check(value: bytes) -> tuple[Conversation, tuple[Repair, ...]]:
+    """Decodes without the shortcuts that leave a check or a repair out."""
+    conversation, repairs = module._decode_with_repairs(value)
     module._check_id(conversation, True)
     module._check_content(conversation)
-    module._check_length(conversation.messages or ())
-    module._check_nul(conversation)
+    if module._is_too_long(conversation):
+        conversation, repairs = module._cut(conversation), (*repairs, Repair.TEXT_CUT)
     module._check_metadata(conversation.metadata or {})
     if conversation.occurred_at is not None:
         module._check_time(conversation.occurred_at)
-    return conversation
+    return conversation, repairs
 
 
-def outcome(decode: Callable[[], Conversation]) -> str:
+def outcome(decode: Callable[[], object]) -> str:
     try:
         return repr(decode())
     except Rejected as error:
@@ -171,25 +183,114 @@ RECORDS = st.builds(
 @settings(max_examples=300)
 @given(RECORDS, st.booleans())
 def test_skipped_checks_change_no_result(record: dict[str, object], ensure_ascii: bool) -> None:
-    """The same conversation or the same error as with every check, for records near the usual one."""
+    """The same conversation, repairs or error as with every check, for records near the usual one."""
     value = json.dumps(record, ensure_ascii=ensure_ascii).encode(errors="surrogatepass")
     expected = outcome(lambda: decode_with_every_check(value))
-    assert len(value) > MAX_VALUE_BYTES or outcome(lambda: decode_conversation(value, require_id=True)) == expected
+    assert outcome(lambda: decode_conversation(value, from_topic=True)) == expected
 
 
-@pytest.mark.parametrize("part", ["id", "text", "source", "messages", "metadata"])
-def test_nul_is_refused_in_every_field(part: str) -> None:
-    """The check is skipped for values without a backslash; JSON writes NUL with one."""
-    values = {"messages": [{"role": "u\0", "text": "x"}], "metadata": {"a\0": 1}}
-    fields = {"id": "c", "text": "x"} | {part: values.get(part, "x\0")}
-    if part == "messages":
-        del fields["text"]
-    assert rejected(json.dumps(fields).encode()).code in ("nul_character", "invalid_value")
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        (rb"angry \ud83d", "angry \ufffd"),
+        (rb"\uDE21 angry", "\ufffd angry"),
+        (rb"\ud83d\ud83d\ude21", "\ufffd\U0001f621"),
+        (rb"\ud83d\ude21", "\U0001f621"),
+        (rb"a\u0000b", "a\ufffdb"),
+        (b"a\x00b", "a\ufffdb"),
+        (b"a\xed\xa0\xbdb", "a\ufffdb"),
+        (rb"C:\\u0000 \\\u0000", "C:\\u0000 \\\ufffd"),
+        (rb"\\ud83d \"\ud83d\"", '\\ud83d "\ufffd"'),
+    ],
+)
+def test_characters_that_cannot_be_stored_are_replaced(sent: bytes, stored: str) -> None:
+    """Half an emoji and NUL, as escapes and as bytes; whole pairs and escaped backslashes stay."""
+    conversation, repairs = decode_conversation(b'{"id":"c","text":"' + sent + b'"}', from_topic=False)
+    assert conversation.text == stored
+    assert repairs == ((Repair.CHARACTERS_REPLACED,) if "\ufffd" in stored else ())
 
 
-def test_messages_are_too_long_together_from_the_first_character_beyond() -> None:
-    """Measured in characters, so an ASCII value at the limit is the smallest that can exceed it."""
-    texts = ["x" * (MAX_TEXT_CHARS - 1), "x"]
-    messages = [{"role": "u", "text": text} for text in texts]
-    assert decode_conversation(json.dumps({"id": "c", "messages": messages}).encode(), require_id=True)
-    assert rejected(json.dumps({"id": "c", "messages": [*messages, messages[1]]}).encode()).code == "too_long"
+def test_characters_are_replaced_in_every_field() -> None:
+    """Also in names within the metadata."""
+    value = json.dumps(
+        {
+            "id": "\0",
+            "source": "\ud83d",
+            "messages": [{"role": "u\0", "text": "x\ud83d"}],
+            "metadata": {"a\0": ["\ude21"]},
+        }
+    )
+    conversation = decoded(value.encode())
+    assert conversation.messages is not None
+    assert (conversation.id, conversation.source) == ("\ufffd", "\ufffd")
+    assert conversation.metadata == {"a\ufffd": ["\ufffd"]}
+    assert (conversation.messages[0].role, conversation.messages[0].text) == ("u\ufffd", "x\ufffd")
+
+
+@pytest.mark.parametrize("wrapped", [b"\xef\xbb\xbf%b", b"%b\x00\x00", b"\xef\xbb\xbf%b\x00"])
+def test_a_bom_before_and_nul_behind_the_value_are_removed(wrapped: bytes) -> None:
+    """As Windows tools and C programs write them."""
+    conversation, repairs = decode_conversation(wrapped % body(), from_topic=True)
+    assert (conversation, repairs) == (decoded(body()), (Repair.CHARACTERS_REPLACED,))
+
+
+@pytest.mark.parametrize("from_topic", [True, False])
+def test_an_integer_id_is_its_digits(from_topic: bool) -> None:
+    """Databases number their conversations; the same number as a string is the same conversation."""
+    for id_ in (7, 0, -(2**63), 2**63 - 1):
+        conversation, repairs = decode_conversation(body(id=id_), from_topic=from_topic)
+        assert (conversation.id, repairs) == (str(id_), ())
+
+
+def test_a_text_beyond_the_limit_is_cut_in_the_middle() -> None:
+    """Its beginning and end are kept, and a mark between them; at the limit it is whole."""
+    assert decode_conversation(body(text="x" * MAX_TEXT_CHARS), from_topic=True)[1] == ()
+    text = "begin" + "退" * MAX_TEXT_CHARS * 3 + "end"
+    conversation, repairs = decode_conversation(json.dumps({"id": "c", "text": text}).encode(), from_topic=True)
+    assert conversation.text is not None
+    assert (len(conversation.text) <= MAX_TEXT_CHARS, repairs) == (True, (Repair.TEXT_CUT,))
+    head, _, tail = conversation.text.partition(CUT_MARK)
+    assert (text.startswith(head), text.endswith(tail), len(head), len(head) - len(tail)) == (True, True, 49_993, 0)
+
+
+MANY = st.lists(st.integers(0, MAX_TEXT_CHARS).map(lambda size: "x" * size), min_size=1, max_size=8)
+
+
+@settings(max_examples=50)
+@given(MANY, st.integers(0, 1_100))
+def test_messages_beyond_the_limit_are_cut_in_the_middle(texts: list[str], empty: int) -> None:
+    """Together: the first and the last ones stay whole, as much of the text as possible is kept, and no more."""
+    texts = ["first", *texts, *[""] * empty, "last"]
+    value = json.dumps({"id": "c", "messages": [{"role": "u", "text": text} for text in texts]}).encode()
+    conversation, repairs = decode_conversation(value, from_topic=True)
+    assert conversation.messages is not None
+    kept = [message.text for message in conversation.messages]
+    size = sum(map(len, kept))
+    is_within = len(texts) <= MAX_MESSAGES and sum(map(len, texts)) <= MAX_TEXT_CHARS
+    assert (repairs == (), kept == texts) == (is_within, is_within)
+    assert (kept[0], kept[-1]) == ("first", "last")
+    assert len(kept) <= MAX_MESSAGES
+    assert size <= MAX_TEXT_CHARS
+    assert size >= min(sum(map(len, texts)), MAX_TEXT_CHARS - 4 * len(CUT_MARK))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "limit"),
+    [
+        ({"text": "x" * (MAX_TEXT_CHARS + 1)}, "text", MAX_TEXT_CHARS),
+        ({"messages": [{"role": "u", "text": "x" * (MAX_TEXT_CHARS // 2 + 1)}] * 2}, "messages", MAX_TEXT_CHARS),
+        ({"messages": [{"role": "u", "text": "x"}] * (MAX_MESSAGES + 1)}, "messages", MAX_MESSAGES),
+    ],
+)
+def test_a_client_of_the_gateway_is_told_the_limit(fields: dict[str, object], field: str, limit: int) -> None:
+    """It can cut for itself; a producer's record cannot be given back."""
+    error = rejected(json.dumps({"id": "c", **fields}).encode(), from_topic=False)
+    assert (error.status, error.code, error.field) == (422, "too_long", field)
+    assert str(limit) in error.detail
+
+
+def test_the_gateway_reads_smaller_values_than_the_topic_may_hold() -> None:
+    """A record larger than what the gateway accepts is cut rather than lost."""
+    value = body(text="x" * MAX_VALUE_BYTES)
+    assert decode_conversation(value, from_topic=True)[1] == (Repair.TEXT_CUT,)
+    assert rejected(value, from_topic=False).status == 413

@@ -31,6 +31,8 @@ def test_the_schema_accepts_what_the_code_accepts() -> None:
     validator = jsonschema.Draft202012Validator(json.loads((ROOT / "schemas/json/conversation.json").read_text()))
     good = Conversation(id="c", messages=(Message("user", "hello"),), metadata={"a": 1})
     assert validator.is_valid(json.loads(good.encode()))
+    assert validator.is_valid({"id": 7, "text": "x"})
+    assert not validator.is_valid({"id": 7.5, "text": "x"})
     assert not validator.is_valid({"id": "c", "text": "x", "colour": "red"})
 
 
