@@ -15,8 +15,9 @@ from agents.analyser import Analyser
 from agents.decode import Job
 from agents.limits.retry import Backoff, NoLongerWanted, retry
 from agents.stage import Stage
+from schemas.call import CallOutcome, PaidCall, UnansweredCall
 from schemas.errors import Fatal, Unprocessable
-from schemas.insight import Answer
+from schemas.insight import Answer, Usage
 from schemas.outcome import Analysed, Cached, Dead, dead_by
 
 CALL_BACKOFF = Backoff(base_s=0.2, cap_s=30.0)
@@ -25,6 +26,9 @@ KEEP_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
 MAX_KEEP_BATCH = 1_000
 #: Answers that could not be kept are remembered up to this number; each is about a kilobyte.
 MAX_UNKEPT = 10_000
+#: How far clocks may differ: those of two workers, and a producer's (brokers admit stamps up to an hour ahead).
+WORKER_CLOCK_SKEW = timedelta(minutes=1)
+PRODUCER_CLOCK_SKEW = timedelta(hours=1)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Answer).decode
@@ -74,6 +78,7 @@ class Analysis:
     """One for a worker: it knows which texts are being asked about, so that no text is paid for twice.
 
     `deliver` gets jobs whose outcome is set; the answer of an analysed or cached one is in the changelog by then.
+    `job.call` has the call that gave it, and `record` gets the calls that no job accounts for, if the analyser is paid.
     `hold_back` gets jobs whose call ended with an unforeseen error, and the error.
     """
 
@@ -83,6 +88,7 @@ class Analysis:
         answers: Answers,
         deliver: Callable[[list[Job]], None],
         fail: Callable[[BaseException], None],
+        record: Callable[[list[PaidCall]], None],
         *,
         hold_back: Callable[[list[Job], Exception], None],
         cache_ttl: timedelta,
@@ -95,9 +101,11 @@ class Analysis:
         self._deliver = deliver
         self._fail = fail
         self._hold_back = hold_back
+        self._record = record
         self._cache_ttl = cache_ttl
         self._max_calls = max_calls
         self._now = now
+        self._accounts_since = now() + WORKER_CLOCK_SKEW
         self._key_suffix = f":{analyser.version}"
         self._flights: dict[bytes, Flight] = {}
         self._to_ask: deque[Flight] = deque()
@@ -125,6 +133,8 @@ class Analysis:
             else:
                 self._unkept.pop(key, None)  # kept by now, if not by us
                 job.outcome = Cached(answer)
+                if self._may_be_unrecorded(job, answer):
+                    job.call = self._answered_call(job, answer)
                 hits.append(job)
         return hits, misses
 
@@ -175,6 +185,7 @@ class Analysis:
         """Forgets the flights of the assignment that is over, and allows calls again in the next one."""
         self._flights.clear()
         self._answered.clear()
+        self._accounts_since = self._now() + WORKER_CLOCK_SKEW
         self._is_draining = False
 
     def _fill_places(self) -> None:
@@ -223,7 +234,7 @@ class Analysis:
     async def _call(self, flight: Flight, asker: "asyncio.Task[None]") -> Answer:
         self._calling.add(asker)
         try:
-            return await self._analyser.analyse(flight.jobs[0].text)
+            return await self._analyser.analyse(flight.jobs[0].text, partial(self._report, flight))
         finally:
             self._calling.discard(asker)
 
@@ -252,7 +263,10 @@ class Analysis:
             refused = await self._answers.put(flights)
             self._kept([flight for flight in flights if flight not in refused] if refused else flights)
             flights = [flight for flight in refused if flight.is_wanted]
-            self._answered.difference_update(flight for flight in refused if not flight.is_wanted)
+            given_up = [flight for flight in refused if not flight.is_wanted]
+            self._answered.difference_update(given_up)
+            for flight in given_up:
+                self._record_answered(flight)
             self._fill_places()
             if flights:
                 await asyncio.sleep(KEEP_BACKOFF.delay_s(attempt, random.random))
@@ -271,8 +285,48 @@ class Analysis:
                 job.outcome = cached
             if wanted:  # the one who has waited longest accounts for the call
                 wanted[0].outcome = analysed
+                wanted[0].call = self._answered_call(wanted[0], flight.answer)
+            else:
+                self._record_answered(flight)
             jobs += wanted
         self._deliver(jobs)
+
+    def _may_be_unrecorded(self, job: Job, answer: Answer) -> bool:
+        """Whether the worker that paid may have ended before it wrote the row of this very record.
+
+        The answer is older than this assignment then, and the record older than the answer. A call is stored once.
+        """
+        if answer.analysed_at >= self._accounts_since:
+            return False
+        return job.received_at < answer.analysed_at + PRODUCER_CLOCK_SKEW
+
+    def _answered_call(self, job: Job, answer: Answer) -> PaidCall | None:
+        if not self._analyser.is_paid:
+            return None
+        return self._paid_call(job, "answered", answer.model, answer.analysed_at, answer.usage)
+
+    def _record_answered(self, flight: Flight) -> None:
+        assert flight.answer is not None, "called with an answer at hand"
+        call = self._answered_call(flight.jobs[0], flight.answer)
+        if call is not None:
+            self._record([call])
+
+    def _report(self, flight: Flight, call: UnansweredCall) -> None:
+        self._record([self._paid_call(flight.jobs[0], call.outcome, call.model, call.ended_at, call.usage)])
+
+    def _paid_call(self, job: Job, outcome: CallOutcome, model: str, ended_at: datetime, usage: Usage) -> PaidCall:
+        return PaidCall(
+            job.tenant,
+            job.text_key,
+            self._analyser.version,
+            ended_at,
+            job.id,
+            outcome,
+            model,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cost_usd_ticks,
+        )
 
     def _remember(self, flight: Flight) -> None:
         """While brokers are down, a partition may be taken away and come back: the answer is still here then."""

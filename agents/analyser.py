@@ -1,7 +1,9 @@
 """Analyser: turns a text into an answer. CallObserver: is notified of every call it makes."""
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
+from schemas.call import UnansweredCall
 from schemas.insight import Answer, Usage
 
 ErrorClass = Literal[
@@ -9,6 +11,13 @@ ErrorClass = Literal[
 ]
 
 NOTHING = Usage()
+
+#: Is notified of a call that may have cost something and gave no answer; must neither wait nor raise.
+ReportCall = Callable[[UnansweredCall], None]
+
+
+def unreported(call: UnansweredCall) -> None:
+    """For a caller that keeps no account of calls."""
 
 
 class Analyser(Protocol):
@@ -18,7 +27,11 @@ class Analyser(Protocol):
     def version(self) -> str:
         """Analysis version: changes with system prompt, answer schema or model; older answers are not served then."""
 
-    async def analyse(self, text: str) -> Answer:
+    @property
+    def is_paid(self) -> bool:
+        """Whether its answers come from a provider that is paid for each call."""
+
+    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
         """Raises Retryable (same text later), Unprocessable (dead letter) or Fatal (a wrong key, no such model)."""
 
 

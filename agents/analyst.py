@@ -27,6 +27,7 @@ from agents.limits.retry import Backoff
 from agents.prefilter.low_value import low_value
 from agents.stage import Stage
 from agents.text_key import owner_partition
+from schemas.call import PaidCall
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.insight import Usage
 from schemas.outcome import Analysed, Cached, Dead, Filtered, dead_by, outcome_name
@@ -70,6 +71,9 @@ class Rows(Protocol):
 
         Raises Fatal when the database takes no rows at all.
         """
+
+    async def write_calls(self, calls: Sequence[PaidCall]) -> None:
+        """Returns when each call is committed that no row accounts for. Raises Fatal as `write` does."""
 
 
 class Sender(Protocol):
@@ -150,6 +154,7 @@ class Analyst:
             answers,
             self._deliver,
             fail,
+            self._record_calls,
             hold_back=self._hold_back,
             cache_ttl=options.cache_ttl,
             max_calls=options.max_calls,
@@ -159,10 +164,12 @@ class Analyst:
         self._rehoming = Stage("rehoming", self._send_rehomed, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
         self._rows = Stage("rows", self._store, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s, workers=ROW_WRITERS)
         self._blocked_rows = Stage("blocked_rows", self._store_blocked, fail, max_batch=MAX_ROWS_BATCH)
+        self._calls = Stage("calls", self._store_calls, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s)
         self._events = Stage("events", self._send_events, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
         self._dead_letters = Stage("dead_letters", self._send_dead_letters, fail, max_batch=MAX_PRODUCE_BATCH)
         self._stages: tuple[Stage, ...] = (  # type: ignore[type-arg]
             self._rehoming, self._analysis.keep_stage, self._rows, self._blocked_rows, self._events, self._dead_letters,
+            self._calls,
         )  # fmt: skip
 
     @property
@@ -186,7 +193,9 @@ class Analyst:
             stage.start()
 
     async def stop(self) -> None:
-        """Stops the stages; what is still in them is read again by the next owner."""
+        """Stops the stages; what is still in them is read again by the next owner, except calls without an answer."""
+        if self._calls.is_busy:
+            log.warning("calls_not_recorded")
         await asyncio.gather(*(stage.stop() for stage in self._stages))
 
     async def room(self) -> int:
@@ -238,10 +247,14 @@ class Analyst:
             self._drain_timeout.reschedule(min(until_s, now_s + keep_s))
 
     def forget(self) -> None:
-        """The assignment is over and its trackers are revoked: nothing of it is open any more."""
+        """The assignment is over and its trackers are revoked: nothing of it is open any more.
+
+        Calls are still to be recorded: no other worker knows of them.
+        """
         self._analysis.forget()
         for stage in self._stages:
-            stage.clear()
+            if stage is not self._calls:
+                stage.clear()
         self._held_back = 0
         self._open_records = self._open_bytes = 0
         self._has_room.set()
@@ -341,6 +354,12 @@ class Analyst:
                 await asyncio.sleep(BLOCKED_BACKOFF.delay_s(attempt, random.random))
                 attempt += 1
 
+    def _record_calls(self, calls: list[PaidCall]) -> None:
+        self._calls.put(calls)
+
+    async def _store_calls(self, calls: list[PaidCall]) -> None:
+        await self._sinks.rows.write_calls(calls)
+
     def _stored(self, written: RowResults) -> None:
         self._events.put(job for job in written.stored if not isinstance(job.outcome, Dead))
         self._finish_ended([job for job in written.stored if isinstance(job.outcome, Dead)])
@@ -413,6 +432,8 @@ class Analyst:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cost_usd_ticks=usage.cost_usd_ticks,
+            metadata=job.conversation.metadata,
+            repairs=job.repairs,
         )
 
 

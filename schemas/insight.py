@@ -46,7 +46,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An insight with its provenance: what the analysers return and the table `answers` keeps."""
+    """An insight with its provenance: what the analysers return and the table `answers` keeps.
+
+    `usage` is that of the call that gave it, which ended at `analysed_at`.
+    """
 
     insight: Insight
     usage: Usage

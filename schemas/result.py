@@ -1,7 +1,10 @@
 """The outcome of a conversation, as stored in Postgres and sent to the topic `insights`."""
 
+from typing import Any
+
 import msgspec
 
+from schemas.conversation import Repair
 from schemas.insight import Insight
 from schemas.instant import Instant
 from schemas.kafka import Origin
@@ -11,8 +14,10 @@ from schemas.outcome import OutcomeName
 class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the topic `insights` carries: an outcome, with `insight` if analysed or cached, else with `reason`.
 
-    `occurred_at` comes from the client or is the time of receipt. Of two results with the same tenant and ID, the one
-    with the newer `occurred_at` wins. Tokens and cost are those of the conversation's own call: 0 unless analysed.
+    `occurred_at` comes from the client, or from its latest message, or is the time of receipt. Of two results with the
+    same tenant and ID, the one with the newer `occurred_at` wins, unless both have the same text. Tokens and cost are
+    those of the call that gave the answer, 0 unless analysed. `repairs` is what was changed in the conversation so that
+    it could be processed.
     """
 
     tenant: str
@@ -31,6 +36,8 @@ class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd_ticks: int = 0
+    metadata: dict[str, Any] | None = None
+    repairs: tuple[Repair, ...] = ()
 
     def encode(self) -> bytes:
         """Returns the value of the event: JSON in UTF-8, without the absent fields."""

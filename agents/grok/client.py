@@ -15,7 +15,7 @@ from aiohttp import BytesPayload
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from agents.analyser import CallObserver, ErrorClass
+from agents.analyser import NOTHING, CallObserver, ErrorClass, ReportCall, unreported
 from agents.grok.failures import (
     CallFailure,
     failure_of_exception,
@@ -25,8 +25,9 @@ from agents.grok.failures import (
     provider_words,
 )
 from agents.grok.prompt import ANSWER_SCHEMA, SYSTEM_PROMPT, RequestTemplate, analysis_version
-from agents.grok.reply import BadAnswer, Reply, UnreadableReply, read_reply
+from agents.grok.reply import BadAnswer, Refused, Reply, UnreadableReply, read_reply
 from agents.limits.breaker import CircuitBreaker, Permit
+from schemas.call import CallOutcome, UnansweredCall
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Answer, Usage
@@ -68,6 +69,8 @@ class GrokAnalyser:
     raised.
     """
 
+    is_paid = True
+
     def __init__(
         self,
         *,
@@ -102,8 +105,8 @@ class GrokAnalyser:
         self._outage: _Outage | None = None
         #: When each call in flight began, the oldest first.
         self._in_flight: dict[object, float] = {}
-        #: The first bad answer to texts whose next call failed, the oldest first.
-        self._bad_answers: dict[str, BadAnswer] = {}
+        #: Texts that had a bad answer and whose next call failed, the oldest first.
+        self._had_bad_answer: dict[str, None] = {}
 
     @property
     def version(self) -> str:
@@ -198,37 +201,36 @@ class GrokAnalyser:
         words = provider_words(body, self._api_key)
         return f": {words}" if words else ""
 
-    async def analyse(self, text: str) -> Answer:
-        """The answer for one canonical text; its usage includes a bad answer that was paid for first.
+    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
+        """The answer for one canonical text. A bad answer is asked for once more, and reported.
 
         Raises Retryable (also while the breaker is open), Unprocessable (refused, or bad answers only) or Fatal.
         """
-        body, spent = self._template.body(text), Usage()
-        bad = self._bad_answers.pop(text, None)
+        body = self._template.body(text)
+        had_bad = text in self._had_bad_answer
+        self._had_bad_answer.pop(text, None)
         while True:
-            if bad is not None:
-                spent = _sum(spent, bad.usage)
             try:
-                reply = await self._call(body, text)
+                reply = await self._call(body, text, report)
             except BadAnswer as error:
-                if bad is not None:
+                if had_bad:
                     raise Unprocessable(DeadLetterReason.BAD_ANSWER, error.detail) from error
-                bad = error
+                had_bad = True
             except Retryable:
-                self._remember_bad(text, bad)
+                if had_bad:
+                    self._remember_bad(text)
                 raise
             else:
-                return Answer(reply.insight, _sum(spent, reply.usage), reply.model or self._model, self._now())
+                return Answer(reply.insight, reply.usage, reply.model or self._model, self._now())
 
-    def _remember_bad(self, text: str, bad: BadAnswer | None) -> None:
+    def _remember_bad(self, text: str) -> None:
         """A text's bad answer counts also when the next call fails otherwise: each text gets two answers at most."""
-        if bad is not None:
-            self._bad_answers[text] = bad
-            if len(self._bad_answers) > self._max_connections:
-                del self._bad_answers[next(iter(self._bad_answers))]
+        self._had_bad_answer[text] = None
+        if len(self._had_bad_answer) > self._max_connections:
+            del self._had_bad_answer[next(iter(self._had_bad_answer))]
 
-    async def _call(self, body: bytes, text: str) -> Reply:
-        """Makes one call and reports its result to the breaker and the observer."""
+    async def _call(self, body: bytes, text: str, report: ReportCall) -> Reply:
+        """Makes one call and reports its result to the breaker, the observer and, without an answer, to `report`."""
         await self._wait_allowed()
         permit, began_s, call = self._admitted(), self._clock(), object()
         self._in_flight[call] = began_s
@@ -238,24 +240,30 @@ class GrokAnalyser:
             self._settle(permit, failed=failure.trips_breaker)
             self._watch_outage(failure, text)
             self._observer.call_failed(failure.error_class, self._clock() - began_s, ambiguous=failure.ambiguous)
+            if failure.ambiguous:
+                report(self._unanswered("ambiguous"))
             raise failure.error from failure
         except BadAnswer as error:
             self._settle(permit, failed=isinstance(error, UnreadableReply))
             self._watch_outage(CallFailure(error, "bad_answer", status=200), text)
             self._observer.call_failed("bad_answer", self._clock() - began_s, ambiguous=False, usage=error.usage)
+            report(self._unanswered("bad_answer", error.usage))
             raise
-        except Unprocessable:
+        except Refused as error:
             self._settle(permit, failed=False)
-            self._observer.call_failed("client", self._clock() - began_s, ambiguous=False)
+            self._observer.call_failed("client", self._clock() - began_s, ambiguous=False, usage=error.usage)
+            report(self._unanswered("refused", error.usage))
             raise
         except asyncio.CancelledError:
             # Given up by our side: nothing is known of the provider, and it may bill all the same.
             self._observer.call_failed("cancelled", self._clock() - began_s, ambiguous=True)
+            report(self._unanswered("ambiguous"))
             raise
         except InsightsError:  # not sent, because this worker may make no calls any more
             raise
         except Exception:  # a defect of ours: the call may have been billed
             self._observer.call_failed("client", self._clock() - began_s, ambiguous=True)
+            report(self._unanswered("ambiguous"))
             raise
         else:
             self._settle(permit, failed=False)
@@ -265,6 +273,9 @@ class GrokAnalyser:
             del self._in_flight[call]
             # Frees a probe's place whatever happened; after succeeded or failed it changes nothing.
             self._breaker.released(permit)
+
+    def _unanswered(self, outcome: CallOutcome, usage: Usage = NOTHING) -> UnansweredCall:
+        return UnansweredCall(outcome, self._model, self._now(), usage)
 
     async def _exchange(self, body: bytes) -> bytes:
         """The body of a 200 reply. Raises CallFailure, what `wait_allowed` raises, and UnreadableReply when the body is
@@ -372,11 +383,3 @@ async def _read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> byt
     while len(received) < max_bytes and (chunk := await response.content.read(max_bytes - len(received))):
         received += chunk
     return bytes(received)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.prompt_tokens + other.prompt_tokens,
-        one.completion_tokens + other.completion_tokens,
-        one.cost_usd_ticks + other.cost_usd_ticks,
-    )

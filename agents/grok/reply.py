@@ -48,6 +48,14 @@ class BadAnswer(InsightsError):
         self.usage = usage
 
 
+class Refused(Unprocessable):
+    """The provider will not analyse this text. `usage` is what it bills for saying so."""
+
+    def __init__(self, usage: Usage) -> None:
+        super().__init__(DeadLetterReason.REFUSED, "the provider will not analyse this text")
+        self.usage = usage
+
+
 class UnreadableReply(BadAnswer):
     """The reply does not have the documented form; it may be a proxy's error page.
 
@@ -158,7 +166,7 @@ def _content(reply: dict[str, Any], usage: Usage) -> str:
     if choice is None or message is None:
         raise UnreadableReply("the reply holds no choices[0].message", usage)
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        raise Unprocessable(DeadLetterReason.REFUSED, "the provider will not analyse this text")
+        raise Refused(usage)
     if choice.get("finish_reason") == "length":
         raise BadAnswer("the answer was cut off at the provider's length limit", usage)
     content = message.get("content")

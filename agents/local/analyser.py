@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from agents.analyser import ReportCall, unreported
 from agents.local import rules, vocabulary
 from agents.prefilter.small_talk import is_small_talk
 from schemas.insight import Answer, Insight, Usage
@@ -61,6 +62,8 @@ class LocalInsights:
 class LocalAnalyser:
     """Implements agents.analyser.Analyser; an answer blocks the event loop for up to a few milliseconds."""
 
+    is_paid = False
+
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._insights = LocalInsights()
         self._now = now
@@ -71,7 +74,7 @@ class LocalAnalyser:
         """The analysis version, which changes with RULES_VERSION."""
         return self._version
 
-    async def analyse(self, text: str) -> Answer:
+    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
         """Returns the answer, which costs nothing; never raises."""
         return Answer(self._insights.insight(text), Usage(), LOCAL_MODEL, self._now())
 

@@ -42,8 +42,8 @@ FIRST_ANSWER_WITHIN_S = 1.5
 _QUERIES = Path(__file__).parents[1] / "postgres" / "queries"
 _SELECT_INSIGHT = (_QUERIES / "select_insight.sql").read_text()
 _SELECT_INSIGHTS_PAGE = (_QUERIES / "select_insights_page.sql").read_text()
-#: Fails when the table or the right to read it is missing.
-_CHECK_TABLE = "SELECT FROM insights LIMIT 0"
+#: Fails when the newest columns or the right to read them are missing.
+_CHECK_TABLE = "SELECT metadata, repairs FROM insights LIMIT 0"
 
 T = TypeVar("T")
 
@@ -147,9 +147,12 @@ class InsightRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     text_key: str | None = None
     analysis_version: str | None = None
     model: str | None = None
+    metadata: dict[str, Any] | None = None
+    repairs: tuple[str, ...] = ()
 
 
-_SAME_NAME = tuple(name for name in InsightRecord.__struct_fields__ if name not in ("id", "insight"))
+_DIFFERENT = ("id", "insight", "metadata", "repairs")
+_SAME_NAME = tuple(name for name in InsightRecord.__struct_fields__ if name not in _DIFFERENT)
 _INSIGHT_FIELDS = tuple(name for name in Insight.__struct_fields__ if name not in ("topics", "extra"))
 
 
@@ -237,7 +240,18 @@ def sql_condition(tenant: str, wanted: InsightFilter) -> tuple[str, list[Any]]:
 
 
 def _record_from_row(row: Mapping[str, Any]) -> InsightRecord:
-    return InsightRecord(id=row["conversation_id"], insight=_insight(row), **{name: row[name] for name in _SAME_NAME})
+    return InsightRecord(
+        id=row["conversation_id"],
+        insight=_insight(row),
+        metadata=_json(row["metadata"]),
+        repairs=tuple(row["repairs"] or ()),
+        **{name: row[name] for name in _SAME_NAME},
+    )
+
+
+def _json(value: str | None) -> Any:
+    """asyncpg returns JSON as text."""
+    return None if value is None else msgspec.json.decode(value)
 
 
 def _insight(row: Mapping[str, Any]) -> Insight | None:
@@ -245,6 +259,6 @@ def _insight(row: Mapping[str, Any]) -> Insight | None:
         return None
     return Insight(
         topics=tuple(row["topics"] or ()),
-        extra=msgspec.json.decode(row["extra"]) if row["extra"] is not None else {},  # asyncpg returns JSON as text
+        extra=_json(row["extra"]) or {},
         **{name: row[name] for name in _INSIGHT_FIELDS},
     )

@@ -1,20 +1,22 @@
-"""Rows: results into Postgres, a batch in one statement, idempotent by key."""
+"""Rows and paid calls into Postgres: a batch in one statement, idempotent by key."""
 
 import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
+import msgspec
 import orjson
 import structlog
 
 from agents.analyst import RowResults
 from agents.decode import Job
 from agents.limits.retry import Backoff
+from schemas.call import PaidCall
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 from schemas.result import ConversationResult
@@ -33,10 +35,25 @@ STATEMENT_TIMEOUT_MS = 15_000
 OUTAGE_BACKOFF = Backoff(base_s=0.1, cap_s=2.0)
 #: The other session of a conflict is through by then; jitter alone keeps the two from meeting again.
 CONFLICT_BACKOFF = Backoff(base_s=0.02, cap_s=0.5)
+#: Takes the results and the calls, each as a JSON array.
 _UPSERT = (Path(__file__).parents[1] / "postgres" / "queries" / "upsert_insights.sql").read_text()
 _PROGRAM = "grok-insights worker"
 
+_encode = msgspec.json.Encoder().encode
+
+T = TypeVar("T", Job, PaidCall)
+#: The parameters of the statement for a part of a batch.
+Parameters = tuple[str, str]
+
 log = structlog.get_logger()
+
+
+class _Written(NamedTuple, Generic[T]):
+    """See agents.analyst.RowResults."""
+
+    stored: list[T]
+    refused: list[tuple[T, Exception]]
+    blocked: list[T]
 
 
 class RowSink:
@@ -71,15 +88,29 @@ class RowSink:
         """Returns when each row is committed, refused by itself, blocked, or no longer wanted, however long it takes.
 
         Committed also means that a newer row of the conversation was there already. Raises Fatal when the tables are
-        not as they must be.
+        not as they must be. The call that gave a job its answer is committed with its row.
         """
+        return RowResults(*await self._write(jobs, _job_parameters, lambda job: job.is_wanted))
+
+    async def write_calls(self, calls: Sequence[PaidCall]) -> None:
+        """Returns when each call is committed, however long it takes. Raises Fatal as `write` does."""
+        left = list(calls)
+        while left:
+            written = await self._write(left, _call_parameters, lambda call: True)
+            for _, error in written.refused:
+                log.error("call_not_recorded", error=type(error).__name__)
+            left = written.blocked
+
+    async def _write(
+        self, batch: Sequence[T], parameters: Callable[[list[T]], Parameters], is_wanted: Callable[[T], bool]
+    ) -> _Written[T]:
         if not self._idle:
             writer = _Writer(self._database)
             self._writers.append(writer)
             self._idle.append(writer)
         writer = self._idle.pop()
         try:
-            return await writer.write(jobs)
+            return await writer.write(batch, parameters, is_wanted)
         except BaseException:
             writer.close()  # cancelled half-way, the connection is in no state to be used again
             raise
@@ -98,7 +129,7 @@ class RowSink:
     async def _connect_pool(self) -> asyncpg.Pool:
         pool = await self._database.pool(_PROGRAM, min_size=1, max_size=1, command_timeout_s=COMMAND_TIMEOUT_S)
         try:
-            await pool.execute(_UPSERT, "[]")  # no row, but it needs every column, and the rights to write
+            await pool.execute(_UPSERT, "[]", "[]")  # no row, but it needs every column, and the rights to write
         except BaseException:
             pool.terminate()
             raise
@@ -115,15 +146,17 @@ class _Writer:
         self._failing_since_s: float | None = None
         self._throttle = LogThrottle()
 
-    async def write(self, jobs: Sequence[Job]) -> RowResults:
+    async def write(
+        self, batch: Sequence[T], parameters: Callable[[list[T]], Parameters], is_wanted: Callable[[T], bool]
+    ) -> _Written[T]:
         """A batch that fails for one of its rows is halved until that row is alone."""
-        written = RowResults([], [], [])
-        parts = deque([list(jobs)])
+        written = _Written[T]([], [], [])
+        parts = deque([list(batch)])
         while parts:
             # What failed goes to the end: the rest must not wait for a locked row.
-            part = [job for job in parts.popleft() if job.is_wanted]
+            part = [item for item in parts.popleft() if is_wanted(item)]
             if part:
-                parts += await self._attempt_part(part, written)
+                parts += await self._attempt_part(part, parameters, written)
         return written
 
     def close(self) -> None:
@@ -132,7 +165,9 @@ class _Writer:
             self._connection.terminate()
             self._connection = None
 
-    async def _attempt_part(self, part: list[Job], written: RowResults) -> list[list[Job]]:
+    async def _attempt_part(
+        self, part: list[T], parameters: Callable[[list[T]], Parameters], written: _Written[T]
+    ) -> list[list[T]]:
         """One statement; returns what is left to be written."""
         try:
             connection = await self._connected()
@@ -140,21 +175,21 @@ class _Writer:
             await self._wait(error, OUTAGE_BACKOFF)
             return [part]
         try:
-            await self._upsert(connection, part)
+            await self._upsert(connection, *parameters(part))
         except Exception as error:  # the edge of the loop: classified, and never dropped
             return await self._after(error, part, written)
         self._works()
         written.stored.extend(part)
         return []
 
-    async def _upsert(self, connection: asyncpg.Connection, part: list[Job]) -> None:
+    async def _upsert(self, connection: asyncpg.Connection, *parameters: str) -> None:
         """One transaction, since limits for a session do not hold, or hold for others, where a pooler is in between."""
         limits = f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"
         await connection.execute(f"BEGIN; {limits}")
-        await connection.execute(_UPSERT, _json_rows(part))
+        await connection.execute(_UPSERT, *parameters)
         await connection.execute("COMMIT")
 
-    async def _after(self, error: Exception, part: list[Job], written: RowResults) -> list[list[Job]]:
+    async def _after(self, error: Exception, part: list[T], written: _Written[T]) -> list[list[T]]:
         failure = classify(error)
         # After a timeout of ours the server did not end the statement: it may be frozen.
         if failure is SqlFailure.PASSING or isinstance(error, TimeoutError):
@@ -218,14 +253,22 @@ def _refusal(error: Exception) -> Exception:
     return error
 
 
-def _halves(part: list[Job]) -> list[list[Job]]:
+def _halves(part: list[T]) -> list[list[T]]:
     middle = len(part) // 2
     return [part[:middle], part[middle:]]
 
 
-def _json_rows(jobs: Sequence[Job]) -> str:
-    """The one parameter of queries/upsert_insights.sql."""
-    return orjson.dumps([_row(job.result) for job in jobs]).decode()
+def _job_parameters(jobs: list[Job]) -> Parameters:
+    rows = orjson.dumps([_row(job.result) for job in jobs]).decode()
+    return rows, _json_calls([job.call for job in jobs if job.call is not None])
+
+
+def _call_parameters(calls: list[PaidCall]) -> Parameters:
+    return "[]", _json_calls(calls)
+
+
+def _json_calls(calls: list[PaidCall]) -> str:
+    return _encode(calls).decode()
 
 
 def _row(result: ConversationResult) -> dict[str, Any]:
@@ -249,6 +292,11 @@ def _row(result: ConversationResult) -> dict[str, Any]:
         "origin_partition": result.origin.partition,
         "origin_offset": result.origin.offset,
     }
+    if result.metadata is not None:
+        # orjson writes no integers beyond 64 bits, and metadata may hold any.
+        row["metadata"] = orjson.Fragment(_encode(result.metadata))
+    if result.repairs:
+        row["repairs"] = result.repairs
     insight = result.insight
     if insight is not None:
         row |= {

@@ -8,6 +8,7 @@ import msgspec
 import agents.analyst
 import agents.grok.client
 from agents.analyse import Analysis, Flight
+from agents.analyser import ReportCall, unreported
 from agents.decode import Job
 from agents.grok.client import GrokAnalyser
 from agents.grok.reply import BadAnswer, Reply, read_reply
@@ -33,9 +34,9 @@ def errors_set_aside() -> None:
     """A passing error of the provider counts as a refusal of the text."""
     analyse = GrokAnalyser.analyse
 
-    async def analyse_once(analyser: GrokAnalyser, text: str) -> Answer:
+    async def analyse_once(analyser: GrokAnalyser, text: str, report: ReportCall = unreported) -> Answer:
         try:
-            return await analyse(analyser, text)
+            return await analyse(analyser, text, report)
         except Retryable as error:
             raise Unprocessable(DeadLetterReason.REFUSED, error.detail) from error
 

@@ -73,7 +73,7 @@ def row_not_awaited() -> None:
 
 def plain_insert() -> None:
     """Rows are inserted without ON CONFLICT, so a redelivered record is refused by the primary key."""
-    statement = streams.sinks.rows._UPSERT.partition("ON CONFLICT")[0]
+    statement = streams.sinks.rows._UPSERT.rpartition("ON CONFLICT")[0]
     replace(streams.sinks.rows, "_UPSERT", statement)
 
 

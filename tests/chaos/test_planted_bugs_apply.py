@@ -82,7 +82,7 @@ def analysed() -> Job:
 def an_analysis(analyser: FakeAnalyser, answers: MemoryAnswers | None = None) -> Analysis:
     options: dict[str, Any] = {"cache_ttl": timedelta(days=1), "max_calls": 5, "linger_s": 0.0, "now": lambda: NOON}
     options["hold_back"] = print
-    return Analysis(analyser, answers or MemoryAnswers(), lambda _: None, print, **options)
+    return Analysis(analyser, answers or MemoryAnswers(), lambda _: None, print, print, **options)
 
 
 def an_analyst(rows: FakeRows) -> Analyst:
@@ -309,8 +309,8 @@ SCENES: Mapping[str, tuple[Callable[[], object], object, object]] = {
         False,
         True,
     ),
-    "plain_insert": (lambda: "ON CONFLICT" in streams.sinks.rows._UPSERT, True, False),
-    "table_without_key": (lambda: "ON CONFLICT" in streams.sinks.rows._UPSERT, True, False),
+    "plain_insert": (lambda: "DO UPDATE" in streams.sinks.rows._UPSERT, True, False),
+    "table_without_key": (lambda: "DO UPDATE" in streams.sinks.rows._UPSERT, True, False),
     "origin_of_the_copy": (origin_of_a_copy, "conversations", "conversations.rehomed"),
     "row_means_done": (event_of_a_record_with_a_row, True, False),
     "rehomed_not_awaited": (

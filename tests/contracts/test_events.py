@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import msgspec
 
+from schemas.conversation import Repair
 from schemas.result import ConversationResult
 from streams.kafka.producer import ConfirmedProducer
 from streams.sinks.events import EventSink
@@ -14,7 +15,8 @@ from tests.support.topic_log import records_of
 
 async def test_an_event_holds_the_whole_result(cluster: Cluster, confirmed: ConfirmedProducer) -> None:
     """Down to the last field, whatever the outcome."""
-    analysed, filtered = a_result(), a_result(id="c-2", outcome="filtered", insight=None, reason="too_short")
+    analysed = a_result(metadata={"order": [7, None]}, repairs=(Repair.TEXT_CUT,))
+    filtered = a_result(id="c-2", outcome="filtered", insight=None, reason="too_short")
     await EventSink(confirmed, cluster.topics.insights).send(result_jobs(analysed, filtered))
     records = await records_of(cluster.bootstrap_servers, cluster.topics.insights)
     results = [msgspec.json.decode(record.value, type=ConversationResult) for record in records]

@@ -17,6 +17,7 @@ from agents.analyser import NOTHING
 from agents.grok.client import MAX_REPLY_BYTES, GrokAnalyser
 from agents.grok.reply import read_reply
 from agents.limits.breaker import CircuitBreaker
+from schemas.call import UnansweredCall
 from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Usage
 from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
@@ -116,6 +117,7 @@ class Client:
 
     def __init__(self, address: str, **settings: Any) -> None:
         self.observed, self.clock, self.address = Observed(), Clock(), address
+        self.unanswered: list[UnansweredCall] = []
         defaults: dict[str, Any] = {
             "base_url": f"{address}/v1",
             "api_key": "key-for-tests",
@@ -142,7 +144,7 @@ class Client:
 
     async def fails(self, text: str = TEXT) -> InsightsError:
         with pytest.raises(InsightsError) as raised:
-            await self.analyser.analyse(text)
+            await self.analyser.analyse(text, self.unanswered.append)
         return raised.value
 
 
@@ -198,21 +200,24 @@ async def test_the_stand_ins_answer_passes_the_check() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "error", "failure"),
+    ("kind", "error", "failure", "paid"),
     [
-        (FaultKind.HTTP_429, Retryable, ("rate_limited", False)),
-        (FaultKind.HTTP_500, Retryable, ("server", False)),
-        (FaultKind.RESET, Retryable, ("connection", True)),
-        (FaultKind.RESET_MID_BODY, Retryable, ("connection", True)),
-        (FaultKind.REFUSAL, Unprocessable, ("client", False)),
-        (FaultKind.VIOLATION_403, Unprocessable, ("client", False)),
+        (FaultKind.HTTP_429, Retryable, ("rate_limited", False), []),
+        (FaultKind.HTTP_500, Retryable, ("server", False), []),
+        (FaultKind.RESET, Retryable, ("connection", True), ["ambiguous"]),
+        (FaultKind.RESET_MID_BODY, Retryable, ("connection", True), ["ambiguous"]),
+        (FaultKind.REFUSAL, Unprocessable, ("client", False), ["refused"]),
+        (FaultKind.VIOLATION_403, Unprocessable, ("client", False), []),
     ],
 )
-async def test_each_fault_has_its_error(kind: FaultKind, error: type[Exception], failure: tuple[str, bool]) -> None:
-    """One call each: whether to try again is the caller's decision."""
+async def test_each_fault_has_its_error(
+    kind: FaultKind, error: type[Exception], failure: tuple[str, bool], paid: list[str]
+) -> None:
+    """One call each: whether to try again is the caller's decision. What may have been billed is reported."""
     async with client_of(always(kind)) as client:
         assert isinstance(await client.fails(), error)
         assert client.observed.failures == [failure]
+        assert [call.outcome for call in client.unanswered] == paid
         assert (await client.stats())["calls"] == 1
 
 
@@ -243,12 +248,17 @@ async def test_nobody_listening_is_no_bill() -> None:
 
 @pytest.mark.parametrize("kind", [FaultKind.BAD_JSON, FaultKind.BAD_SCHEMA])
 async def test_a_bad_answer_is_asked_for_once_more(kind: FaultKind) -> None:
-    """Both calls were billed, and the answer's usage says so; two bad ones end the text."""
+    """Both calls were billed, and what was reported and the answer say so; two bad ones end the text."""
     async with client_of(FaultPlan(markers=(Marker("#once", kind, times=1), Marker("#always", kind)))) as client:
-        answer = await client.analyser.analyse("#once")
+        answer = await client.analyser.analyse("#once", client.unanswered.append)
         assert client.observed.failures == [("bad_answer", False)]
-        assert (await client.stats())["billed_usd_ticks"] == answer.usage.cost_usd_ticks
+        [bad] = client.unanswered
+        assert (bad.outcome, bad.model) == ("bad_answer", "grok-x")
+        billed = (await client.stats())["billed_usd_ticks"]
+        assert billed == bad.usage.cost_usd_ticks + answer.usage.cost_usd_ticks
         error = await client.fails("#always")
+        assert [call.outcome for call in client.unanswered] == ["bad_answer"] * 3
+        assert (await client.stats())["billed_usd_ticks"] > billed
         assert isinstance(error, Unprocessable)
         assert (error.reason, (await client.stats())["calls"]) == ("bad_answer", 4)
 
@@ -353,7 +363,7 @@ async def test_refused_texts_do_not_pause_calls() -> None:
 async def test_a_cancelled_call_may_have_been_billed_and_frees_the_probe() -> None:
     """The stand-in sees the client go, the client counts the call as ambiguous: both accounts agree."""
     async with client_of(latency_s=60) as client:
-        task = asyncio.create_task(client.analyser.analyse(TEXT))
+        task = asyncio.create_task(client.analyser.analyse(TEXT, client.unanswered.append))
         async with asyncio.timeout(10):
             while (await client.stats())["in_flight"] == 0:
                 pass
@@ -363,6 +373,7 @@ async def test_a_cancelled_call_may_have_been_billed_and_frees_the_probe() -> No
                 pass
         assert task.cancelled()
         assert client.observed.failures == [("cancelled", True)]
+        assert [call.outcome for call in client.unanswered] == ["ambiguous"]
 
 
 async def test_many_calls_at_once_are_all_answered() -> None:

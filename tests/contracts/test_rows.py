@@ -1,19 +1,25 @@
 """The fake rows and Postgres keep the same promises."""
 
 import asyncio
+import json
 from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from agents.analyst import RowResults, Rows
+from schemas.call import PaidCall
+from schemas.conversation import Repair
 from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.result import ConversationResult
 from streams.dev.local.postgres import Postgres
 from streams.sinks.rows import RowSink
 from tests.fakes.sinks import FakeRows
-from tests.support.factories import NOON, a_result, result_jobs
+from tests.support.factories import NOON, a_call, a_result, result_jobs
 
+README = Path(__file__).parents[2] / "README.md"
 LATER = NOON + timedelta(seconds=1)
 
 
@@ -26,6 +32,12 @@ class Stored:
 
     async def write(self, *results: ConversationResult) -> RowResults:
         return await self.rows.write(result_jobs(*results))
+
+    async def calls(self) -> list[PaidCall]:
+        if self._connection is not None:
+            return [PaidCall(**record) for record in await self._connection.fetch("SELECT * FROM calls")]
+        assert isinstance(self.rows, FakeRows)
+        return list(self.rows.calls.values())
 
     async def outcome(self, conversation_id: str = "c-1", tenant: str = "default") -> str | None:
         if self._connection is not None:
@@ -50,7 +62,7 @@ async def test_every_job_of_a_batch_is_stored(stored: Stored) -> None:
     assert [await stored.outcome(f"c-{n}") for n in range(4)] == [*["analysed"] * 3, None]
 
 
-async def test_the_same_result_again_changes_nothing(stored: Stored) -> None:
+async def test_a_result_that_is_delivered_again_changes_nothing(stored: Stored) -> None:
     """A redelivery after a crash finds its row: what was analysed is not called cached."""
     await stored.write(a_result())
     await stored.write(a_result(outcome="cached"))
@@ -59,9 +71,116 @@ async def test_the_same_result_again_changes_nothing(stored: Stored) -> None:
 
 async def test_the_newest_occurrence_wins(stored: Stored) -> None:
     """Whatever the order in which they come; the older one counts as stored."""
-    await stored.write(a_result(outcome="cached", occurred_at=LATER))
+    await stored.write(a_result(outcome="cached", occurred_at=LATER, text_key="another"))
     written = await stored.write(a_result(outcome="analysed"))
     assert (len(written.stored), await stored.outcome()) == (1, "cached")
+    await stored.write(a_result(outcome="filtered", insight=None, occurred_at=LATER + timedelta(seconds=1)))
+    assert await stored.outcome() == "filtered"
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_the_same_text_again_changes_nothing(stored: Stored, is_one_batch: bool) -> None:
+    """A client that posts an id again does not turn what was analysed, and cost something, into cached for nothing."""
+    results = [a_result(text_key="text", analysis_version="v1", cost_usd_ticks=3_435_000)]
+    results += [a_result(outcome="cached", text_key="text", analysis_version="v1", occurred_at=LATER)]
+    results += [a_result(outcome="dead", insight=None, text_key="text", occurred_at=LATER)]
+    for batch in [results] if is_one_batch else [[result] for result in results]:
+        await stored.write(*batch)
+    assert await stored.outcome() == "analysed"
+
+
+async def test_a_text_that_comes_late_replaces_no_newer_one(stored: Stored) -> None:
+    """Records of one id may be in several partitions: one, two, one was posted, and the two comes last."""
+    one = [a_result(text_key="one", occurred_at=NOON + timedelta(seconds=n)) for n in (0, 2)]
+    for result in (*one, a_result(outcome="cached", text_key="two", occurred_at=LATER)):
+        await stored.write(result)
+    assert await stored.outcome() == "analysed"
+
+
+async def test_another_analysis_of_the_same_text_replaces_the_row(stored: Stored) -> None:
+    """After a change of prompt or model, texts are sent again to be analysed again."""
+    await stored.write(a_result(text_key="text", analysis_version="v1"))
+    await stored.write(a_result(outcome="cached", text_key="text", analysis_version="v2", occurred_at=LATER))
+    assert await stored.outcome() == "cached"
+
+
+async def test_a_dead_conversation_that_is_sent_again_gets_its_outcome(stored: Stored) -> None:
+    """Also with the same text."""
+    await stored.write(a_result(outcome="dead", insight=None, reason="bad_answer", text_key="text"))
+    await stored.write(a_result(outcome="filtered", insight=None, text_key="text", occurred_at=LATER))
+    assert await stored.outcome() == "filtered"
+
+
+async def test_the_newest_text_of_a_batch_counts(stored: Stored) -> None:
+    """Not the text that was analysed."""
+    newest = a_result(outcome="cached", text_key="new", occurred_at=LATER)
+    await stored.write(a_result(text_key="old"), newest)
+    assert await stored.outcome() == "cached"
+
+
+async def test_a_call_is_recorded_with_its_row_and_once(stored: Stored) -> None:
+    """Delivered again after a crash, by the same conversation or another one with the same text."""
+    for id_ in ("c-1", "c-1", "c-2"):
+        [job] = result_jobs(a_result(id=id_))
+        job.call = a_call(conversation_id=id_)
+        await stored.rows.write([job])
+    assert await stored.calls() == [a_call()]
+
+
+async def test_every_call_is_kept_beside_the_others(stored: Stored) -> None:
+    """Another text of the same id, a bad answer before, a lost reply: what each one cost never goes away."""
+    calls = [
+        a_call(),
+        a_call(text_key="another text"),
+        a_call(analysis_version="v2"),
+        a_call(tenant="acme"),
+        a_call(ended_at=LATER, outcome="bad_answer"),
+        a_call(ended_at=LATER + timedelta(microseconds=1), outcome="ambiguous", cost_usd_ticks=0),
+    ]
+    for _ in range(2):
+        await stored.rows.write_calls(calls)
+    assert sorted(map(repr, await stored.calls())) == sorted(map(repr, calls))
+
+
+async def test_a_call_of_a_row_that_is_refused_is_recorded_when_it_died(stored: Stored) -> None:
+    """The provider was paid whatever Postgres says; the dead row brings the call along."""
+    [job] = result_jobs(a_result(id="bad\0id"))
+    if isinstance(stored.rows, FakeRows):
+        stored.rows.refused["bad\0id"] = Unprocessable("unstorable", "refused")
+    job.call = a_call()
+    assert len((await stored.rows.write([job])).refused) == 1
+    assert await stored.calls() == []
+    job.result = a_result(outcome="dead", insight=None, reason="unstorable")
+    await stored.rows.write([job])
+    assert await stored.calls() == [a_call()]
+
+
+async def test_calls_and_rows_of_two_batches_in_flight_never_deadlock(
+    sink: RowSink, connection: asyncpg.Connection
+) -> None:
+    """Both take the same keys, in opposite orders."""
+    for attempt in range(5):
+        jobs = result_jobs(*(a_result(id=f"c-{n}") for n in range(200)))
+        for number, job in enumerate(jobs):
+            job.call = a_call(text_key=f"{attempt} {number}")
+        await asyncio.gather(sink.write(jobs), sink.write(jobs[::-1]))
+    assert await connection.fetchval("SELECT count(*) FROM calls") == 1_000
+    query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await connection.fetchval(query) == 0
+
+
+async def test_the_spend_of_a_day_never_shrinks(sink: RowSink, connection: asyncpg.Connection) -> None:
+    """By the README's own query, while ids are posted again with the same text and with others."""
+    query = README.read_text().partition("```sql\n")[2].partition("```")[0]
+    spent: list[Decimal] = []
+    for second, text in enumerate(["first", "first", "second", "first"]):
+        at = NOON + timedelta(seconds=second)
+        [job] = result_jobs(a_result(outcome="cached" if text == "first" and second else "analysed", occurred_at=at))
+        job.call = a_call(text_key=text)
+        await sink.write([job])
+        [day] = await connection.fetch(query)
+        spent.append(day["usd"])
+    assert spent == [Decimal(usd) for usd in ("0.0000005", "0.0000005", "0.000001", "0.000001")]
 
 
 async def test_a_replayed_dead_conversation_gets_its_outcome(stored: Stored) -> None:
@@ -81,7 +200,7 @@ async def test_tenants_have_rows_of_their_own(stored: Stored) -> None:
 async def test_equal_ids_in_one_batch_do_not_stop_it(stored: Stored) -> None:
     """One statement may touch a row only once: the newest of them is written."""
     times = [NOON + timedelta(seconds=n) for n in range(40)]
-    last = a_result(outcome="filtered", insight=None, occurred_at=times.pop())
+    last = a_result(outcome="filtered", insight=None, occurred_at=times.pop(), text_key="another")
     written = await stored.write(last, *(a_result(outcome="cached", occurred_at=at) for at in times))
     assert (len(written.stored), await stored.outcome()) == (40, "filtered")
 
@@ -111,13 +230,15 @@ async def test_every_column_comes_back(sink: RowSink, connection: asyncpg.Connec
     """The row holds what the result said."""
     figures = {"prompt_tokens": 1, "completion_tokens": 2, "cost_usd_ticks": 3}
     words = {"source": "shop", "text_key": "ab", "analysis_version": "v1", "model": "m"}
-    await sink.write(result_jobs(a_result(**figures, **words)))
+    metadata, repairs = {"order": 10**30, "tags": ["a", None]}, (Repair.TEXT_CUT, Repair.OCCURRED_AT_CLAMPED)
+    await sink.write(result_jobs(a_result(**figures, **words, metadata=metadata, repairs=repairs)))
     row = dict(await connection.fetchrow("SELECT * FROM insights"))
     assert row["topics"] == ["refund", "billing"]
     assert (row["sentiment"], row["urgency"], row["action_needed"], row["language"]) == ("negative", "high", True, "en")
     assert (row["origin_topic"], row["origin_partition"], row["origin_offset"]) == ("conversations", 1, 2)
     assert (row["occurred_at"], row["received_at"], row["extra"]) == (NOON, NOON, '{"a": [1, "b"]}')
     assert {name: row[name] for name in figures | words} == figures | words
+    assert (json.loads(row["metadata"]), row["repairs"]) == (metadata, ["text_cut", "occurred_at_clamped"])
 
 
 async def test_batches_are_written_side_by_side(sink: RowSink, connection: asyncpg.Connection) -> None:

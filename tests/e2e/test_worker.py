@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from datetime import UTC, datetime
 from functools import partial
 
 import asyncpg
@@ -81,6 +82,96 @@ async def test_poisonous_records_stop_nobody(service: Service, broker: Tansu | K
     assert dict(letter.headers)["dlq.reason"] == b"too_large"
     assert len(letter.value) == 30_000_000
     assert worker.stop() == 0
+
+
+async def test_what_can_be_repaired_is_analysed(
+    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
+) -> None:
+    """What real producers send: whole texts of a day, cut emoji, NUL, a BOM, integer ids, times in the future. Row and
+    event say what was changed, and hold the producer's metadata."""
+    worker = service.start_worker("worker-1")
+    ask = "where is my order, it should be here "
+    records = [
+        b'{"id":"emoji","text":"' + ask.encode() + b'\\ud83d"}',
+        b'{"id":"nul","text":"' + ask.encode() + b'\\u0000","metadata":{"a\\u0000":"\\ud83d"}}\0',
+        b"\xef\xbb\xbf" + json.dumps({"id": "bom", "text": ask}).encode(),
+        json.dumps({"id": 7, "text": ask, "metadata": {"order": {"lines": [1, None]}}}).encode(),
+        json.dumps({"id": "long", "text": "begin " + ask * 18_000 + "end"}).encode(),
+        json.dumps({"id": "future", "text": ask, "occurred_at": "2999-01-01T00:00:00Z"}).encode(),
+        json.dumps(
+            {"id": "messages", "messages": [{"role": "user", "text": ask, "at": "2026-01-31T12:00:00Z"}]}
+        ).encode(),
+    ]
+    options = {"bootstrap_servers": broker.bootstrap_servers, "max_request_size": 2**20}
+    async with AIOKafkaProducer(**options) as producer:
+        for value in records:
+            await producer.send_and_wait(service.topics.conversations, value)
+    await count_rows(rows, len(records), timeout_s=60)
+    found = {row["conversation_id"]: row for row in await rows.fetch("SELECT * FROM insights")}
+    assert {id_: row["repairs"] for id_, row in found.items()} == {
+        "emoji": ["characters_replaced"],
+        "nul": ["characters_replaced"],
+        "bom": ["characters_replaced"],
+        "7": None,
+        "long": ["text_cut"],
+        "future": ["occurred_at_clamped"],
+        "messages": None,
+    }
+    assert {row["outcome"] for row in found.values()} == {"analysed", "cached"}
+    assert json.loads(found["7"]["metadata"]) == {"order": {"lines": [1, None]}}
+    assert json.loads(found["nul"]["metadata"]) == {"a\ufffd": "\ufffd"}
+    assert found["future"]["occurred_at"] == found["future"]["received_at"]
+    assert found["messages"]["occurred_at"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    events = await read_topic(broker, service.topics.insights, len(records))
+    results = {event.key.decode(): json.loads(event.value) for event in events}
+    assert {id_: result.get("repairs") for id_, result in results.items()} == {
+        id_: row["repairs"] for id_, row in found.items()
+    }
+    assert results["7"]["metadata"] == {"order": {"lines": [1, None]}}
+    metrics = get(f"{worker.url}/metrics")[1].decode()
+    assert 'conversations_repaired_total{repair="characters_replaced"} 3.0' in metrics
+    assert worker.stop() == 0
+
+
+async def test_costs_add_up_to_the_bill_for_ever(
+    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
+) -> None:
+    """Bad answers and refusals are paid for too, ids are posted again with the same text and with another one, and a
+    worker starts anew: the table `calls` is what the provider billed, and never less than before."""
+    row_of_a = "SELECT * FROM insights WHERE conversation_id = 'a'"
+    bill = "SELECT coalesce(sum(cost_usd_ticks), 0)::bigint FROM calls"
+    service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
+    markers = [{"text": "#bad", "kind": "bad_schema"}, {"text": "#refused", "kind": "refusal"}]
+    service.plan_faults({"markers": markers})
+    worker = service.start_worker("worker-1")
+    texts = {"a": "where is my parcel", "bad": "my parcel is late #bad", "no": "my parcel is wet #refused"}
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+
+        async def send(id_: str, text: str) -> None:
+            value = json.dumps({"id": id_, "text": text}).encode()
+            await producer.send_and_wait(service.topics.conversations, value)
+
+        for id_, text in texts.items():
+            await send(id_, text)
+        await count_rows(rows, 3, timeout_s=60)
+        before = await rows.fetchrow(row_of_a)
+        spent = await rows.fetchval(bill)
+        assert spent == service.standin("control/stats")["billed_usd_ticks"]
+        await send("a", texts["a"])
+        await send("b", texts["a"])
+        await count_rows(rows, 4, timeout_s=60)
+        after = await rows.fetchrow(row_of_a)
+        assert {**after, "occurred_at": None} == {**before, "occurred_at": None}
+        assert (before["outcome"], await rows.fetchval(bill)) == ("analysed", spent)
+        assert worker.stop() == 0
+        service.start_worker("worker-2")
+        await send("a", "where is my other parcel")
+        await count_rows(rows, 1, timeout_s=60, where=f"conversation_id = 'a' AND text_key <> '{before['text_key']}'")
+    assert await rows.fetchval(bill) == service.standin("control/stats")["billed_usd_ticks"] > spent
+    outcomes = dict(await rows.fetch("SELECT outcome, count(*) FROM calls GROUP BY outcome"))
+    assert outcomes == {"answered": 2, "bad_answer": 2, "refused": 1}
+    costs = await rows.fetch("SELECT cost_usd_ticks FROM calls WHERE conversation_id = 'a' AND cost_usd_ticks > 0")
+    assert len(costs) == 2
 
 
 async def test_a_restarted_worker_goes_on_where_it_stopped(

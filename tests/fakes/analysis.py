@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from agents.analyse import Flight
+from agents.analyser import ReportCall, unreported
+from schemas.call import UnansweredCall
 from schemas.insight import Answer
-from tests.support.factories import PARTITIONS, an_answer
+from tests.support.factories import MODEL, NOON, PARTITIONS, an_answer
 
 
 async def at_once() -> None:
@@ -19,20 +21,29 @@ class FakeAnalyser:
     """
 
     version = "v1"
+    is_paid = True
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
         self.failures = list(failures)
         self.errors: dict[str, Exception] = {}
+        #: Calls about a text that it reports before it answers or fails.
+        self.unanswered: dict[str, Sequence[UnansweredCall]] = {}
         self.asked: list[str] = []
         self.answered: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.held: dict[str, asyncio.Event] = {}
 
-    async def analyse(self, text: str) -> Answer:
+    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
         """See agents.analyser.Analyser."""
         self.asked.append(text)
-        await self.held.get(text, self.gate).wait()
+        try:
+            await self.held.get(text, self.gate).wait()
+        except asyncio.CancelledError:
+            report(UnansweredCall("ambiguous", MODEL, NOON))
+            raise
+        for call in self.unanswered.pop(text, ()):
+            report(call)
         if self.failures:
             raise self.failures.pop(0)
         if text in self.errors:

@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from agents.analyst import RowResults
 from agents.decode import Job
+from schemas.call import PaidCall
 from schemas.errors import Retryable, Unprocessable
 from schemas.result import ConversationResult
 
@@ -13,7 +16,7 @@ Journal = list[tuple[str, int]]
 
 
 class FakeRows:
-    """One row for each (tenant, id): the newest occurred_at wins, a dead one is replaced by its equal.
+    """One row for each (tenant, id), by the rules of queries/upsert_insights.sql, and one for each paid call.
 
     Raises the given failures first, one a call, and stores nothing then; `refused` and `blocked` are ids.
     """
@@ -24,8 +27,15 @@ class FakeRows:
         self.refused: dict[str, Exception] = {}
         self.blocked: set[str] = set()
         self.rows: dict[tuple[str, str], ConversationResult] = {}
+        self.calls: dict[tuple[object, ...], PaidCall] = {}
         self.gate = asyncio.Event()
         self.gate.set()
+
+    async def write_calls(self, calls: Sequence[PaidCall]) -> None:
+        """See agents.analyst.Rows."""
+        await self.gate.wait()
+        for call in calls:
+            self.calls.setdefault((call.tenant, call.text_key, call.analysis_version, call.ended_at), call)
 
     async def write(self, jobs: Sequence[Job]) -> RowResults:
         """See agents.analyst.Rows."""
@@ -36,6 +46,7 @@ class FakeRows:
         for job in jobs:
             if job.is_wanted:
                 self._write(job, written)
+        await self.write_calls([job.call for job in written.stored if job.call is not None])
         return written
 
     def _write(self, job: Job, written: RowResults) -> None:
@@ -46,8 +57,10 @@ class FakeRows:
             written.blocked.append(job)
         else:
             key = (result.tenant, result.id)
-            if key not in self.rows or _wins(result, self.rows[key]):
-                self.rows[key] = result
+            stored = self.rows.get(key)
+            if stored is None or _wins(result, stored):
+                is_same = stored is not None and _is_same(result, stored)
+                self.rows[key] = replace(stored, occurred_at=result.occurred_at) if is_same else result
             self.journal.append(("row", job.source.offset))
             written.stored.append(job)
 
@@ -56,6 +69,12 @@ def _wins(result: ConversationResult, stored: ConversationResult) -> bool:
     if result.occurred_at == stored.occurred_at:
         return stored.outcome == "dead" and result.outcome != "dead"
     return result.occurred_at > stored.occurred_at
+
+
+def _is_same(result: ConversationResult, stored: ConversationResult) -> bool:
+    if result.text_key != stored.text_key or (stored.outcome == "dead" and result.outcome != "dead"):
+        return False
+    return result.analysis_version in (None, stored.analysis_version)
 
 
 class FakeSender:

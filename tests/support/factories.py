@@ -9,6 +9,7 @@ from aiokafka.structs import ConsumerRecord
 
 from agents.decode import Job, decode
 from agents.text_key import owner_partition, text_key
+from schemas.call import PaidCall
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.insight import Answer, Insight, Usage
 from schemas.kafka import DEFAULT_TENANT, Origin
@@ -22,6 +23,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WRITTEN_AT_MS = 1_770_000_000_000
 WRITTEN_AT = datetime.fromtimestamp(WRITTEN_AT_MS / 1000, UTC)
 PARTITIONS = 8
+MODEL = "some-model"
 PARCEL = "where is my parcel"
 UNDECODABLE = Dead(DeadLetterReason.UNDECODABLE, "not JSON")
 
@@ -101,9 +103,7 @@ def an_insight(**fields: object) -> Insight:
 
 def an_answer(analysed_at: datetime = NOON, **fields: object) -> Answer:
     """Any valid one; `fields` are those of its insight."""
-    return Answer(
-        insight=an_insight(**fields), usage=Usage(100, 20, 5_000), model="some-model", analysed_at=analysed_at
-    )
+    return Answer(insight=an_insight(**fields), usage=Usage(100, 20, 5_000), model=MODEL, analysed_at=analysed_at)
 
 
 def a_result(**fields: object) -> ConversationResult:
@@ -119,6 +119,23 @@ def a_result(**fields: object) -> ConversationResult:
         "insight": an_insight(extra={"a": [1, "b"]}),
     }
     return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def a_call(**fields: object) -> PaidCall:
+    """An answered one."""
+    values: dict[str, object] = {
+        "tenant": DEFAULT_TENANT,
+        "text_key": "a text",
+        "analysis_version": "v1",
+        "ended_at": NOON,
+        "conversation_id": "c-1",
+        "outcome": "answered",
+        "model": MODEL,
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "cost_usd_ticks": 5_000,
+    }
+    return PaidCall(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def a_dead_letter(**fields: object) -> DeadLetter:

@@ -150,6 +150,13 @@ class Service:
         status, body = get(f"http://127.0.0.1:{self.standin_port}/{path}")
         return json.loads(body) if status == 200 else None
 
+    def plan_faults(self, plan: object) -> None:
+        """Replaces the stand-in's fault plan."""
+        url = f"http://127.0.0.1:{self.standin_port}/control/faults"
+        request = urllib.request.Request(url, json.dumps(plan).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=20):  # noqa: S310  loopback only
+            pass
+
     def start_gateway(self) -> None:
         """Returns when it is ready; `gateway_url` is its address."""
         port = free_port()

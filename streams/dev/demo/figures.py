@@ -25,7 +25,6 @@ class Row:
     received_at: datetime
     analysed_at: datetime
     text_key: str | None
-    cost_usd_ticks: int
 
     @property
     def seconds(self) -> float:
@@ -104,8 +103,8 @@ class Figures:
         return all(check.passed for check in self.checks)
 
 
-def compute_figures(posted: Collection[str], rows: Sequence[Row], calls: Calls) -> Figures:
-    """`posted` are the accepted ids, `rows` all rows of the database."""
+def compute_figures(posted: Collection[str], rows: Sequence[Row], calls: Calls, cost_usd_ticks: int) -> Figures:
+    """`posted` are the accepted ids, `rows` all rows of the database, and the cost is that of its table `calls`."""
     outcomes = Counter(row.outcome for row in rows)
     wanted, found = set(posted), {row.conversation_id for row in rows}
     seconds = sorted(row.seconds for row in rows if row.needed_answer)
@@ -117,7 +116,7 @@ def compute_figures(posted: Collection[str], rows: Sequence[Row], calls: Calls) 
         filter_reasons=dict(Counter(row.reason or "" for row in rows if row.outcome == "filtered").most_common()),
         calls=calls,
         distinct_texts=len({row.text_key for row in rows if row.needed_answer}),
-        cost_usd_ticks=sum(row.cost_usd_ticks for row in rows),
+        cost_usd_ticks=cost_usd_ticks,
         p50_s=percentile(seconds, 50),
         p95_s=percentile(seconds, 95),
     )

@@ -131,13 +131,13 @@ async def _analyse(
             await asyncio.gather(posting, return_exceptions=True)
         phases_s["analyse"] = time.monotonic() - began_s - phases_s["post"]
         calls = await _count_calls(addresses.standin_url, addresses.worker_metrics_urls)
-        figures = compute_figures(ids, await table.rows(), calls)
+        figures = compute_figures(ids, await table.rows(), calls, await table.cost_usd_ticks())
         examples = pick_examples(await table.insights(), EXAMPLES)
     return Report(options, figures, examples, feeder.busy_replies, pids, phases_s)
 
 
 class InsightsTable:
-    """The table `insights` of the demo's own database: every row in it is one of the demo's."""
+    """The tables `insights` and `calls` of the demo's own database: every row in them is one of the demo's."""
 
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._connection = connection
@@ -147,10 +147,14 @@ class InsightsTable:
 
     async def rows(self) -> list[Row]:
         query = """
-            SELECT conversation_id, outcome, reason, received_at, analysed_at, text_key, cost_usd_ticks
+            SELECT conversation_id, outcome, reason, received_at, analysed_at, text_key
             FROM insights
         """
         return [Row(*record) for record in await self._connection.fetch(query)]
+
+    async def cost_usd_ticks(self) -> int:
+        """Returns what all calls cost, also those whose answer was of no use."""
+        return int(await self._connection.fetchval("SELECT coalesce(sum(cost_usd_ticks), 0) FROM calls"))
 
     async def insights(self) -> list[Example]:
         """Returns those of analysed conversations."""

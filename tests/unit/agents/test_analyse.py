@@ -6,9 +6,11 @@ from datetime import timedelta
 import pytest
 
 from agents.limits.retry import DEFECT_ATTEMPTS
+from schemas.call import UnansweredCall
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
-from tests.support.factories import PARCEL, a_record, an_answer, value_of
+from schemas.insight import Usage
+from tests.support.factories import MODEL, NOON, PARCEL, a_record, an_answer, value_of
 from tests.unit.agents.bench import CACHE_TTL, LONG_S, Bench
 
 REFUSED = Unprocessable(DeadLetterReason.REFUSED, "the provider refused")
@@ -358,3 +360,121 @@ async def test_an_answer_that_another_worker_kept_is_cached() -> None:
         bench.take(value_of())
         await bench.settle()
         assert (bench.counts, bench.is_all_finished) == ({"cached": 1}, True)
+
+
+def recorded(bench: Bench) -> list[tuple[str, str, int]]:
+    """Conversation, outcome and cost of each call in the table."""
+    return [(call.conversation_id, call.outcome, call.cost_usd_ticks) for call in bench.rows.calls.values()]
+
+
+async def test_an_answered_call_is_recorded_once() -> None:
+    """For the one who waited longest, with what identifies it; equal texts, now and later, do not name it again."""
+    async with Bench() as bench:
+        bench.take(value_of(id="a"), value_of(id="b"))
+        await bench.settle()
+        bench.take(value_of(id="later"))
+        await bench.settle()
+        assert [job.call is not None for job in bench.events.sent] == [True, False, False]
+        [call] = bench.rows.calls.values()
+        row = bench.row("a")
+        assert row is not None
+        assert (call.tenant, call.text_key, call.analysis_version) == ("default", row.text_key, "v1")
+        assert (call.ended_at, call.model, recorded(bench)) == (NOON, MODEL, [("a", "answered", 5_000)])
+
+
+async def test_a_record_that_is_read_again_after_a_crash_records_its_call() -> None:
+    """The worker that paid ended between answer and row; the next one finds the answer, and with it the call."""
+    record = a_record(value_of(), offset=0, timestamp=round(NOON.timestamp() * 1000))
+    async with Bench() as bench:
+        bench.rows.gate.clear()
+        bench.analyst.take(bench.tracker, [record], rehomed=False)
+        await bench.settle()
+        await bench.analyst.drain(0, 0)
+        bench.revoke()
+        assert bench.rows.calls == {}
+        bench.rows.gate.set()
+        bench.assign_again()
+        bench.analyst.take(bench.tracker, [record], rehomed=False)
+        await bench.settle()
+        assert (bench.outcomes, recorded(bench)) == ({"c-1": "cached"}, [("c-1", "answered", 5_000)])
+
+
+async def test_calls_without_an_answer_are_recorded_whatever_becomes_of_the_text() -> None:
+    """Answered in the end, or dead: a bad answer cost something, and a lost reply may have."""
+    bad, lost = (UnansweredCall("bad_answer", MODEL, NOON - timedelta(seconds=n), Usage(9, 1, n)) for n in (2, 1))
+    async with Bench() as bench:
+        bench.analyser.unanswered = {PARCEL: [bad], "text that is refused": [lost]}
+        bench.analyser.errors["text that is refused"] = REFUSED
+        bench.take(value_of(), value_of("text that is refused", id="refused"))
+        await bench.settle()
+        assert bench.outcomes == {"c-1": "analysed", "refused": "dead"}
+        assert sorted(recorded(bench)) == [
+            ("c-1", "answered", 5_000),
+            ("c-1", "bad_answer", 2),
+            ("refused", "bad_answer", 1),
+        ]
+
+
+async def test_a_call_that_a_drain_cancels_is_recorded() -> None:
+    """It may be billed, and no other worker will ever know of it."""
+    async with Bench() as bench:
+        bench.analyser.gate.clear()
+        bench.take(value_of())
+        await bench.settle()
+        await bench.analyst.drain(1, 1)
+        assert recorded(bench) == [("c-1", "ambiguous", 0)]
+
+
+async def test_calls_wait_for_the_database_beyond_their_assignment() -> None:
+    """Records are read again by the next owner, calls are not."""
+    async with Bench() as bench:
+        bench.rows.gate.clear()
+        bench.analyser.gate.clear()
+        bench.take(value_of())
+        await bench.settle()
+        await bench.analyst.drain(1, 1)
+        bench.revoke()
+        assert bench.rows.calls == {}
+        bench.rows.gate.set()
+        await bench.settle()
+        assert recorded(bench) == [("c-1", "ambiguous", 0)]
+
+
+@pytest.mark.parametrize("is_refusing", [True, False])
+async def test_a_call_whose_records_were_revoked_is_recorded(is_refusing: bool) -> None:
+    """Whether or not the changelog took the answer in the end."""
+    async with Bench() as bench:
+        bench.answers.gate.clear()
+        bench.answers.is_refusing = is_refusing
+        bench.take(value_of())
+        await bench.settle()
+        await bench.analyst.drain(1, 1)
+        bench.revoke()
+        bench.answers.gate.set()
+        await bench.settle()
+        assert (bench.outcomes, recorded(bench)) == ({}, [("c-1", "answered", 5_000)])
+
+
+async def test_a_row_that_postgres_refuses_does_not_hide_its_call() -> None:
+    """The dead row brings it along."""
+    async with Bench() as bench:
+        bench.rows.refused["c-1"] = Unprocessable(DeadLetterReason.UNSTORABLE, "refused")
+        bench.take(value_of())
+        await asyncio.sleep(0)
+        bench.dead_letters.gate.clear()
+        await bench.settle()
+        bench.rows.refused.clear()
+        bench.dead_letters.gate.set()
+        await bench.settle()
+        assert (bench.outcomes, recorded(bench)) == ({"c-1": "dead"}, [("c-1", "answered", 5_000)])
+
+
+async def test_answers_that_are_free_are_no_calls() -> None:
+    """Those of the local analyser, now and from the cache."""
+    async with Bench() as bench:
+        bench.analyser.is_paid = False
+        bench.take(value_of(id="a"))
+        await bench.settle()
+        bench.take(value_of(id="b"))
+        await bench.settle()
+        assert (bench.counts, recorded(bench)) == ({"analysed": 1, "cached": 1}, [])

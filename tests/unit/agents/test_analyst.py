@@ -7,9 +7,10 @@ import pytest
 import structlog
 
 from agents.analyst import MAX_HELD_BACK, MAX_OPEN_BYTES, MIN_FETCH_RECORDS
+from schemas.conversation import Repair
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, Retryable, Unprocessable
-from tests.support.factories import NOON, PARCEL, PARTITIONS, a_record, a_tracker, owner_of, value_of
+from tests.support.factories import NOON, PARCEL, PARTITIONS, WRITTEN_AT, a_record, a_tracker, owner_of, value_of
 from tests.support.topics import TOPICS
 from tests.unit.agents.bench import DEAD_LETTER_LIMIT, Bench
 
@@ -47,6 +48,19 @@ async def test_the_row_says_what_the_answer_said_and_cost() -> None:
         )
         assert (row.origin.offset, row.analysed_at, row.reason) == (0, NOON, None)
         assert [job.result for job in bench.events.sent] == [row]
+
+
+async def test_metadata_and_repairs_are_in_row_and_event() -> None:
+    """The producer finds its own fields again, and what was changed."""
+    async with Bench() as bench:
+        bench.take(value_of(metadata={"order": 7}, occurred_at="2999-01-01T00:00:00Z"), value_of(id="plain"))
+        await bench.settle()
+        row, plain = bench.row(), bench.row("plain")
+        assert row is not None
+        assert plain is not None
+        assert (row.metadata, row.repairs, row.occurred_at) == ({"order": 7}, (Repair.OCCURRED_AT_CLAMPED,), WRITTEN_AT)
+        assert (plain.metadata, plain.repairs) == (None, ())
+        assert [job.result for job in bench.events.sent] == [row, plain]
 
 
 async def test_a_record_that_is_no_conversation_becomes_a_dead_letter() -> None:

@@ -72,9 +72,9 @@ class AnalystModel:
         self.waiting: list[tuple[str, asyncio.Future[random.Random]]] = []
         self.failures: list[BaseException] = []
         senders = {name: SimpleNamespace(send=self.sender(name)) for name in ("events", "rehomed", "dead_letters")}
-        sinks = module.Sinks(rows=SimpleNamespace(write=self.write), **senders)
+        sinks = module.Sinks(rows=SimpleNamespace(write=self.write, write_calls=self.write_calls), **senders)
         self.analyst = module.Analyst(
-            SimpleNamespace(version="v1", analyse=self.analyse),
+            SimpleNamespace(version="v1", is_paid=True, analyse=self.analyse),
             SimpleNamespace(get=lambda *_: None, put=self.put),
             sinks,
             SimpleNamespace(admits=lambda *_: True, delivered=lambda _: None),
@@ -134,7 +134,7 @@ class AnalystModel:
         self.waiting.append((name, call))
         return await call
 
-    async def analyse(self, _text: str) -> Any:
+    async def analyse(self, _text: str, report: Any = None) -> Any:
         draw = (await self.held("calls")).random()
         if draw < 0.3:
             raise Unprocessable(DeadLetterReason.REFUSED, "") if draw < 0.15 else Retryable("busy")
@@ -153,6 +153,9 @@ class AnalystModel:
             else:
                 (written.blocked if draw < 0.2 else written.stored).append(job)
         return written
+
+    async def write_calls(self, calls: Sequence[Any]) -> None:
+        await self.held("rows of calls")
 
     def sender(self, name: str) -> Callable[[Sequence[Any]], Any]:
         async def send(jobs: Sequence[Any]) -> list[Exception | None]:

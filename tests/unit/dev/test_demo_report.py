@@ -19,10 +19,10 @@ from streams.dev.demo.run import Options, Report, calls_in
 RECEIVED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def row(number: int, outcome: OutcomeName = "analysed", *, text: str = "", seconds: float = 1.0, ticks: int = 0) -> Row:
+def row(number: int, outcome: OutcomeName = "analysed", *, text: str = "", seconds: float = 1.0) -> Row:
     reason = "too_short" if outcome == "filtered" else None
     analysed = RECEIVED + timedelta(seconds=seconds)
-    return Row(f"c{number}", outcome, reason, RECEIVED, analysed, text or f"t{number}", ticks)
+    return Row(f"c{number}", outcome, reason, RECEIVED, analysed, text or f"t{number}")
 
 
 def passed(result: Figures) -> dict[str, bool]:
@@ -32,7 +32,7 @@ def passed(result: Figures) -> dict[str, bool]:
 def test_each_conversation_is_counted_once_by_its_outcome() -> None:
     """in = analysed + cached + filtered + dead; equal texts are one distinct text, filtered ones need no answer."""
     rows = [row(1, text="a"), row(2, "cached", text="a"), row(3, "filtered"), row(4, "dead")]
-    result = compute_figures(["c1", "c2", "c3", "c4"], rows, Calls(1, 1))
+    result = compute_figures(["c1", "c2", "c3", "c4"], rows, Calls(1, 1), 0)
     assert result.conversations == {"analysed": 1, "cached": 1, "filtered": 1, "dead": 1}
     assert (result.accepted, result.distinct_texts, result.filter_reasons) == (4, 1, {"too_short": 1})
     assert result.add_up
@@ -41,7 +41,7 @@ def test_each_conversation_is_counted_once_by_its_outcome() -> None:
 
 def test_a_lost_conversation_is_seen() -> None:
     """A missing row breaks the sum and is counted."""
-    result = compute_figures(["c1", "c2"], [row(1)], Calls(None, 0))
+    result = compute_figures(["c1", "c2"], [row(1)], Calls(None, 0), 0)
     assert passed(result) == {"sum": False, "rows": False}
     assert [check.detail for check in result.checks] == [
         "2 in is not 1 analysed + 0 cached + 0 filtered + 0 dead",
@@ -51,7 +51,7 @@ def test_a_lost_conversation_is_seen() -> None:
 
 def test_a_row_that_was_never_posted_is_seen() -> None:
     """The sum alone could hide one missing and one unknown row."""
-    result = compute_figures(["c1", "c2"], [row(1), row(3)], Calls(None, 0))
+    result = compute_figures(["c1", "c2"], [row(1), row(3)], Calls(None, 0), 0)
     assert passed(result) == {"sum": True, "rows": False}
 
 
@@ -59,7 +59,7 @@ def test_a_row_that_was_never_posted_is_seen() -> None:
 def test_with_a_standin_calls_must_be_distinct_texts(calls: int, holds: bool) -> None:
     """A text asked twice is seen, and so is one that was never asked."""
     rows = [row(1, text="a"), row(2, "cached", text="a")]
-    result = compute_figures(["c1", "c2"], rows, Calls(calls, calls))
+    result = compute_figures(["c1", "c2"], rows, Calls(calls, calls), 0)
     assert passed(result)["calls"] is holds
     assert result.add_up is holds
 
@@ -67,13 +67,13 @@ def test_with_a_standin_calls_must_be_distinct_texts(calls: int, holds: bool) ->
 def test_times_are_those_of_conversations_with_an_insight() -> None:
     """What the prefilter ended at once must not make the others look faster."""
     rows = [row(1, seconds=1), row(2, "cached", seconds=3), row(3, "filtered", seconds=0)]
-    result = compute_figures(["c1", "c2", "c3"], rows, Calls(None, 0))
+    result = compute_figures(["c1", "c2", "c3"], rows, Calls(None, 0), 0)
     assert (result.p50_s, result.p95_s) == (1.0, 3.0)
 
 
 def test_cost_is_the_sum_of_the_rows() -> None:
     """10^10 ticks are a dollar."""
-    assert compute_figures([], [row(1, ticks=10**10), row(2, ticks=5 * 10**9)], Calls(None, 0)).cost_usd == 1.5
+    assert compute_figures([], [row(1)], Calls(None, 0), 15 * 10**9).cost_usd == 1.5
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(50, 2.0), (75, 3.0), (76, 4.0), (100, 4.0), (0, 1.0)])
@@ -121,10 +121,10 @@ SUMMARY = "I ordered two weeks ago, and nothing has come so far, so please tell 
 
 
 def report(*, calls: int = 1) -> Report:
-    rows = [Row("c1", "analysed", None, RECEIVED, RECEIVED + timedelta(seconds=2), "t1", 10**9)]
+    rows = [Row("c1", "analysed", None, RECEIVED, RECEIVED + timedelta(seconds=2), "t1")]
     example = Example("c1", "star", "negative", -0.5, "high", ("order",), "ask_status", SUMMARY)
     options = Options("tansu", 2, "standin", None, Path("data"))
-    made = compute_figures(["c1"], rows, Calls(calls, 1))
+    made = compute_figures(["c1"], rows, Calls(calls, 1), 10**9)
     return Report(options, made, [example], 0, {"tansu": 1}, {"start": 3.0, "post": 1.0})
 
 

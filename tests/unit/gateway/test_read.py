@@ -97,13 +97,14 @@ async def test_pages_cover_everything_once(client: TestClient, fakes: FakeDepend
 
 async def test_items_are_full_records(client: TestClient, fakes: FakeDependencies) -> None:
     """The field names are those of the event in the topic `insights`."""
-    fakes.reader.rows = [("default", insight_record("c-1"))]
+    fakes.reader.rows = [("default", insight_record("c-1", metadata={"order": 7}, repairs=("text_cut",)))]
     _, answer = await _get(client, "/api/v1/insights")
     [item] = answer["items"]
-    assert answer["next_cursor"] is None
+    assert (answer["next_cursor"], item["metadata"], item["repairs"]) == (None, {"order": 7}, ["text_cut"])
     assert item.keys() == {
         *("id", "outcome", "insight", "source", "occurred_at", "received_at", "analysed_at", "text_key"),
         *("analysis_version", "model", "prompt_tokens", "completion_tokens", "cost_usd_ticks"),
+        *("metadata", "repairs"),
     }
 
 
