@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from agents.analyser import Analyser
-from agents.decode import Job
+from agents.decode import Job, as_time
 from agents.limits.retry import Backoff, NoLongerWanted, retry
 from agents.stage import Stage
 from schemas.call import CallOutcome, PaidCall, UnansweredCall
@@ -26,7 +26,7 @@ KEEP_BACKOFF = Backoff(base_s=0.1, cap_s=5.0)
 MAX_KEEP_BATCH = 1_000
 #: Answers that could not be kept are remembered up to this number; each is about a kilobyte.
 MAX_UNKEPT = 10_000
-#: How far clocks may differ: those of two workers, and a producer's (brokers admit stamps up to an hour ahead).
+#: How far clocks may differ: those of two workers, and a producer's (Kafka admits stamps up to an hour ahead).
 WORKER_CLOCK_SKEW = timedelta(minutes=1)
 PRODUCER_CLOCK_SKEW = timedelta(hours=1)
 
@@ -78,7 +78,7 @@ class Analysis:
     """One for a worker: it knows which texts are being asked about, so that no text is paid for twice.
 
     `deliver` gets jobs whose outcome is set; the answer of an analysed or cached one is in the changelog by then.
-    `job.call` has the call that gave it, and `record` gets the calls that no job accounts for, if the analyser is paid.
+    If the analyser is paid, `job.call` has the call that gave it, and `store_calls` gets those that no job names.
     `hold_back` gets jobs whose call ended with an unforeseen error, and the error.
     """
 
@@ -88,7 +88,7 @@ class Analysis:
         answers: Answers,
         deliver: Callable[[list[Job]], None],
         fail: Callable[[BaseException], None],
-        record: Callable[[list[PaidCall]], None],
+        store_calls: Callable[[list[PaidCall]], None],
         *,
         hold_back: Callable[[list[Job], Exception], None],
         cache_ttl: timedelta,
@@ -101,11 +101,12 @@ class Analysis:
         self._deliver = deliver
         self._fail = fail
         self._hold_back = hold_back
-        self._record = record
+        self._store_calls = store_calls
         self._cache_ttl = cache_ttl
         self._max_calls = max_calls
         self._now = now
-        self._accounts_since = now() + WORKER_CLOCK_SKEW
+        #: A call that ended before this may be another worker's; set by the first look-up of an assignment.
+        self._own_since: datetime | None = None
         self._key_suffix = f":{analyser.version}"
         self._flights: dict[bytes, Flight] = {}
         self._to_ask: deque[Flight] = deque()
@@ -124,17 +125,23 @@ class Analysis:
         """Step 4, cache: returns the jobs whose text was analysed before, with their outcome, and the others."""
         hits: list[Job] = []
         misses: list[Job] = []
-        oldest = self._now() - self._cache_ttl
+        now = self._now()
+        oldest = now - self._cache_ttl
+        if self._own_since is None:
+            self._own_since = now + WORKER_CLOCK_SKEW
         for job in jobs:
             key = self._key(job)
             answer = None if key in self._flights else self._stored(job.tracker.partition, key)
-            if answer is None or answer.analysed_at < oldest:
+            if answer is None:
+                misses.append(job)
+                continue
+            call = self._answered_call(job, answer) if self._may_lack_call(job, answer) else None
+            if answer.analysed_at < oldest:
+                self._store_calls([call] if call else [])
                 misses.append(job)
             else:
                 self._unkept.pop(key, None)  # kept by now, if not by us
-                job.outcome = Cached(answer)
-                if self._may_be_unrecorded(job, answer):
-                    job.call = self._answered_call(job, answer)
+                job.outcome, job.call = Cached(answer), call
                 hits.append(job)
         return hits, misses
 
@@ -183,9 +190,11 @@ class Analysis:
 
     def forget(self) -> None:
         """Forgets the flights of the assignment that is over, and allows calls again in the next one."""
+        for flight in self._answered:  # this worker may have paid for what no record of it will account for
+            self._store_answered(flight)
         self._flights.clear()
         self._answered.clear()
-        self._accounts_since = self._now() + WORKER_CLOCK_SKEW
+        self._own_since = None
         self._is_draining = False
 
     def _fill_places(self) -> None:
@@ -234,7 +243,7 @@ class Analysis:
     async def _call(self, flight: Flight, asker: "asyncio.Task[None]") -> Answer:
         self._calling.add(asker)
         try:
-            return await self._analyser.analyse(flight.jobs[0].text, partial(self._report, flight))
+            return await self._analyser.analyse(flight.jobs[0].text, partial(self._ended_unanswered, flight))
         finally:
             self._calling.discard(asker)
 
@@ -266,7 +275,7 @@ class Analysis:
             given_up = [flight for flight in refused if not flight.is_wanted]
             self._answered.difference_update(given_up)
             for flight in given_up:
-                self._record_answered(flight)
+                self._store_answered(flight)
             self._fill_places()
             if flights:
                 await asyncio.sleep(KEEP_BACKOFF.delay_s(attempt, random.random))
@@ -287,32 +296,33 @@ class Analysis:
                 wanted[0].outcome = analysed
                 wanted[0].call = self._answered_call(wanted[0], flight.answer)
             else:
-                self._record_answered(flight)
+                self._store_answered(flight)
             jobs += wanted
         self._deliver(jobs)
 
-    def _may_be_unrecorded(self, job: Job, answer: Answer) -> bool:
+    def _may_lack_call(self, job: Job, answer: Answer) -> bool:
         """Whether the worker that paid may have ended before it wrote the row of this very record.
 
         The answer is older than this assignment then, and the record older than the answer. A call is stored once.
         """
-        if answer.analysed_at >= self._accounts_since:
+        assert self._own_since is not None, "look_up sets it first"
+        if answer.analysed_at >= self._own_since:
             return False
-        return job.received_at < answer.analysed_at + PRODUCER_CLOCK_SKEW
+        return min(job.received_at, as_time(job.source.timestamp)) < answer.analysed_at + PRODUCER_CLOCK_SKEW
 
     def _answered_call(self, job: Job, answer: Answer) -> PaidCall | None:
         if not self._analyser.is_paid:
             return None
         return self._paid_call(job, "answered", answer.model, answer.analysed_at, answer.usage)
 
-    def _record_answered(self, flight: Flight) -> None:
+    def _store_answered(self, flight: Flight) -> None:
         assert flight.answer is not None, "called with an answer at hand"
         call = self._answered_call(flight.jobs[0], flight.answer)
         if call is not None:
-            self._record([call])
+            self._store_calls([call])
 
-    def _report(self, flight: Flight, call: UnansweredCall) -> None:
-        self._record([self._paid_call(flight.jobs[0], call.outcome, call.model, call.ended_at, call.usage)])
+    def _ended_unanswered(self, flight: Flight, call: UnansweredCall) -> None:
+        self._store_calls([self._paid_call(flight.jobs[0], call.outcome, call.model, call.ended_at, call.usage)])
 
     def _paid_call(self, job: Job, outcome: CallOutcome, model: str, ended_at: datetime, usage: Usage) -> PaidCall:
         return PaidCall(

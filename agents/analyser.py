@@ -13,11 +13,11 @@ ErrorClass = Literal[
 NOTHING = Usage()
 
 #: Is notified of a call that may have cost something and gave no answer; must neither wait nor raise.
-ReportCall = Callable[[UnansweredCall], None]
+OnUnanswered = Callable[[UnansweredCall], None]
 
 
-def unreported(call: UnansweredCall) -> None:
-    """For a caller that keeps no account of calls."""
+def ignore_call(call: UnansweredCall) -> None:
+    """Does nothing, for callers that keep no account of calls."""
 
 
 class Analyser(Protocol):
@@ -31,7 +31,7 @@ class Analyser(Protocol):
     def is_paid(self) -> bool:
         """Whether its answers come from a provider that is paid for each call."""
 
-    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
+    async def analyse(self, text: str, on_unanswered: OnUnanswered = ignore_call) -> Answer:
         """Raises Retryable (same text later), Unprocessable (dead letter) or Fatal (a wrong key, no such model)."""
 
 

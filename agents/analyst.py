@@ -15,8 +15,9 @@ Stage, which works on all that has gathered as one batch. Knows nothing of Faust
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -47,26 +48,30 @@ MIN_FETCH_SHARE = 0.25
 #: With this many records held back by unforeseen errors the worker stops: the defect is no exception any more, and
 #: records behind them are finished without being committed.
 MAX_HELD_BACK = 20
-#: What unfinished records may hold in memory, about; a conversation has at most half a megabyte.
+#: What unfinished records may hold in memory, about; a conversation has at most a megabyte.
 MAX_OPEN_BYTES = 128 * 1024 * 1024
+#: What calls that no row accounts for get at a stop, to be stored; nothing else remembers them.
+CALLS_STOP_S = 0.5
+
+T = TypeVar("T")
 
 _NO_USAGE = Usage()
 
 log = structlog.get_logger()
 
 
-class RowResults(NamedTuple):
+class RowResults(NamedTuple, Generic[T]):
     """What became of a batch of rows; those that are no longer wanted are left out."""
 
-    stored: list[Job]
-    refused: list[tuple[Job, Exception]]
-    blocked: list[Job]
+    stored: list[T]
+    refused: list[tuple[T, Exception]]
+    blocked: list[T]
 
 
 class Rows(Protocol):
     """Where results are stored; see streams.sinks.rows."""
 
-    async def write(self, jobs: Sequence[Job]) -> RowResults:
+    async def write(self, jobs: Sequence[Job]) -> RowResults[Job]:
         """Returns when each row is committed, refused by itself, or blocked by another session's lock.
 
         Raises Fatal when the database takes no rows at all.
@@ -149,12 +154,13 @@ class Analyst:
         self._drain_ends_at_s = 0.0
         self._drain_timeout: asyncio.Timeout | None = None
         linger_s = options.linger_s
+        self._calls = Stage("calls", self._store_calls, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s)
         self._analysis = Analysis(
             analyser,
             answers,
             self._deliver,
             fail,
-            self._record_calls,
+            self._calls.put,
             hold_back=self._hold_back,
             cache_ttl=options.cache_ttl,
             max_calls=options.max_calls,
@@ -164,7 +170,6 @@ class Analyst:
         self._rehoming = Stage("rehoming", self._send_rehomed, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
         self._rows = Stage("rows", self._store, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s, workers=ROW_WRITERS)
         self._blocked_rows = Stage("blocked_rows", self._store_blocked, fail, max_batch=MAX_ROWS_BATCH)
-        self._calls = Stage("calls", self._store_calls, fail, max_batch=MAX_ROWS_BATCH, linger_s=linger_s)
         self._events = Stage("events", self._send_events, fail, max_batch=MAX_PRODUCE_BATCH, linger_s=linger_s)
         self._dead_letters = Stage("dead_letters", self._send_dead_letters, fail, max_batch=MAX_PRODUCE_BATCH)
         self._stages: tuple[Stage, ...] = (  # type: ignore[type-arg]
@@ -194,8 +199,10 @@ class Analyst:
 
     async def stop(self) -> None:
         """Stops the stages; what is still in them is read again by the next owner, except calls without an answer."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.wait_idle(), CALLS_STOP_S)
         if self._calls.is_busy:
-            log.warning("calls_not_recorded")
+            log.warning("calls_not_stored", count=self._calls.size)
         await asyncio.gather(*(stage.stop() for stage in self._stages))
 
     async def room(self) -> int:
@@ -231,7 +238,7 @@ class Analyst:
         await self._analysis.drain(within_s)
         try:
             async with asyncio.timeout(max(self._drain_ends_at_s - loop.time(), keep_s)) as self._drain_timeout:
-                while busy := [stage for stage in self._stages if stage.is_busy]:
+                while busy := [stage for stage in self._stages if stage.is_busy and stage is not self._calls]:
                     await busy[0].wait_idle()
         except TimeoutError:
             log.warning("drain_incomplete", stages=[stage.name for stage in self._stages if stage.is_busy])
@@ -249,7 +256,7 @@ class Analyst:
     def forget(self) -> None:
         """The assignment is over and its trackers are revoked: nothing of it is open any more.
 
-        Calls are still to be recorded: no other worker knows of them.
+        Calls are still to be stored: no other worker knows of them. At most `max_calls` come with each assignment.
         """
         self._analysis.forget()
         for stage in self._stages:
@@ -354,19 +361,18 @@ class Analyst:
                 await asyncio.sleep(BLOCKED_BACKOFF.delay_s(attempt, random.random))
                 attempt += 1
 
-    def _record_calls(self, calls: list[PaidCall]) -> None:
-        self._calls.put(calls)
-
     async def _store_calls(self, calls: list[PaidCall]) -> None:
         await self._sinks.rows.write_calls(calls)
 
-    def _stored(self, written: RowResults) -> None:
+    def _stored(self, written: RowResults[Job]) -> None:
         self._events.put(job for job in written.stored if not isinstance(job.outcome, Dead))
         self._finish_ended([job for job in written.stored if isinstance(job.outcome, Dead)])
         for job, error in written.refused:
             if isinstance(job.outcome, Dead):
                 # The dead letter is durable and says why; a row that cannot be stored must not make it die again.
                 log.warning("dead_without_row", reason=job.outcome.reason, error=type(error).__name__)
+                if job.call is not None:
+                    self._calls.put([job.call])
                 self._finish_ended([job])
             elif isinstance(error, Unprocessable):
                 self._set_dead(job, error)

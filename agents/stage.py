@@ -55,6 +55,11 @@ class Stage(Generic[T]):
         """Whether anything waits or is being worked on."""
         return bool(self._waiting or self._working)
 
+    @property
+    def size(self) -> int:
+        """How many items wait."""
+        return len(self._waiting)
+
     def put(self, items: Iterable[T]) -> None:
         """Adds items; they are worked on in this order, though two workers may finish them in another."""
         self._waiting.extend(items)

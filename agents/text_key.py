@@ -13,7 +13,10 @@ _MASK = 0xFFFFFFFF
 
 
 def canonical_text(conversation: Conversation) -> str:
-    """Returns the text to analyse, in NFC with white space collapsed; each message becomes a line `role: text`."""
+    """Returns the text to analyse; each message becomes a line `role: text`.
+
+    It is in NFC, has no byte order mark in front, and its white space is collapsed.
+    """
     if conversation.text is not None:
         return _normalised(conversation.text)
     return "\n".join(f"{_normalised(m.role)}: {_normalised(m.text)}" for m in conversation.messages or ())
@@ -51,7 +54,7 @@ def murmur2(data: bytes) -> int:
 
 
 def _normalised(text: str) -> str:
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", text).removeprefix("\ufeff")
     # The only printable white space is the space, and most texts have no two in a row: they are canonical already.
     if text.isprintable() and "  " not in text and text.strip() == text:
         return text

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,8 +14,9 @@ from schemas.instant import Instant
 
 #: What the gateway accepts. Kafka's default limit for a record is 1 MiB, which leaves room for headers and framing.
 MAX_VALUE_BYTES = 512 * 1024
-#: What workers read from the topic, whose own limit may be higher than Kafka's default. Texts beyond theirs are cut.
-MAX_RECORD_BYTES = 4 * 1024 * 1024
+#: What workers read from the topic. A copy of a larger record, with its headers, would not fit into Kafka's default
+#: limit of 1 MiB.
+MAX_RECORD_BYTES = 1_000_000
 MAX_TEXT_CHARS = 100_000
 MAX_MESSAGES = 1_000
 MAX_ID_CHARS = 256
@@ -30,13 +32,14 @@ _HALF_TEXT_CHARS = MAX_TEXT_CHARS // 2 - len(CUT_MARK)
 _HALF_MESSAGES = MAX_MESSAGES // 2
 #: A shorter value holds neither too many messages, of which the smallest has 22 bytes, nor too many characters.
 _MIN_TOO_LONG_BYTES = 20 * MAX_MESSAGES
-#: Group 1 is an escape of half a surrogate pair or of NUL, group 2 the same as bytes. Whole pairs and all other escapes
-#: match too, and stay: a backslash that belongs to one must not be taken for the beginning of the next.
-_ESCAPE_OR_UNSTORABLE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
-    rb"|(\x00|\xed[\xa0-\xbf][\x80-\xbf])",
-    re.DOTALL,
+#: A surrogate in UTF-8, which has none.
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+#: Backslashes (group 1) and what is an escape of NUL or of a surrogate if their number is odd; group 2 is the escape of
+#: a low surrogate right after a high one.
+_ESCAPE = re.compile(
+    rb"(?<!\\)(\\++)u(?:0000|[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[dD][c-fC-F][0-9a-fA-F]{2})"
 )
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 class Repair(StrEnum):
@@ -49,7 +52,7 @@ class Repair(StrEnum):
 
 Repairs = tuple[Repair, ...]
 
-#: Is decoded as its decimal digits.
+#: Decoded as its decimal digits.
 IntegerId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -120,14 +123,8 @@ def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation
     max_bytes = MAX_RECORD_BYTES if from_topic else MAX_VALUE_BYTES
     if len(value) > max_bytes:
         raise Rejected("too_large", f"the conversation is larger than {max_bytes} bytes", status=413)
-    if b"\\" in value and b"\\u0000" in value:  # JSON has no other notation for NUL
-        conversation, repairs = _decode_with_repairs(value)
-    else:
-        try:
-            conversation, repairs = _decoder.decode(value), ()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            conversation, repairs = _decode_with_repairs(value)
-    _check_id(conversation, from_topic)
+    conversation, repairs = _decode(value)
+    _check_id(conversation, is_required=from_topic, is_repaired=bool(repairs))
     _check_content(conversation)
     if len(value) > _MIN_TOO_LONG_BYTES and _is_too_long(conversation):
         if not from_topic:
@@ -140,10 +137,19 @@ def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation
     return conversation, repairs
 
 
-def _decode_with_repairs(value: bytes) -> tuple[Conversation, Repairs]:
-    """Decodes after replacing what cannot be stored. C programs send NUL at the end, Windows tools a BOM in front."""
-    repaired = value.removeprefix(codecs.BOM_UTF8).rstrip(b"\0")
-    repaired = _ESCAPE_OR_UNSTORABLE.sub(_storable, repaired)
+def _decode(value: bytes) -> tuple[Conversation, Repairs]:
+    if not (b"\\" in value and b"\\u0000" in value):  # JSON has no other notation for NUL
+        try:
+            return _decoder.decode(value), ()
+        except msgspec.ValidationError:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return _lenient_decoder.decode(value).as_conversation(), ()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+    return _decode_leniently(value, _repaired(value))
+
+
+def _decode_leniently(value: bytes, repaired: bytes) -> tuple[Conversation, Repairs]:
     repairs = () if repaired == value else (Repair.CHARACTERS_REPLACED,)
     try:
         return _lenient_decoder.decode(repaired).as_conversation(), repairs
@@ -157,10 +163,19 @@ def _decode_with_repairs(value: bytes) -> tuple[Conversation, Repairs]:
         raise _rejected_by_syntax(repaired, error) from error
 
 
+def _repaired(value: bytes) -> bytes:
+    """Replaces what cannot be stored. C programs send NUL at the end, Windows tools a BOM in front."""
+    value = value.removeprefix(codecs.BOM_UTF8).rstrip(b"\0").replace(b"\0", _REPLACEMENT)
+    if b"\xed" in value:
+        value = _SURROGATE.sub(_REPLACEMENT, value)
+    return _ESCAPE.sub(_storable, value) if b"\\u" in value else value
+
+
 def _storable(found: re.Match[bytes]) -> bytes:
-    if found[1] or found[2]:
-        return "\N{REPLACEMENT CHARACTER}".encode()
-    return found[0]
+    backslashes, low = found[1], found[2]
+    if len(backslashes) % 2 == 0:  # the first is no escape, but text about one
+        return found[0] if low is None else found[0][: -len(low)] + _REPLACEMENT
+    return found[0] if low is not None else backslashes[:-1] + _REPLACEMENT
 
 
 def _rejected_by_syntax(value: bytes, error: msgspec.DecodeError) -> Rejected:
@@ -187,11 +202,13 @@ def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
     return Rejected(code, message.replace("`", ""), field="metadata" if field.startswith("metadata") else field)
 
 
-def _check_id(conversation: Conversation, is_required: bool) -> None:
+def _check_id(conversation: Conversation, *, is_required: bool, is_repaired: bool) -> None:
     if conversation.id is None:
         if is_required:
             raise Rejected("missing_field", "a record needs an id", field="id")
         return
+    if is_repaired and "\N{REPLACEMENT CHARACTER}" in conversation.id:  # two ids must not become one
+        raise Rejected("invalid_value", "NUL and half surrogate pairs cannot be stored", field="id")
     if not conversation.id.isprintable() or conversation.id != conversation.id.strip():
         raise Rejected("invalid_value", "an id is made of printable characters without spaces around it", field="id")
 
@@ -236,7 +253,9 @@ def _cut(conversation: Conversation) -> Conversation:
         return msgspec.structs.replace(conversation, text=_without(conversation.text, *_middle(len(conversation.text))))
     messages = conversation.messages
     if len(messages) > MAX_MESSAGES:
-        messages = messages[:_HALF_MESSAGES] + messages[-_HALF_MESSAGES:]
+        last = messages[_HALF_MESSAGES - 1]
+        marked = msgspec.structs.replace(last, text=last.text + CUT_MARK)
+        messages = (*messages[: _HALF_MESSAGES - 1], marked, *messages[-_HALF_MESSAGES:])
     cut: list[Message] = []
     begin, end = _middle(sum(len(message.text) for message in messages))
     for message in messages:

@@ -15,9 +15,9 @@ class ConversationResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the topic `insights` carries: an outcome, with `insight` if analysed or cached, else with `reason`.
 
     `occurred_at` comes from the client, or from its latest message, or is the time of receipt. Of two results with the
-    same tenant and ID, the one with the newer `occurred_at` wins, unless both have the same text. Tokens and cost are
-    those of the call that gave the answer, 0 unless analysed. `repairs` is what was changed in the conversation so that
-    it could be processed.
+    same tenant and ID, the one with the newer `occurred_at` wins, and at the same time the one received last; a row of
+    the same text only takes its `occurred_at`. Tokens and cost are those of the call that gave the answer, 0 unless
+    analysed. `repairs` is what was changed in the conversation so that it could be processed.
     """
 
     tenant: str

@@ -15,7 +15,7 @@ from aiohttp import BytesPayload
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from agents.analyser import NOTHING, CallObserver, ErrorClass, ReportCall, unreported
+from agents.analyser import NOTHING, CallObserver, ErrorClass, OnUnanswered, ignore_call
 from agents.grok.failures import (
     CallFailure,
     failure_of_exception,
@@ -201,7 +201,7 @@ class GrokAnalyser:
         words = provider_words(body, self._api_key)
         return f": {words}" if words else ""
 
-    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
+    async def analyse(self, text: str, on_unanswered: OnUnanswered = ignore_call) -> Answer:
         """The answer for one canonical text. A bad answer is asked for once more, and reported.
 
         Raises Retryable (also while the breaker is open), Unprocessable (refused, or bad answers only) or Fatal.
@@ -211,7 +211,7 @@ class GrokAnalyser:
         self._had_bad_answer.pop(text, None)
         while True:
             try:
-                reply = await self._call(body, text, report)
+                reply = await self._call(body, text, on_unanswered)
             except BadAnswer as error:
                 if had_bad:
                     raise Unprocessable(DeadLetterReason.BAD_ANSWER, error.detail) from error
@@ -229,41 +229,45 @@ class GrokAnalyser:
         if len(self._had_bad_answer) > self._max_connections:
             del self._had_bad_answer[next(iter(self._had_bad_answer))]
 
-    async def _call(self, body: bytes, text: str, report: ReportCall) -> Reply:
-        """Makes one call and reports its result to the breaker, the observer and, without an answer, to `report`."""
+    async def _call(self, body: bytes, text: str, on_unanswered: OnUnanswered) -> Reply:
+        """Makes one call and tells its result to the breaker, the observer and, without an answer, `on_unanswered`."""
         await self._wait_allowed()
         permit, began_s, call = self._admitted(), self._clock(), object()
         self._in_flight[call] = began_s
+        fenced = _FencedBody(body, self._wait_allowed)
         try:
-            reply = read_reply(await self._exchange(body), self._cost_per_1k_usd)
+            reply = read_reply(await self._exchange(fenced), self._cost_per_1k_usd)
         except CallFailure as failure:
             self._settle(permit, failed=failure.trips_breaker)
             self._watch_outage(failure, text)
             self._observer.call_failed(failure.error_class, self._clock() - began_s, ambiguous=failure.ambiguous)
             if failure.ambiguous:
-                report(self._unanswered("ambiguous"))
+                on_unanswered(self._unanswered("ambiguous"))
+            elif failure.status == 403 and isinstance(failure.error, Unprocessable):  # a fee that no reply names
+                on_unanswered(self._unanswered("refused"))
             raise failure.error from failure
         except BadAnswer as error:
             self._settle(permit, failed=isinstance(error, UnreadableReply))
             self._watch_outage(CallFailure(error, "bad_answer", status=200), text)
             self._observer.call_failed("bad_answer", self._clock() - began_s, ambiguous=False, usage=error.usage)
-            report(self._unanswered("bad_answer", error.usage))
+            on_unanswered(self._unanswered("bad_answer", error.usage))
             raise
         except Refused as error:
             self._settle(permit, failed=False)
             self._observer.call_failed("client", self._clock() - began_s, ambiguous=False, usage=error.usage)
-            report(self._unanswered("refused", error.usage))
+            on_unanswered(self._unanswered("refused", error.usage))
             raise
         except asyncio.CancelledError:
-            # Given up by our side: nothing is known of the provider, and it may bill all the same.
-            self._observer.call_failed("cancelled", self._clock() - began_s, ambiguous=True)
-            report(self._unanswered("ambiguous"))
+            # Given up by our side: of a call that was sent nothing is known, and it may be billed all the same.
+            self._observer.call_failed("cancelled", self._clock() - began_s, ambiguous=fenced.is_sent)
+            if fenced.is_sent:
+                on_unanswered(self._unanswered("ambiguous"))
             raise
         except InsightsError:  # not sent, because this worker may make no calls any more
             raise
         except Exception:  # a defect of ours: the call may have been billed
             self._observer.call_failed("client", self._clock() - began_s, ambiguous=True)
-            report(self._unanswered("ambiguous"))
+            on_unanswered(self._unanswered("ambiguous"))
             raise
         else:
             self._settle(permit, failed=False)
@@ -277,11 +281,10 @@ class GrokAnalyser:
     def _unanswered(self, outcome: CallOutcome, usage: Usage = NOTHING) -> UnansweredCall:
         return UnansweredCall(outcome, self._model, self._now(), usage)
 
-    async def _exchange(self, body: bytes) -> bytes:
+    async def _exchange(self, fenced: "_FencedBody") -> bytes:
         """The body of a 200 reply. Raises CallFailure, what `wait_allowed` raises, and UnreadableReply when the body is
         too large."""
         assert self._session is not None, "start() comes before analyse()"
-        fenced = _FencedBody(body, self._wait_allowed)
         try:
             async with self._session.post(self._url, data=fenced, allow_redirects=False) as response:
                 received = await _read_at_most(response, MAX_REPLY_BYTES + 1)

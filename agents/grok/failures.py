@@ -80,13 +80,13 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes, now:
     if is_passing(status, headers, body) or (status == 403 and _OUT_OF_CREDIT.search(beginning)):
         return _passing(status, retry_after_s(headers.get("Retry-After"), now), body)
     if status == 403 and _AGAINST_GUIDELINES.search(beginning):
-        return _refused("the provider's safety check stopped this text")
+        return _refused("the provider's safety check stopped this text", status)
     if status == 404 or (status == 400 and _NO_SUCH_MODEL.search(beginning)):
         return _fatal(status, "check GROK_MODEL, since models retire, and GROK_BASE_URL")
     if status in (401, 402, 403) or (status == 400 and _WRONG_KEY.search(beginning)):
         return _fatal(status, "check XAI_API_KEY: is it current, funded, and allowed to use the model in GROK_MODEL?")
     if status in _ABOUT_THE_TEXT:
-        return _refused(f"the provider answered this text with status {status}")
+        return _refused(f"the provider answered this text with status {status}", status)
     # Redirects among them: they are not followed, since the key would travel along.
     return _fatal(status, "check GROK_BASE_URL: does it speak the chat completions API?")
 
@@ -192,8 +192,8 @@ def _lost(error_class: ErrorClass, detail: str, *, ambiguous: bool) -> CallFailu
     return CallFailure(Retryable(detail), error_class, ambiguous=ambiguous, trips_breaker=True)
 
 
-def _refused(detail: str) -> CallFailure:
-    return CallFailure(Unprocessable(DeadLetterReason.REFUSED, detail), "client")
+def _refused(detail: str, status: int) -> CallFailure:
+    return CallFailure(Unprocessable(DeadLetterReason.REFUSED, detail), "client", status=status)
 
 
 def _fatal(status: int, hint: str) -> CallFailure:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from agents.analyser import ReportCall, unreported
+from agents.analyser import OnUnanswered, ignore_call
 from agents.local import rules, vocabulary
 from agents.prefilter.small_talk import is_small_talk
 from schemas.insight import Answer, Insight, Usage
@@ -74,7 +74,7 @@ class LocalAnalyser:
         """The analysis version, which changes with RULES_VERSION."""
         return self._version
 
-    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
+    async def analyse(self, text: str, on_unanswered: OnUnanswered = ignore_call) -> Answer:
         """Returns the answer, which costs nothing; never raises."""
         return Answer(self._insights.insight(text), Usage(), LOCAL_MODEL, self._now())
 

@@ -4,9 +4,14 @@ ALTER TABLE insights
     ADD COLUMN metadata jsonb,
     ADD COLUMN repairs text[];
 
-COMMENT ON COLUMN insights.metadata IS 'What the producer sent along, unchanged';
+COMMENT ON COLUMN insights.metadata IS 'What the producer sent along with the text of this row, unchanged';
 COMMENT ON COLUMN insights.repairs IS
     'What was changed so that the conversation could be processed: characters_replaced, text_cut, occurred_at_clamped';
+
+COMMENT ON COLUMN insights.occurred_at IS
+    'When it took place: the client''s time, or that of its latest message, or received_at; a newer one replaces the row';
+COMMENT ON COLUMN insights.received_at IS
+    'When the gateway accepted the text of this row, or the time of its record; at the same occurred_at the later wins';
 
 -- Append-only: a row of insights shows the newest text of a conversation, and this table what every call cost.
 CREATE TABLE calls (

@@ -44,6 +44,7 @@ _SELECT_INSIGHT = (_QUERIES / "select_insight.sql").read_text()
 _SELECT_INSIGHTS_PAGE = (_QUERIES / "select_insights_page.sql").read_text()
 #: Fails when the newest columns or the right to read them are missing.
 _CHECK_TABLE = "SELECT metadata, repairs FROM insights LIMIT 0"
+_NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ class PostgresInsightReader:
     async def start(self) -> None:
         """Connects if the database answers at once; later queries connect otherwise.
 
-        Raises Fatal when waiting cannot mend what is wrong, except for a missing table, which may be made meanwhile.
+        Raises Fatal when waiting cannot mend what is wrong. A missing table or column may be made meanwhile.
         """
         self._pool = await self._database.pool(
             "grok-insights gateway", max_size=POOL_MAX_CONNECTIONS, command_timeout_s=READ_TIMEOUT_S
@@ -177,7 +178,7 @@ class PostgresInsightReader:
                 await self._pool.execute(_CHECK_TABLE)
         except CONNECTION_ERRORS as error:
             failure = self._database.failure(error)
-            if isinstance(failure, Fatal) and not isinstance(error, asyncpg.UndefinedTableError):
+            if isinstance(failure, Fatal) and not isinstance(error, _NOT_MIGRATED):
                 self._pool.terminate()
                 raise failure from error
             log.warning("database_unavailable", why=self._database.describe(error))
@@ -243,8 +244,8 @@ def _record_from_row(row: Mapping[str, Any]) -> InsightRecord:
     return InsightRecord(
         id=row["conversation_id"],
         insight=_insight(row),
-        metadata=_json(row["metadata"]),
-        repairs=tuple(row["repairs"] or ()),
+        metadata=_json(row.get("metadata")),  # columns that may be missing before the migration
+        repairs=tuple(row.get("repairs") or ()),
         **{name: row[name] for name in _SAME_NAME},
     )
 

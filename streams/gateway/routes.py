@@ -66,7 +66,6 @@ class ConversationState(msgspec.Struct, frozen=True, omit_defaults=True):
 async def accept_conversation(request: web.Request) -> web.Response:
     """Responds with 202 once the brokers have confirmed the record; `Location` is where its result will be."""
     conversation, repairs = decode_conversation(await _read_json_body(request), from_topic=False)
-    count_repairs(repairs)
     conversation_id = conversation.id or uuid4().hex
     if conversation.id is None:
         conversation = msgspec.structs.replace(conversation, id=conversation_id)
@@ -74,6 +73,7 @@ async def accept_conversation(request: web.Request) -> web.Response:
     record = conversation_record(conversation, DEFAULT_TENANT, datetime.now(UTC), traceparent)
     dependencies = request.app[DEPENDENCIES]
     await dependencies.publisher.publish(record)
+    count_repairs(repairs)
     dependencies.accepted.add(DEFAULT_TENANT, conversation_id, datetime.now(UTC))
     location = f"{CONVERSATIONS_PATH}/{quote(conversation_id, safe='')}"
     return json_response({"id": conversation_id, "status": "accepted"}, 202, {"Location": location})

@@ -70,7 +70,10 @@ _CHECK_URL = "check DATABASE_URL and that the database is running"
 _CHECK_LOGIN = "check the user and the password in DATABASE_URL, and pg_hba.conf of the server"
 _CHECK_DATABASE = "create the database, or correct its name in DATABASE_URL"
 _MIGRATE = "create or update the tables with: grok-insights migrate"
-_GRANT = "grant the user of DATABASE_URL what it lacks: SELECT, INSERT and UPDATE on insights; `migrate` also creates"
+_GRANT = (
+    "grant the user of DATABASE_URL what it lacks: SELECT, INSERT and UPDATE on insights, INSERT on calls; "
+    "`migrate` also creates"
+)
 _CHECK_TLS = "check sslmode and sslrootcert in DATABASE_URL, and that the server has TLS enabled"
 
 

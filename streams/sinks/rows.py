@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
@@ -48,14 +48,6 @@ Parameters = tuple[str, str]
 log = structlog.get_logger()
 
 
-class _Written(NamedTuple, Generic[T]):
-    """See agents.analyst.RowResults."""
-
-    stored: list[T]
-    refused: list[tuple[T, Exception]]
-    blocked: list[T]
-
-
 class RowSink:
     """See agents.analyst.Rows; as many batches at once as are asked for, each on a connection of its own."""
 
@@ -84,26 +76,27 @@ class RowSink:
         if self._pool is not None:
             self._pool.terminate()
 
-    async def write(self, jobs: Sequence[Job]) -> RowResults:
+    async def write(self, jobs: Sequence[Job]) -> RowResults[Job]:
         """Returns when each row is committed, refused by itself, blocked, or no longer wanted, however long it takes.
 
         Committed also means that a newer row of the conversation was there already. Raises Fatal when the tables are
         not as they must be. The call that gave a job its answer is committed with its row.
         """
-        return RowResults(*await self._write(jobs, _job_parameters, lambda job: job.is_wanted))
+        return await self._write(jobs, _job_parameters, lambda job: job.is_wanted)
 
     async def write_calls(self, calls: Sequence[PaidCall]) -> None:
         """Returns when each call is committed, however long it takes. Raises Fatal as `write` does."""
         left = list(calls)
         while left:
             written = await self._write(left, _call_parameters, lambda call: True)
-            for _, error in written.refused:
-                log.error("call_not_recorded", error=type(error).__name__)
+            for call, error in written.refused:
+                fields = {"text_key": call.text_key, "outcome": call.outcome, "cost_usd_ticks": call.cost_usd_ticks}
+                log.error("call_not_stored", **fields, error=type(error).__name__)
             left = written.blocked
 
     async def _write(
         self, batch: Sequence[T], parameters: Callable[[list[T]], Parameters], is_wanted: Callable[[T], bool]
-    ) -> _Written[T]:
+    ) -> RowResults[T]:
         if not self._idle:
             writer = _Writer(self._database)
             self._writers.append(writer)
@@ -148,9 +141,9 @@ class _Writer:
 
     async def write(
         self, batch: Sequence[T], parameters: Callable[[list[T]], Parameters], is_wanted: Callable[[T], bool]
-    ) -> _Written[T]:
+    ) -> RowResults[T]:
         """A batch that fails for one of its rows is halved until that row is alone."""
-        written = _Written[T]([], [], [])
+        written = RowResults[T]([], [], [])
         parts = deque([list(batch)])
         while parts:
             # What failed goes to the end: the rest must not wait for a locked row.
@@ -166,7 +159,7 @@ class _Writer:
             self._connection = None
 
     async def _attempt_part(
-        self, part: list[T], parameters: Callable[[list[T]], Parameters], written: _Written[T]
+        self, part: list[T], parameters: Callable[[list[T]], Parameters], written: RowResults[T]
     ) -> list[list[T]]:
         """One statement; returns what is left to be written."""
         try:
@@ -189,7 +182,7 @@ class _Writer:
         await connection.execute(_UPSERT, *parameters)
         await connection.execute("COMMIT")
 
-    async def _after(self, error: Exception, part: list[T], written: _Written[T]) -> list[list[T]]:
+    async def _after(self, error: Exception, part: list[T], written: RowResults[T]) -> list[list[T]]:
         failure = classify(error)
         # After a timeout of ours the server did not end the statement: it may be frozen.
         if failure is SqlFailure.PASSING or isinstance(error, TimeoutError):

@@ -8,7 +8,7 @@ import msgspec
 import agents.analyst
 import agents.grok.client
 from agents.analyse import Analysis, Flight
-from agents.analyser import ReportCall, unreported
+from agents.analyser import OnUnanswered, ignore_call
 from agents.decode import Job
 from agents.grok.client import GrokAnalyser
 from agents.grok.reply import BadAnswer, Reply, read_reply
@@ -34,9 +34,9 @@ def errors_set_aside() -> None:
     """A passing error of the provider counts as a refusal of the text."""
     analyse = GrokAnalyser.analyse
 
-    async def analyse_once(analyser: GrokAnalyser, text: str, report: ReportCall = unreported) -> Answer:
+    async def analyse_once(analyser: GrokAnalyser, text: str, on_unanswered: OnUnanswered = ignore_call) -> Answer:
         try:
-            return await analyse(analyser, text, report)
+            return await analyse(analyser, text, on_unanswered)
         except Retryable as error:
             raise Unprocessable(DeadLetterReason.REFUSED, error.detail) from error
 

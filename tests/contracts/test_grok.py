@@ -207,7 +207,7 @@ async def test_the_stand_ins_answer_passes_the_check() -> None:
         (FaultKind.RESET, Retryable, ("connection", True), ["ambiguous"]),
         (FaultKind.RESET_MID_BODY, Retryable, ("connection", True), ["ambiguous"]),
         (FaultKind.REFUSAL, Unprocessable, ("client", False), ["refused"]),
-        (FaultKind.VIOLATION_403, Unprocessable, ("client", False), []),
+        (FaultKind.VIOLATION_403, Unprocessable, ("client", False), ["refused"]),
     ],
 )
 async def test_each_fault_has_its_error(

@@ -97,6 +97,15 @@ async def test_a_text_that_comes_late_replaces_no_newer_one(stored: Stored) -> N
     assert await stored.outcome() == "analysed"
 
 
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_of_two_texts_of_one_time_the_one_received_last_counts(stored: Stored, is_one_batch: bool) -> None:
+    """A conversation grows, is corrected or is redacted, and its last message keeps its time."""
+    results = [a_result(text_key="first"), a_result(outcome="cached", text_key="last", received_at=LATER)]
+    for batch in [results] if is_one_batch else [[results[n]] for n in (0, 1, 0)]:
+        await stored.write(*batch)
+    assert await stored.outcome() == "cached"
+
+
 async def test_another_analysis_of_the_same_text_replaces_the_row(stored: Stored) -> None:
     """After a change of prompt or model, texts are sent again to be analysed again."""
     await stored.write(a_result(text_key="text", analysis_version="v1"))

@@ -102,7 +102,7 @@ async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
     service: Service, database_url: str, postgres: Postgres, role: str
 ) -> None:
     """By /readyz of worker and gateway, and in their logs, though not at each probe; the right password mends it."""
-    await execute(database_url, f"GRANT SELECT, INSERT, UPDATE ON insights TO {role}")
+    await execute(database_url, f"GRANT SELECT, INSERT, UPDATE ON insights TO {role}; GRANT INSERT ON calls TO {role}")
     service.settings["DATABASE_URL"] = url_of(database_url, user=role)
     worker = await asyncio.to_thread(service.start_worker, "worker")
     await asyncio.to_thread(service.start_gateway)
@@ -120,11 +120,20 @@ async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
         assert sum("password authentication failed" in line for line in log.read_text().splitlines()) <= 4
 
 
-async def test_a_gateway_waits_for_missing_tables(service: Service, postgres: Postgres) -> None:
-    """It accepts conversations without; /readyz names the command that helps."""
-    name = f"empty_{secrets.token_hex(4)}"
-    await execute(postgres.url, f"CREATE DATABASE {name}")
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_a_gateway_waits_for_missing_tables(
+    service: Service, postgres: Postgres, template_database: str, is_empty: bool
+) -> None:
+    """And for missing columns. It accepts conversations without; /readyz names the command that helps."""
+    name = f"old_{secrets.token_hex(4)}"
     url, port = url_of(postgres.url, name=name), service.free_port()
+    await execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {'template1' if is_empty else template_database}")
+    if not is_empty:
+        await execute(
+            url,
+            "DROP TABLE calls; ALTER TABLE insights DROP COLUMN metadata, DROP COLUMN repairs",
+            "DELETE FROM schema_migrations WHERE version >= '0003'",
+        )
     service.start("gateway", "gateway", GATEWAY_PORT=str(port), DATABASE_URL=url)
     await until_check(f"http://127.0.0.1:{port}", "grok-insights migrate")
     assert await asyncio.to_thread(service.start("migrate", "migrate", DATABASE_URL=url).process.wait, 60) == 0

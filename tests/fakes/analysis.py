@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from agents.analyse import Flight
-from agents.analyser import ReportCall, unreported
+from agents.analyser import OnUnanswered, ignore_call
 from schemas.call import UnansweredCall
 from schemas.insight import Answer
 from tests.support.factories import MODEL, NOON, PARTITIONS, an_answer
@@ -34,16 +34,16 @@ class FakeAnalyser:
         self.gate.set()
         self.held: dict[str, asyncio.Event] = {}
 
-    async def analyse(self, text: str, report: ReportCall = unreported) -> Answer:
+    async def analyse(self, text: str, on_unanswered: OnUnanswered = ignore_call) -> Answer:
         """See agents.analyser.Analyser."""
         self.asked.append(text)
         try:
             await self.held.get(text, self.gate).wait()
         except asyncio.CancelledError:
-            report(UnansweredCall("ambiguous", MODEL, NOON))
+            on_unanswered(UnansweredCall("ambiguous", MODEL, NOON))
             raise
         for call in self.unanswered.pop(text, ()):
-            report(call)
+            on_unanswered(call)
         if self.failures:
             raise self.failures.pop(0)
         if text in self.errors:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -59,16 +60,19 @@ class FakeRows:
             key = (result.tenant, result.id)
             stored = self.rows.get(key)
             if stored is None or _wins(result, stored):
-                is_same = stored is not None and _is_same(result, stored)
-                self.rows[key] = replace(stored, occurred_at=result.occurred_at) if is_same else result
+                if stored is not None and _is_same(result, stored):
+                    result = replace(stored, occurred_at=result.occurred_at, repairs=result.repairs)
+                self.rows[key] = result
             self.journal.append(("row", job.source.offset))
             written.stored.append(job)
 
 
 def _wins(result: ConversationResult, stored: ConversationResult) -> bool:
-    if result.occurred_at == stored.occurred_at:
-        return stored.outcome == "dead" and result.outcome != "dead"
-    return result.occurred_at > stored.occurred_at
+    return _rank(result) > _rank(stored)
+
+
+def _rank(result: ConversationResult) -> tuple[datetime, bool, datetime]:
+    return result.occurred_at, result.outcome != "dead", result.received_at
 
 
 def _is_same(result: ConversationResult, stored: ConversationResult) -> bool:

@@ -38,7 +38,9 @@ class Counts(Counter[str]):
 class Bench:
     """With one partition, unless told otherwise, so that every text is owned here."""
 
-    def __init__(self, *, partitions: int = 1, max_calls: int = 8, max_open_records: int = 1_000) -> None:
+    def __init__(
+        self, *, partitions: int = 1, max_calls: int = 8, max_open_records: int = 1_000, now: datetime = NOON
+    ) -> None:
         self.journal: Journal = []
         self.analyser, self.answers = FakeAnalyser(), MemoryAnswers(range(PARTITIONS))
         self.rows = FakeRows(self.journal)
@@ -49,7 +51,7 @@ class Bench:
         self.failures: list[BaseException] = []
         self.halts: list[Fatal] = []
         self.limit = DeadLetterLimit(self.halts.append, DEAD_LETTER_LIMIT)
-        self.now = NOON
+        self.now = now
         self.analyst = Analyst(
             self.analyser,
             self.answers,

@@ -399,6 +399,37 @@ async def test_a_record_that_is_read_again_after_a_crash_records_its_call() -> N
         assert (bench.outcomes, recorded(bench)) == ({"c-1": "cached"}, [("c-1", "answered", 5_000)])
 
 
+async def test_a_worker_that_stood_by_records_the_call_of_one_that_was_killed() -> None:
+    """However long it had waited for partitions, or for Postgres, when the other one paid."""
+    record = a_record(value_of(), offset=0, timestamp=round(NOON.timestamp() * 1000))
+    async with Bench() as killed:
+        killed.rows.gate.clear()
+        killed.analyst.take(killed.tracker, [record], rehomed=False)
+        await killed.settle()
+    async with Bench(now=NOON - timedelta(hours=1)) as bench:
+        bench.now = NOON + timedelta(minutes=2)
+        bench.answers.shards = killed.answers.shards
+        bench.analyst.take(bench.tracker, [record], rehomed=False)
+        await bench.settle()
+        assert (bench.outcomes, recorded(bench)) == ({"c-1": "cached"}, [("c-1", "answered", 5_000)])
+
+
+async def test_an_answer_that_has_expired_since_keeps_its_call() -> None:
+    """The record is asked about again, which is another call."""
+    record = a_record(value_of(), offset=0, timestamp=round(NOON.timestamp() * 1000))
+    async with Bench() as killed:
+        killed.rows.gate.clear()
+        killed.analyst.take(killed.tracker, [record], rehomed=False)
+        await killed.settle()
+    async with Bench(now=NOON + 2 * CACHE_TTL) as bench:
+        bench.answers.shards = killed.answers.shards
+        bench.analyser.gate.clear()
+        bench.analyst.take(bench.tracker, [record], rehomed=False)
+        await bench.settle()
+        assert (bench.outcomes, recorded(bench)) == ({}, [("c-1", "answered", 5_000)])
+        assert bench.analyser.asked == [PARCEL]
+
+
 async def test_calls_without_an_answer_are_recorded_whatever_becomes_of_the_text() -> None:
     """Answered in the end, or dead: a bad answer cost something, and a lost reply may have."""
     bad, lost = (UnansweredCall("bad_answer", MODEL, NOON - timedelta(seconds=n), Usage(9, 1, n)) for n in (2, 1))
@@ -422,6 +453,7 @@ async def test_a_call_that_a_drain_cancels_is_recorded() -> None:
         bench.take(value_of())
         await bench.settle()
         await bench.analyst.drain(1, 1)
+        await bench.settle()
         assert recorded(bench) == [("c-1", "ambiguous", 0)]
 
 
@@ -448,11 +480,14 @@ async def test_a_call_whose_records_were_revoked_is_recorded(is_refusing: bool) 
         bench.answers.is_refusing = is_refusing
         bench.take(value_of())
         await bench.settle()
+        bench.take(value_of("an answer that waits behind the other one", id="waits"))
+        await bench.settle()
         await bench.analyst.drain(1, 1)
         bench.revoke()
         bench.answers.gate.set()
         await bench.settle()
-        assert (bench.outcomes, recorded(bench)) == ({}, [("c-1", "answered", 5_000)])
+        assert bench.outcomes == {}
+        assert sorted(recorded(bench)) == [("c-1", "answered", 5_000), ("waits", "answered", 5_000)]
 
 
 async def test_a_row_that_postgres_refuses_does_not_hide_its_call() -> None:
@@ -467,6 +502,16 @@ async def test_a_row_that_postgres_refuses_does_not_hide_its_call() -> None:
         bench.dead_letters.gate.set()
         await bench.settle()
         assert (bench.outcomes, recorded(bench)) == ({"c-1": "dead"}, [("c-1", "answered", 5_000)])
+
+
+async def test_a_call_is_stored_without_its_row_if_postgres_takes_none() -> None:
+    """What it refuses in the row is in the dead row as well."""
+    async with Bench() as bench:
+        bench.rows.refused["c-1"] = Unprocessable(DeadLetterReason.UNSTORABLE, "refused")
+        bench.take(value_of())
+        await bench.settle()
+        assert (bench.is_all_finished, bench.outcomes) == (True, {})
+        assert recorded(bench) == [("c-1", "answered", 5_000)]
 
 
 async def test_answers_that_are_free_are_no_calls() -> None:

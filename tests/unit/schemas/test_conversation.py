@@ -1,6 +1,7 @@
 """Bytes become a checked conversation, or an error with code and field that never quotes them."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -135,10 +136,23 @@ def test_what_is_decoded_can_be_stored(fields: dict[str, object]) -> None:
     assert b"\\u0000" not in conversation.encode().replace(b"\\\\", b"")
 
 
+#: Walks over every escape, also those that stay, so that no backslash is taken for the beginning of the next one.
+EVERY_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+    rb"|(\x00|\xed[\xa0-\xbf][\x80-\xbf])",
+    re.DOTALL,
+)
+
+
+def repaired_step_by_step(value: bytes) -> bytes:
+    value = value.removeprefix(b"\xef\xbb\xbf").rstrip(b"\0")
+    return EVERY_ESCAPE.sub(lambda found: b"\xef\xbf\xbd" if found[1] or found[2] else found[0], value)
+
+
 def decode_with_every_check(value: bytes) -> tuple[Conversation, tuple[Repair, ...]]:
     """Decodes without the shortcuts that leave a check or a repair out."""
-    conversation, repairs = module._decode_with_repairs(value)
-    module._check_id(conversation, True)
+    conversation, repairs = module._decode_leniently(value, repaired_step_by_step(value))
+    module._check_id(conversation, is_required=True, is_repaired=bool(repairs))
     module._check_content(conversation)
     if module._is_too_long(conversation):
         conversation, repairs = module._cut(conversation), (*repairs, Repair.TEXT_CUT)
@@ -214,7 +228,7 @@ def test_characters_are_replaced_in_every_field() -> None:
     """Also in names within the metadata."""
     value = json.dumps(
         {
-            "id": "\0",
+            "id": "c",
             "source": "\ud83d",
             "messages": [{"role": "u\0", "text": "x\ud83d"}],
             "metadata": {"a\0": ["\ude21"]},
@@ -222,9 +236,29 @@ def test_characters_are_replaced_in_every_field() -> None:
     )
     conversation = decoded(value.encode())
     assert conversation.messages is not None
-    assert (conversation.id, conversation.source) == ("\ufffd", "\ufffd")
+    assert conversation.source == "\ufffd"
     assert conversation.metadata == {"a\ufffd": ["\ufffd"]}
     assert (conversation.messages[0].role, conversation.messages[0].text) == ("u\ufffd", "x\ufffd")
+
+
+@given(st.lists(st.sampled_from(["\\", "u", "0000", "d83d", "DE21", "dfff", "n", "x", '"']), max_size=30))
+def test_repairing_quickly_changes_no_repair(pieces: list[str]) -> None:
+    """Only what is there is looked for; the result is that of going through every escape."""
+    value = "".join(pieces).encode()
+    assert module._repaired(value) == repaired_step_by_step(value)
+
+
+@pytest.mark.parametrize("piece", [rb"\n", rb"\\", b"\\", rb"\u00e9", rb"\ud83d"])
+def test_no_record_takes_long(piece: bytes) -> None:
+    """One that is repaired or refused is gone through once: its cost grows with its size, not with its square."""
+    value = b'{"id":7,"text":"' + piece * 100_000
+    assert rejected(value).code == "not_json"
+
+
+def test_an_id_is_not_repaired() -> None:
+    """Two of them would become one conversation."""
+    assert rejected(json.dumps({"id": "a\0", "text": "x"}).encode()).field == "id"
+    assert decoded(json.dumps({"id": "a\ufffd", "text": "x"}).encode()).id == "a\ufffd"
 
 
 @pytest.mark.parametrize("wrapped", [b"\xef\xbb\xbf%b", b"%b\x00\x00", b"\xef\xbb\xbf%b\x00"])
@@ -245,7 +279,7 @@ def test_an_integer_id_is_its_digits(from_topic: bool) -> None:
 def test_a_text_beyond_the_limit_is_cut_in_the_middle() -> None:
     """Its beginning and end are kept, and a mark between them; at the limit it is whole."""
     assert decode_conversation(body(text="x" * MAX_TEXT_CHARS), from_topic=True)[1] == ()
-    text = "begin" + "退" * MAX_TEXT_CHARS * 3 + "end"
+    text = "begin" + "退" * (MAX_TEXT_CHARS * 3 // 2) + "end"
     conversation, repairs = decode_conversation(json.dumps({"id": "c", "text": text}).encode(), from_topic=True)
     assert conversation.text is not None
     assert (len(conversation.text) <= MAX_TEXT_CHARS, repairs) == (True, (Repair.TEXT_CUT,))
