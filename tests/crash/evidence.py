@@ -5,13 +5,16 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import ConsumerRecord
 
+from schemas.insight import Answer
 from schemas.kafka import Topics
 from tests.crash.workload import PARTITIONS
 
@@ -21,13 +24,20 @@ Place = tuple[str, int, int]  # topic, partition, offset
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Records by topic, rows by conversation id, committed offsets by input topic."""
+    """Records by topic, rows by conversation id, committed offsets by input topic, answered calls by key and end."""
 
     topics: Topics
     records: Mapping[str, list[ConsumerRecord]]
     changelog: list[ConsumerRecord]
     rows: Mapping[str, asyncpg.Record]
     committed: Mapping[TopicPartition, int]
+    calls: set[tuple[bytes, datetime]]
+
+    @property
+    def answers(self) -> set[tuple[bytes, datetime]]:
+        """Answers in the changelog, by key and the end of their call."""
+        answers = [record for record in self.changelog if record.value is not None]
+        return {(record.key, msgspec.json.decode(record.value, type=Answer).analysed_at) for record in answers}
 
     @property
     def dead_letters(self) -> Mapping[Place, list[ConsumerRecord]]:
@@ -55,6 +65,13 @@ async def gather(
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch("SELECT * FROM insights WHERE conversation_id LIKE $1", f"{run}-%")
+        calls = await connection.fetch(
+            """
+            SELECT text_key || ':' || analysis_version AS key, ended_at FROM calls
+            WHERE outcome = 'answered' AND conversation_id LIKE $1
+            """,
+            f"{run}-%",
+        )
     finally:
         await connection.close()
     committed = await committed_offsets(topics, admin)
@@ -64,7 +81,9 @@ async def gather(
             records[record.topic].append(record)
     by_id = {row["conversation_id"]: row for row in rows}
     assert len(by_id) == len(rows), "two rows of one conversation"
-    return Evidence(topics, records, records.pop(topics.answers_changelog), by_id, committed)
+    changelog = records.pop(topics.answers_changelog)
+    answered = {(call["key"].encode(), call["ended_at"]) for call in calls}
+    return Evidence(topics, records, changelog, by_id, committed, answered)
 
 
 async def committed_offsets(topics: Topics, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:

@@ -59,7 +59,7 @@ class Judge:
         allowed = calls.distinct + calls.unkept + self._refusals_sent_again(found)
         if not calls.distinct <= calls.in_all <= allowed:
             wrong.append(f"calls: {calls}, {allowed} are allowed")
-        return wrong
+        return wrong + [f"call missing: of the answer {key!r}" for key, _ in found.answers - found.calls]
 
     def _refusals_sent_again(self, found: Evidence) -> int:
         return sum(len(copies) - 1 for copies in found.rehomed.values() if self._items[copies[0].value].is_dead)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 import pytest
 from aiokafka import TopicPartition
@@ -13,6 +14,7 @@ from schemas.kafka import DEFAULT_TENANT
 from tests.crash.evidence import Evidence
 from tests.crash.judge import Calls, Judge
 from tests.crash.workload import PARTITIONS, Item, workload
+from tests.support.factories import NOON, an_answer
 from tests.support.standin_answers import StandinAnswers
 from tests.support.topics import TOPICS
 
@@ -49,7 +51,8 @@ def right_evidence() -> Evidence:
         if item.text is not None:
             rows[item.id] = _row(item, place)
     committed = {TopicPartition(TOPICS.conversations, n): end for n, end in enumerate(offsets)}
-    return Evidence(TOPICS, records, [], rows, committed)  # type: ignore[arg-type]
+    answer = Stored("", 0, 0, b"key:v1", msgspec.json.encode(an_answer()), [])
+    return Evidence(TOPICS, records, [answer], rows, committed, {(b"key:v1", NOON)})  # type: ignore[arg-type, list-item]
 
 
 def _origin(prefix: str, place: tuple[str, int, int]) -> list[tuple[str, bytes]]:
@@ -92,6 +95,7 @@ BREAKS: dict[str, Callable[[Spoiled], object]] = {
     "event missing": lambda found: found.records[TOPICS.insights].pop(),
     "event invented": lambda found: found.records[TOPICS.insights].append(_event(REFUSED, "analysed")),
     "event diverges": lambda found: found.records[TOPICS.insights].append(_event(GOOD, "cached", "something else")),
+    "call missing": lambda found: found.calls.clear(),
     "dead letter missing": lambda found: found.records[TOPICS.dead_letters].pop(),
     "dead letter invented": lambda found: found.records[TOPICS.dead_letters].append(
         found.records[TOPICS.dead_letters][0]._replace(value=GOOD.value)
