@@ -36,7 +36,7 @@ class Analyser(Protocol):
 
 
 class CallObserver(Protocol):
-    """Hears of every call to a provider; must neither wait nor raise."""
+    """Is notified of every call to a provider; must neither wait nor raise."""
 
     def call_succeeded(self, latency_s: float, usage: Usage) -> None:
         """A reply came and passed the check."""

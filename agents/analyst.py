@@ -1,6 +1,6 @@
 """The analyst: takes whole fetches of records through seven steps.
 
-    1 decode       a record that is no conversation becomes a dead letter
+    1 decode       a record that is not a conversation becomes a dead letter
     2 prefilter    a conversation of little value ends as filtered
     3 repartition  a record whose text belongs to another partition is sent there, once
     4 cache        an equal text that was analysed before ends as cached
@@ -45,7 +45,7 @@ ROW_WRITERS = 2
 #: the others must not wait for the slowest.
 MIN_FETCH_RECORDS = 100
 MIN_FETCH_SHARE = 0.25
-#: With this many records held back by unforeseen errors the worker stops: the defect is no exception any more, and
+#: With this many records held back by unforeseen errors the worker stops: the defect is not an exception any more, and
 #: records behind them are finished without being committed.
 MAX_HELD_BACK = 20
 #: What unfinished records may hold in memory, about; a conversation has at most a megabyte.
@@ -333,7 +333,7 @@ class Analyst:
         self._dead_letters.put([job])
 
     def _hold_back(self, jobs: list[Job], error: Exception) -> None:
-        """Leaves the slots open after a defect of ours, so that nothing behind them is committed; neighbours go on.
+        """Leaves the slots open after a defect of ours, so that nothing behind them is committed; others continue.
 
         The next assignment or start reads the records again. Stops the worker at MAX_HELD_BACK of them.
         """

@@ -197,7 +197,7 @@ def header_text(headers: Sequence[tuple[str, bytes]] | None, name: str) -> str |
 def as_time(timestamp_ms: int | None) -> datetime:
     """The time of a record's time stamp, which a producer may set to any 64-bit number.
 
-    What is no time of ours counts as the epoch, so that it stays the same however often the record is read.
+    A time out of our range counts as the epoch, so that it stays the same however often the record is read.
     """
     try:
         time = datetime.fromtimestamp((timestamp_ms or 0) / 1000, UTC)

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 class Stage(Generic[T]):
-    """Calls `work` with batches of at most `max_batch` items; `fail` hears of what ends the process.
+    """Calls `work` with batches of at most `max_batch` items; `fail` receives what ends the process.
 
     `work` deals with every error it expects. After any other one it is called again with the same batch, a few times,
     so it must be able to repeat itself. `linger_s` lets a batch fill up first: it saves CPU where items trickle in.
@@ -68,7 +68,7 @@ class Stage(Generic[T]):
             self._is_idle.clear()
 
     def clear(self) -> None:
-        """Drops what waits; what is being worked on goes on."""
+        """Drops the items that wait; those being worked on are finished."""
         self._waiting.clear()
         self._has_waiting.clear()
         if not self._working:

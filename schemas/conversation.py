@@ -268,7 +268,7 @@ def _cut(conversation: Conversation) -> Conversation:
 
 
 def _middle(chars: int) -> tuple[int, int]:
-    """Returns where the part to cut out of so many characters begins and ends; it is empty within the limit."""
+    """Returns where the part to cut out of `chars` characters begins and ends; it is empty within the limit."""
     return (_HALF_TEXT_CHARS, chars - _HALF_TEXT_CHARS) if chars > MAX_TEXT_CHARS else (chars, chars)
 
 

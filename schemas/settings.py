@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     grok_base_url: str = Field(
         "https://api.x.ai/v1",
         pattern=_URL_START,
-        description="base URL of the Grok API; HTTPS_PROXY and NO_PROXY of the environment are obeyed",
+        description="base URL of the Grok API; HTTPS_PROXY and NO_PROXY of the environment are honoured",
     )
     grok_model: str | None = Field(
         None, description="Grok model; required with Grok, without a default because models retire"

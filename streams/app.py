@@ -115,7 +115,7 @@ def build_worker(settings: Settings, accept_dead_letters: int = 0) -> tuple[Work
         "partitions": rebalance.check_partitions,
         "dead_letters": life.check_not_halted,
     }
-    # An outage of the provider is no reason to take a worker for broken, nor is a record that is held back.
+    # Neither an outage of the provider nor a record that is held back makes a worker unready.
     other_checks: dict[str, Check] = {"held_back": analyst.check_none_held_back}
     provider_parts: list[Part] = []
     if isinstance(analyser, GrokAnalyser):

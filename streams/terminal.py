@@ -142,7 +142,7 @@ class Column(NamedTuple):
 def terminal_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> Table:
     """Returns a table for a terminal, with a header unless no column has a name.
 
-    Cells are no markup: another producer's id may hold what rich takes for it.
+    Cells are printed as they are: another producer's id may contain what rich would treat as markup.
     """
     table = Table(
         box=None,

@@ -37,7 +37,7 @@ MAX_REPLY_BYTES = 1024 * 1024
 #: A connection that is not there by then will rather not come; the rest of the time limit is for the answer.
 _MAX_CONNECT_S = 10.0
 _KEEPALIVE_S = 60.0
-#: A key or a model that the provider does not take becomes good only when somebody acts.
+#: A key or a model that the provider refuses stays wrong until a person acts.
 CHECK_AGAIN_S = 60.0
 
 log = structlog.get_logger()
@@ -129,7 +129,7 @@ class GrokAnalyser:
 
         Raises Fatal when HTTPS_PROXY (HTTP_PROXY for a plain address) names no HTTP proxy.
         """
-        # aiohttp's trust_env would read the environment and ~/.netrc anew for each call, in threads, and refuse every
+        # aiohttp's trust_env would read the environment and ~/.netrc again for each call, in threads, and refuse every
         # call where .netrc names the provider.
         proxy = _proxy_of(self._url)
         self._session = aiohttp.ClientSession(
@@ -155,7 +155,7 @@ class GrokAnalyser:
         """Asks whether the provider takes the key and has the model; this costs no tokens.
 
         Raises Retryable with the setting to change and the provider's words, or while the provider does not answer, and
-        Fatal for an address that is no URL.
+        Fatal for an address that is not a URL.
         """
         status, body = await self._get(f"models/{quote(self._model, safe='')}")
         if status == 404:

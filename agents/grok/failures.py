@@ -21,7 +21,7 @@ from agents.analyser import ErrorClass
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 
-#: Nobody waits longer on a server's word alone.
+#: The longest Retry-After that is honoured.
 MAX_RETRY_AFTER_S = 300.0
 
 _LOST_REPLY = frozenset({502, 504, 520, 521, 522, 523, 524})
@@ -34,7 +34,7 @@ _WRONG_KEY = re.compile(rb"(?:incorrect|invalid) api key", re.IGNORECASE)
 _NO_SUCH_MODEL = re.compile(rb"model not found|the model \S+ does not exist", re.IGNORECASE)
 #: Sent with 403, the status of a key without rights, for a text that the provider's safety check stopped.
 _AGAINST_GUIDELINES = re.compile(rb"content violates usage guidelines", re.IGNORECASE)
-#: Sent with 403 as well as 429. It passes when somebody pays or a month begins.
+#: Sent with 403 as well as 429. It passes when credit is bought or a new month begins.
 _OUT_OF_CREDIT = re.compile(rb"used all available credits|spending.limit", re.IGNORECASE)
 
 _MAX_PAGE_CHARS = 4096
@@ -160,7 +160,7 @@ def failure_of_exception(error: aiohttp.ClientError | TimeoutError) -> CallFailu
     if isinstance(error, TimeoutError):
         return _lost("timeout", "the provider did not answer in time", ambiguous=True)
     if isinstance(error, aiohttp.InvalidURL):
-        fatal = Fatal("Grok cannot be asked", "its address is no URL", "check GROK_BASE_URL")
+        fatal = Fatal("Grok cannot be asked", "its address is not a valid URL", "check GROK_BASE_URL")
         return CallFailure(fatal, "client")
     return _lost("connection", f"the connection broke off ({type(error).__name__})", ambiguous=True)
 

@@ -28,7 +28,7 @@ Fields:
 - intent: what the customer wants, as a short English snake_case label such as request_refund or report_problem.
 - urgency: low, medium, high, or critical where harm or great loss is at hand.
 - summary: one or two English sentences, at most {MAX_SUMMARY_CHARS} characters, without personal data.
-- action_needed: true when somebody must still do something.
+- action_needed: true when someone must still do something.
 - confidence: from 0 to 1, how sure you are of this analysis as a whole.
 - language: the conversation's main language as a BCP 47 tag such as en or pt-BR, und if unknown.
 """

@@ -148,7 +148,7 @@ def read_carefully(body: bytes, cost_per_1k_usd: float | None) -> Reply:
     """Defines what `read_reply` returns and raises for any bytes."""
     reply = _object(_loads(body))
     if reply is None:
-        raise UnreadableReply("the reply is no JSON object")
+        raise UnreadableReply("the reply is not a JSON object")
     usage = _usage(_object(reply.get("usage")) or {}, cost_per_1k_usd)
     insight = _insight(_content(reply, usage), usage)
     model = reply.get("model")
@@ -189,7 +189,7 @@ def _insight(content: str, usage: Usage) -> Insight:
     if answer is None:
         answer = _object(_loads(_unfenced(content)))
     if answer is None:
-        raise BadAnswer("the answer is no JSON object", usage)
+        raise BadAnswer("the answer is not a JSON object", usage)
     try:
         fields = _clean(answer, _MAX_DEPTH)
         checked = _checked(fields)
@@ -206,7 +206,7 @@ def _insight(content: str, usage: Usage) -> Insight:
 
 
 def _unfenced(content: str) -> str:
-    """The inside of a code fence, without the name of its language; "" where the content is no fence."""
+    """The inside of a code fence, without the name of its language; "" where the content is not one."""
     text = content.strip()
     is_fence = text.startswith(_FENCE) and text.endswith(_FENCE)
     return text[len(_FENCE) : -len(_FENCE)].lstrip(string.ascii_letters) if is_fence else ""

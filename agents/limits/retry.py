@@ -39,7 +39,7 @@ class Backoff:
         return random() * ceiling_s
 
 
-#: An unforeseen error may pass; if it does not, an operator must hear of it.
+#: An unforeseen error may pass; if it does not, an operator must learn about it.
 DEFECT_ATTEMPTS = 5
 DEFECT_BACKOFF = Backoff(base_s=0.2, cap_s=5.0)
 

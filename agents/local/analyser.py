@@ -18,7 +18,7 @@ _MAX_CHARS = 8_000
 #: Roles that speak for the company: their courtesy says nothing about the customer's sentiment.
 _STAFF_ROLES = frozenset({"agent", "assistant", "bot", "operator", "support", "system"})
 _ROLES = _STAFF_ROLES | {"user", "customer", "client", "caller"}
-#: Nothing is asked of anybody.
+#: Nothing is asked for.
 _PASSIVE_INTENTS = frozenset({"inform", "give_praise"})
 _URGENT = frozenset({"high", "critical"})
 
@@ -35,7 +35,7 @@ class LocalInsights:
     def insight(self, text: str) -> Insight:
         """Returns the insight; its confidence is low because phrases are counted, not understood.
 
-        A text in another language is `undetermined`, and somebody must read it. The summary quotes the text.
+        A text in another language is `undetermined`, and a person must read it. The summary quotes the text.
         """
         messages, is_answered = _customer_messages(_bounded(text))
         parts = [part for message in messages for part in rules.split_sentences(message)]

@@ -16,10 +16,10 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])(?<!\b[dm]r\.)(?<!\bms\.)(?<!\bmrs\.
 _SHOUTED_NOW = re.compile(r"\bNOW\b")
 _PICTOGRAM = re.compile("[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]")
 _EDGES = ".,;:!?\"'()[]{}<>*~-_`“”‘’…«»¡¿#"
-#: Stands for a comma and the like: a negation does not reach across it.
+#: A comma or the like: a negation does not reach across it.
 _BREAK = ","
 _NEGATION_REACH = 4
-#: A negated word says the opposite, but less of it: "not great" is no catastrophe, "not bad" no praise.
+#: A negated word says the opposite, but less of it: "not great" is not a catastrophe, nor "not bad" praise.
 _NEGATED_PRAISE, _NEGATED_BLAME = -0.75, -0.5
 _PRAISE_IN_QUESTION = 0.4
 #: A smiley is friendly, but it is not what the customer thinks of the matter.
@@ -258,7 +258,7 @@ def _urgency(found: _Found, *, is_shouted: bool) -> int:
 
 
 def _blame(intents: Sequence[str], urgency: int, begins_as_question: bool) -> float:
-    """Returns the blame in the plain report of a fault, whatever its words. To ask about faults is no report."""
+    """Returns the blame in the plain report of a fault, whatever its words. A question about faults is not a report."""
     blames = [vocabulary.INTENT_BLAMES.get(intent, 0.0) for intent in intents]
     if begins_as_question and not vocabulary.GRAVE_INTENTS.keys() & set(intents):
         blames = []

@@ -43,7 +43,7 @@ TOPICS = {
     "network": "internet,wifi,wi-fi,router,broadband,connection,network,vpn,dns",
 }
 
-#: What nobody may overlook. The first of these with a match is the intent, and has an urgency of its own.
+#: What must not be overlooked. The first of these with a match is the intent, and has an urgency of its own.
 GRAVE_INTENTS = {
     "report_danger": (
         "suicide,suicidal,kill myself,killing myself,end my life,ending my life,take my own life,want to die,"

@@ -27,7 +27,7 @@ def audit(
 
     A record is due once the workers have committed it; it then has a row and
     an event, or a dead letter. Lists faulty IDs with topic, partition and
-    offset, never a text. Workers may run meanwhile. Needs a temporary file of
+    offset, never a text. Workers may keep running. Needs a temporary file of
     about 1 GB for a million records, in TMPDIR.
 
     Where retention removed records, a missing event or dead letter proves

@@ -28,8 +28,8 @@ from streams.worker.rebalance import count_partitions
 TIMEOUT_S = 10.0
 _NAME_CHARS = 13
 
-#: A check: returns what it found, or raises why it failed.
-Look = Callable[[], Awaitable[str]]
+#: Returns what it found, or raises why it failed.
+Check = Callable[[], Awaitable[str]]
 
 
 class Finding(NamedTuple):
@@ -61,7 +61,7 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON d
 
 
 async def _check_all(settings: Settings) -> list[Finding]:
-    """Checks all at once; a check whose server failed another one is not made."""
+    """Makes all checks at once, but not the one of a server's contents when the server cannot be used."""
     kafka, postgres, provider, data_folder = await asyncio.gather(
         _server("brokers", "topics", partial(_brokers, settings)),
         _server("database", "migrations", partial(_database, settings)),
@@ -71,10 +71,10 @@ async def _check_all(settings: Settings) -> list[Finding]:
     return [*kafka, *postgres, provider, data_folder]
 
 
-async def _finding(name: str, look: Look) -> Finding:
+async def _finding(name: str, check: Check) -> Finding:
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return Finding(name, True, await look())
+            return Finding(name, True, await check())
     except TimeoutError:
         detail = f"no answer within {TIMEOUT_S:g} s"
     except Fatal as error:
@@ -92,35 +92,35 @@ async def _finding(name: str, look: Look) -> Finding:
 
 
 async def _server(
-    name: str, contents: str, connect: Callable[[AsyncExitStack], Awaitable[tuple[str, Look]]]
+    name: str, contents: str, connect: Callable[[AsyncExitStack], Awaitable[tuple[str, Check]]]
 ) -> list[Finding]:
     """Checks a server, then what is in it; `connect` returns what it found and the second check."""
     async with AsyncExitStack() as stack:
-        looks: list[Look] = []
+        checks: list[Check] = []
 
         async def reach() -> str:
-            detail, look = await connect(stack)
-            looks.append(look)
+            detail, check = await connect(stack)
+            checks.append(check)
             return detail
 
         found = await _finding(name, reach)
-        if not looks:
+        if not checks:
             return [found, Finding(contents, False, f"not checked, since the {name} cannot be used")]
-        return [found, await _finding(contents, looks[0])]
+        return [found, await _finding(contents, checks[0])]
 
 
-async def _brokers(settings: Settings, stack: AsyncExitStack) -> tuple[str, Look]:
+async def _brokers(settings: Settings, stack: AsyncExitStack) -> tuple[str, Check]:
     reader = OffsetReader(client_options(settings), settings.topics)
     await reader.start()
     stack.push_async_callback(reader.stop)
 
     async def topics() -> str:
-        return f"all are there, the inputs with {await count_partitions(reader, settings.topics)} partitions each"
+        return f"all exist; the input topics have {await count_partitions(reader, settings.topics)} partitions each"
 
     return str(settings.kafka_bootstrap_servers), topics
 
 
-async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, Look]:
+async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, Check]:
     assert settings.database_url is not None, "load_settings requires it"
     database = parse_database_url(settings.database_url.get_secret_value())
     try:
@@ -151,16 +151,16 @@ async def _provider(settings: Settings) -> str:
         await analyser.check()
     finally:
         await analyser.stop()
-    return f"{settings.grok_base_url} takes the key and has the model {settings.grok_model}"
+    return f"{settings.grok_base_url} accepts the key and has the model {settings.grok_model}"
 
 
 async def _at_once() -> None:
-    """Nothing forbids a request here: it costs no tokens."""
+    """Allows the request without a lease: it costs no tokens."""
 
 
 def _data_folder(folder: Path) -> str:
-    """Whether the worker can write there, or make the folder."""
+    """Whether the worker can write to the folder, or create it."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise Fatal(f"{existing} cannot be written", "", "set DATA_DIR to a folder that this user can write")
-    return str(folder) if existing == folder.absolute() else f"{folder}, which the worker will make"
+    return str(folder) if existing == folder.absolute() else f"{folder}, which the worker will create"

@@ -25,7 +25,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, max=16, help="Workers to start.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of conversations; all when unset.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Let the stack run afterwards, until Ctrl-C.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running until Ctrl-C.")] = False,
 ) -> None:
     """Send real conversations through a temporary stack, and show that the figures add up.
 
@@ -53,7 +53,7 @@ def demo(
         _show(report, as_json)
     if not report.figures.add_up:
         failed = [check.detail for check in report.figures.checks if not check.passed]
-        raise Fatal("the figures of the demo do not add up", "; ".join(failed), "please report this as a defect")
+        raise Fatal("the figures of the demo do not add up", "; ".join(failed), "this is a bug: please report it")
 
 
 def _show(report: Report, as_json: bool) -> None:
@@ -64,7 +64,7 @@ def _show(report: Report, as_json: bool) -> None:
 
 
 def _analyser(settings: Settings, grok_standin: bool) -> Analyser:
-    """Grok must be named: a key alone does not mean that a demo may spend money."""
+    """Returns Grok only if ANALYSER names it: a key alone does not mean that a demo may spend money."""
     if grok_standin:
         return "standin"
     return "grok" if settings.analyser == "grok" else "local"

@@ -141,7 +141,7 @@ def replay(
         bool, typer.Option("--all", help="Replay every dead letter; required without filters.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Include dead letters that were replayed, or too often; needs a filter.")
+        bool, typer.Option("--again", help="Include dead letters replayed before, or too often; needs a filter.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number to send.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
@@ -156,7 +156,7 @@ def replay(
     again and continues. Dead letters that arrive during the run are left for
     the next one.
 
-    Fix the cause first: 100 dead letters in a row stop a worker.
+    Fix the cause first: 100 dead letters in a row halt a worker.
     """
     check_rate(rate)
     filters = _filters(reason, since, ids, conversations)
@@ -193,7 +193,7 @@ def replay(
 def _check_scope(filters: Filters, *, replay_all: bool, again: bool) -> None:
     if again and filters.are_empty:
         hint = "filter with --reason, --since, --id or --conversation"
-        raise Fatal("--again needs a filter", "it includes dead letters that were replayed", hint, exit_code=2)
+        raise Fatal("--again needs a filter", "it includes dead letters replayed before", hint, exit_code=2)
     if filters.are_empty and not replay_all:
         hint = "filter with --reason, --since, --id or --conversation, or select all with --all"
         raise Fatal("no dead letters are selected", "", hint, exit_code=2)

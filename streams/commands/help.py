@@ -6,7 +6,7 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class FlagsWithoutType:
-    """For a command class: Typer would list every flag, --help included, as if it took a `<bool>`."""
+    """Hides the type of flags in --help: Typer would list every flag as if it took a `<bool>`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the parameters, in the order of the help."""

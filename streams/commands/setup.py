@@ -1,4 +1,4 @@
-"""`grok-insights migrate | topics | schemas`: one-off commands that bring something up to date and end."""
+"""`grok-insights migrate | topics | schemas`: one-off commands that bring something up to date."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -38,8 +38,8 @@ def topics(
 ) -> None:
     """Create the missing topics; does nothing when all exist.
 
-    Checks everything before it changes anything. More partitions move texts to
-    other workers once: their cached answers are asked for once more.
+    Checks everything before it changes anything. More partitions give most texts
+    another partition, without their cached answers: each is analysed once more.
 
     Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, TOPIC_PARTITIONS, TOPIC_REPLICATION_FACTOR.
     """
@@ -59,7 +59,7 @@ def topics(
         state = "created" if topic.is_new else f"grown from {topic.grown_from}" if topic.grown_from else "exists"
         typer.echo(f"{topic.name}\t{topic.partitions} partitions\t{state}")
     if statuses[0].partitions > settings.topic_partitions:
-        typer.echo(f"set TOPIC_PARTITIONS={statuses[0].partitions}: topics expects that number", err=True)
+        typer.echo(f"set TOPIC_PARTITIONS={statuses[0].partitions}, the number that the topics have", err=True)
 
 
 def schemas(

@@ -70,5 +70,5 @@ def _rates(options: list[str]) -> dict[str, float]:
         try:
             rates[FaultKind(kind).value] = float(rate) if separator else 1.0
         except ValueError as error:
-            raise typer.BadParameter(f"{option}: is not KIND=RATE with a kind of {', '.join(FaultKind)}") from error
+            raise typer.BadParameter(f"{option!r} is not KIND=RATE; kinds: {', '.join(FaultKind)}") from error
     return rates

@@ -13,12 +13,12 @@ from streams.worker.main import run_worker
 def worker(
     accept_dead_letters: Annotated[
         int,
-        typer.Option(min=0, help="Number of dead letters that this start may write before DEAD_LETTER_LIMIT counts."),
+        typer.Option(min=0, help="Number of dead letters to accept before DEAD_LETTER_LIMIT applies."),
     ] = 0,
 ) -> None:
     """Run one worker, which analyses conversations and writes their insights.
 
-    A worker halted by bad records: restart it with --accept-dead-letters.
+    Restart a worker that bad records have halted with --accept-dead-letters.
     SIGTERM and Ctrl-C stop it gracefully. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL, ANALYSER,
     XAI_API_KEY, GROK_*, MAX_IN_FLIGHT, DEAD_LETTER_LIMIT, WORKER_METRICS_PORT, DATA_DIR (one directory per worker).
     """

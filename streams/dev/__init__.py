@@ -1,1 +1,1 @@
-"""What runs the service on one machine: local stack, demo and stand-in. None of it is on the data path."""
+"""The service on one machine: local stack, demo and stand-in. None of it is on the data path."""

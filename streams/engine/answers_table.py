@@ -114,7 +114,7 @@ class AnswersStore(Store):
         shutil.rmtree(self.partition_path(partition), ignore_errors=True)
 
     def persisted_offset(self, tp: TP) -> int:
-        """-1 where the shard is empty: None would let Faust go on from what it remembers of a discarded one."""
+        """-1 where the shard is empty: None would let Faust continue from what it remembers of a discarded one."""
         offset = super().persisted_offset(tp)
         return -1 if offset is None else offset
 

@@ -125,7 +125,7 @@ class InputChannel(faust.Channel[Any]):
     """The channel that feeds the analyst: one value is one fetch, and one queue serves every clone.
 
     Faust would give each clone a queue that `app.flow_control` empties at every resume, also at a second one: that is
-    how records vanish after a recovery. A value that is no faust.Event passes through a stream as it is, without acks.
+    how records vanish after a recovery. A stream passes a value that is not a faust.Event unchanged and unacked.
     """
 
     @property

@@ -20,7 +20,7 @@ from streams.kafka.offset_reader import halted_note
 FETCH_MAX_WAIT_MS = 200
 #: A commit that is not answered by then is due again.
 COMMIT_TIMEOUT_S = 3.0
-#: aiokafka's generation of a consumer that is no member. Brokers accept its commits while the group is empty.
+#: aiokafka's generation of a consumer that is not a member. Brokers accept its commits while the group is empty.
 NO_GENERATION = -1
 #: With a broker that does not answer, the group notices by itself, after the session timeout.
 LEAVE_TIMEOUT_S = 0.5

@@ -1,4 +1,4 @@
-"""The conversations that this gateway accepted lately: what it can tell of one that has no row yet. Pure."""
+"""The conversations that this gateway accepted recently: when it accepted one that has no row yet. Pure."""
 
 from datetime import datetime, timedelta
 

@@ -38,8 +38,8 @@ log = structlog.get_logger()
 class Drain:
     """Counts requests in flight, and waits for them before the server stops.
 
-    aiohttp's own shutdown cannot do that: it drops what still arrives on open connections, and with it a request whose
-    body is half sent. While draining, every response closes its connection.
+    aiohttp's own shutdown cannot do that: it drops data that still arrives on open connections, and with it a request
+    whose body is half sent. While draining, every response closes its connection.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ async def errors_to_problems(request: web.Request, handler: Handler) -> web.Stre
     """Turns every error into a problem response. Logs unexpected ones, whose response discloses nothing."""
     try:
         return await handler(request)
-    except Exception as error:  # the edge of the server: a defect must cost one request, not the process
+    except Exception as error:  # the edge of the server: a defect must fail one request, not the process
         response = _problem_for(error)
         if response is None:
             log.error("request_failed", route=_route_of(request), method=request.method, exc_info=error)

@@ -36,7 +36,7 @@ READ_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 5.0
 POOL_MAX_CONNECTIONS = 10
 POOL_CLOSE_TIMEOUT_S = 1.0
-#: The gateway does not wait longer for the database at its start: it accepts conversations without.
+#: The gateway does not wait longer for the database at its start: it accepts conversations without it.
 FIRST_ANSWER_WITHIN_S = 1.5
 
 _QUERIES = Path(__file__).parents[1] / "postgres" / "queries"
@@ -168,7 +168,7 @@ class PostgresInsightReader:
     async def start(self) -> None:
         """Connects if the database answers at once; later queries connect otherwise.
 
-        Raises Fatal when waiting cannot mend what is wrong. A missing table or column may be made meanwhile.
+        Raises Fatal for a failure that waiting cannot fix. A missing table or column may be created meanwhile.
         """
         self._pool = await self._database.pool(
             "grok-insights gateway", max_size=POOL_MAX_CONNECTIONS, command_timeout_s=READ_TIMEOUT_S
@@ -210,7 +210,7 @@ class PostgresInsightReader:
         return [_record_from_row(dict(row)) for row in rows]
 
     async def check(self) -> None:
-        """Raises DatabaseUnavailable with the reason when Postgres does not answer, or refuses a look at the table."""
+        """Raises DatabaseUnavailable with the reason when Postgres does not answer, or refuses to read the table."""
         try:
             await self._within_timeout(lambda pool: pool.execute(_CHECK_TABLE))
         except DatabaseUnavailable as failure:
@@ -219,7 +219,7 @@ class PostgresInsightReader:
     async def _within_timeout(self, query: Callable[[asyncpg.Pool], Awaitable[T]]) -> T:
         """Raises DatabaseUnavailable for errors of the server and the connection; any other error is a defect.
 
-        Clients are not told the reason, which names roles and hosts.
+        The client does not get the reason, which names roles and hosts.
         """
         assert self._pool is not None, "start comes first"
         try:

@@ -1,4 +1,4 @@
-"""The handlers of the HTTP API: what they call, and the JSON or problem (RFC 9457) that they respond with."""
+"""The handlers of the HTTP API, which respond with JSON or a problem (RFC 9457)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ async def accept_conversation(request: web.Request) -> web.Response:
 
 
 async def show_conversation(request: web.Request) -> web.Response:
-    """Responds with the outcome; before there is one, with 404 and what this gateway knows of the conversation."""
+    """Responds with the outcome; before there is one, with 404 and what this gateway knows about the conversation."""
     dependencies = request.app[DEPENDENCIES]
     conversation_id = insights.storable_text("id", request.match_info["id"], MAX_ID_CHARS)
     found = await dependencies.reader.conversation(DEFAULT_TENANT, conversation_id)

@@ -12,7 +12,7 @@ from schemas.settings import Settings
 from streams.kafka.header_names import accept_any_header_name
 from streams.kafka.unreadable_batch import name_unreadable_batches
 
-#: For every consumer: records of aborted transactions are nobody's, and those of open ones are not there yet.
+#: For every consumer: records of aborted transactions do not count, and those of open ones are not there yet.
 READ_COMMITTED = "read_committed"
 _CANCEL_AGAIN_S = 0.2
 

@@ -211,7 +211,7 @@ class OffsetReader:
                             await self._poll(missing, found)
                         except UnreadableBatchError as error:
                             end = self._stable_end(error.tp)
-                            assert end is not None, "the fetch that brought the batch told it"
+                            assert end is not None, "the fetch that brought the batch has its end"
                             found[error.tp] = _Lookup(None, end, is_readable=False)
                             self._seek({tp: offsets[tp] for tp in missing})
             self._consumer.unsubscribe()
@@ -239,7 +239,7 @@ class OffsetReader:
 
 
 def halted_note(member_id: str) -> str:
-    """What a worker that has halted commits with its offsets: nothing else tells the rest of the group so."""
+    """What a worker that has halted commits with its offsets: the only sign of it that the rest of the group sees."""
     return f"{_HALTED}{member_id}"
 
 

@@ -1,1 +1,1 @@
-"""What operators run: the audit, and the handling of dead letters."""
+"""The operators' tools: the audit, and the commands for dead letters."""

@@ -20,7 +20,7 @@ REFUSALS = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 @asynccontextmanager
 async def broker_errors_as_fatal() -> AsyncIterator[None]:
-    """Raises Fatal, with the hint that fits, for every KafkaError in the block or decorated function."""
+    """Turns every KafkaError in the block or decorated function into a Fatal with a fitting hint."""
     try:
         yield
     except KafkaError as error:
@@ -28,7 +28,7 @@ async def broker_errors_as_fatal() -> AsyncIterator[None]:
         if isinstance(error, UnreadableBatchError):
             what, why, hint = "a batch cannot be read", error.args[0], UNREADABLE_HINT
         elif isinstance(error, REFUSALS):
-            what, hint = "the brokers do not allow this", "grant this user the right, or use another user"
+            what, hint = "the brokers denied access", "grant this user the right, or use another user"
         elif isinstance(error, RequestTimedOutError):
             what, hint = "the broker stopped answering", "check that all brokers run, then run it again"
         else:

@@ -162,7 +162,7 @@ class Database:
         return f"{failure.why}; {failure.hint}" if failure.is_permanent else failure.why
 
     def failure(self, error: Exception) -> Retryable | Fatal:
-        """Returns what a failed start means: Fatal when waiting cannot mend it."""
+        """Returns the error of a failed start: Fatal when waiting cannot fix it."""
         is_permanent = explain_failure(error, self.where).is_permanent
         return self.fatal(error) if is_permanent else Retryable(self.describe(error))
 

@@ -71,14 +71,14 @@ _CHECK_LOGIN = "check the user and the password in DATABASE_URL, and pg_hba.conf
 _CHECK_DATABASE = "create the database, or correct its name in DATABASE_URL"
 _MIGRATE = "create or update the tables with: grok-insights migrate"
 _GRANT = (
-    "grant the user of DATABASE_URL what it lacks: SELECT, INSERT and UPDATE on insights, INSERT on calls; "
-    "`migrate` also creates"
+    "grant the user of DATABASE_URL what it lacks: SELECT, INSERT and UPDATE on insights, INSERT on calls, "
+    "and CREATE for `migrate`"
 )
 _CHECK_TLS = "check sslmode and sslrootcert in DATABASE_URL, and that the server has TLS enabled"
 
 
 class PostgresFailure(NamedTuple):
-    """`why` is one line without secrets or conversation text; a permanent failure is not mended by waiting."""
+    """`why` is one line without secrets or conversation text; waiting does not fix a permanent failure."""
 
     why: str
     hint: str
@@ -102,7 +102,7 @@ def explain_failure(error: BaseException, where: str) -> PostgresFailure:
         why = f"the server at {where} has no TLS, which sslmode requires"
         return PostgresFailure(why, _CHECK_TLS, is_permanent=True)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        why = f"no server of {where} is as target_session_attrs wants it"
+        why = f"no server of {where} matches target_session_attrs"
         return PostgresFailure(why, _CHECK_URL, is_permanent=False)
     if isinstance(error, OSError):
         # Several addresses of one host that all refuse make an error without a number.

@@ -26,7 +26,7 @@ from streams.telemetry.log import LogThrottle
 
 COMMAND_TIMEOUT_S = 20
 #: The server ends a statement, since it does not notice that a client has gone while the statement waits for a lock,
-#: and would go on holding the rows it has. Later than deadlock_timeout (1 s), so that the server tells a deadlock from
+#: and would keep the rows it has locked. Later than deadlock_timeout (1 s), so that the server tells a deadlock from
 #: a locked row.
 LOCK_TIMEOUT_MS = 1_500
 #: Below COMMAND_TIMEOUT_S, so that the client gives up only on a server that does not answer.
@@ -61,7 +61,7 @@ class RowSink:
         self._writers: list[_Writer] = []
 
     async def start(self) -> None:
-        """Raises Retryable while the database cannot be reached, Fatal when waiting cannot mend what is wrong."""
+        """Raises Retryable while the database cannot be reached, Fatal when waiting cannot fix the failure."""
         try:
             self._pool = await self._connect_pool()
         except CONNECTION_ERRORS as error:
@@ -164,7 +164,7 @@ class _Writer:
         """One statement; returns what is left to be written."""
         try:
             connection = await self._connected()
-        except Exception as error:  # whatever keeps us from connecting is no fault of the rows
+        except Exception as error:  # whatever prevents a connection is not the rows' fault
             await self._wait(error, OUTAGE_BACKOFF)
             return [part]
         try:

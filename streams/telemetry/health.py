@@ -64,7 +64,7 @@ class _CachedCheck:
         self._clock = clock
         self._state = ""
         self._throttle = LogThrottle()
-        self._is_told = False  # whether the log has the failure
+        self._is_logged = False  # whether the log has the failure
         self._checked_at_s: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[str]] = set()
@@ -93,10 +93,10 @@ class _CachedCheck:
                 self._throttle.reset()
             is_due = state != OK and self._throttle.is_due(state, now_s)
             has_changed = state != self._state
-            # What a start waits for is in its own lines, and so is its end.
-            if self._is_told and has_changed if state == OK else self._state and (is_due or has_changed):
+            # The start logs by itself what it waits for, and when that is over.
+            if self._is_logged and has_changed if state == OK else self._state and (is_due or has_changed):
                 log.info("health_changed" if has_changed else "health_unchanged", check=self._name, state=state)
-                self._is_told = state != OK
+                self._is_logged = state != OK
             self._state, self._checked_at_s = state, now_s
         finally:
             self._refreshing = None

@@ -1,7 +1,7 @@
 """Configures logging: JSON lines, or coloured lines on a terminal.
 
-Drops every field that may hold a conversation's text or a secret, whichever library logs it. Libraries log warnings and
-errors only, and none of them twice within a minute; at debug level, what they do as well.
+Drops every field that may hold a conversation's text or a secret, whichever library logs it. Of libraries only warnings
+and errors are logged, each at most once a minute; at debug level, informational messages too.
 """
 
 import logging
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 
 class LogThrottle:
-    """Says when to log a failure that lasts: at once, whenever its reason changes, and at a growing interval."""
+    """Decides when to log a failure that lasts: at once, whenever its reason changes, and at a growing interval."""
 
     def __init__(self) -> None:
         self._reason: str | None = None
@@ -90,10 +90,10 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
 
 @contextmanager
 def service_log() -> Iterator[None]:
-    """Configures logging for a service, and logs what ends it: once, and as JSON where the log is JSON.
+    """Configures logging for a service, and logs the error that ends it: once, and as JSON where the log is JSON.
 
-    Exits with the code of a Fatal, and with 1 for a defect, of which the log has types and places only: its own words
-    may quote a conversation. On a terminal a Fatal passes, to be printed as every command prints it.
+    Exits with the code of a Fatal, and with 1 for a defect, whose types and places are logged, but not its message,
+    which may quote a conversation. On a terminal a Fatal passes, to be printed as every command prints it.
     """
     configure_logging()
     try:

@@ -43,7 +43,7 @@ REQUEST_LATENCY_S = _histogram(
 # --- gateway and worker ---
 CONVERSATIONS_REPAIRED = _counter(
     "conversations_repaired_total",
-    "Conversations changed so that they can be processed, by repair",
+    "Conversations repaired so that they can be processed, by repair",
     ("repair",),
 )
 
@@ -55,7 +55,9 @@ GROK_CALL_LATENCY_S = _histogram(
 )
 GROK_CALLS_AMBIGUOUS = _counter("grok_calls_ambiguous_total", "Calls whose reply was lost; they may have been billed")
 GROK_CALLS_IN_FLIGHT = _gauge("grok_calls_in_flight", "Calls to the Grok API without a reply yet")
-GROK_OLDEST_CALL_AGE_S = _gauge("grok_oldest_call_age_seconds", "Age of the oldest call in flight; 0 without any")
+GROK_OLDEST_CALL_AGE_S = _gauge(
+    "grok_oldest_call_age_seconds", "Age of the oldest call in flight; 0 when there is none"
+)
 ESTIMATED_TOKENS = _counter("estimated_tokens_total", "Tokens used, by kind (prompt or completion)", ("kind",))
 ESTIMATED_COST_USD = _counter("estimated_cost_usd_total", "Cost of all calls in USD")
 BREAKER_STATE = _gauge("breaker_state", "State of the circuit breaker: 0 closed, 1 half open, 2 open")
@@ -68,11 +70,11 @@ PREFILTER_SKIPS = _counter(
 CONVERSATIONS = _counter("conversations_total", "Finished conversations, by outcome", ("outcome",))
 CONVERSATIONS_IN_FLIGHT = _gauge("conversations_in_flight", "Conversations in flight")
 RECORDS_HELD_BACK = _gauge(
-    "records_held_back", "Records that an unforeseen error holds back; nothing behind them is committed"
+    "records_held_back", "Records held back by unforeseen errors; no offset behind them is committed"
 )
 CONVERSATIONS_REHOMED = _counter("conversations_rehomed_total", "Records sent to the owner partition of their text")
 DEAD_LETTERS = _counter("dead_letters_total", "Dead letters, by reason", ("reason",))
-DEAD_LETTERS_STOPPED = _gauge("dead_letters_stopped", "1 when the dead-letter limit stopped the worker, else 0")
+DEAD_LETTERS_STOPPED = _gauge("dead_letters_stopped", "1 when the dead-letter limit has halted the worker, else 0")
 LAG_RECORDS = _gauge("conversations_lag_records", "Unfinished records by partition", ("partition",))
 LAG_S = _gauge("conversations_lag_seconds", "Age of the oldest unfinished record")
 

@@ -1,4 +1,4 @@
-"""The work of a worker in its log: one line a minute, from its own metrics."""
+"""Logs what a worker has done: one line a minute, from its own metrics."""
 
 import asyncio
 

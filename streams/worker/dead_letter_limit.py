@@ -19,7 +19,7 @@ from schemas.outcome import Dead
 OUTCOMES_PER_DEATH = 10
 
 _HINT = (
-    "look at them with `grok-insights dlq list`, remove the cause and restart the worker: it goes on where it stopped, "
+    "look at them with `grok-insights dlq list`, fix the cause and restart the worker: it continues where it stopped, "
     "and `grok-insights dlq replay` sends the dead ones back. If the records themselves are bad, restart it with "
     "`grok-insights worker --accept-dead-letters N`"
 )

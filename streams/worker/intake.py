@@ -204,7 +204,7 @@ class Intake:
             await stop_consumer(consumer)
 
     async def _skip_removed(self, assignment: Assignment) -> None:
-        """Goes on where the log begins now, after retention removed what was to be read next.
+        """Continues at the log's new beginning, after retention removed the records to be read next.
 
         Raises Fatal where the log ends before what was read, as after an unclean election: the offsets are given to
         other records now, and only a new start can tell which.

@@ -6,7 +6,7 @@ from schemas.errors import Retryable
 
 
 class ProviderCheck:
-    """A part of the worker. It stays up, not ready, while key or model are wrong: a restart would not mend them."""
+    """A part of the worker. It stays up, not ready, while key or model are wrong: a restart would not fix them."""
 
     def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
         self._check = check

@@ -28,8 +28,8 @@ class Rebalance:
 
     assigned -> table restored (rebalance complete) -> reading -> revoked or stopped: drain, last commit
 
-    Topics that no longer agree, since one of them was given more partitions, do not end the worker. It goes on with
-    what it has; of a later assignment nothing is read until they agree again.
+    Topics that no longer agree, since one of them was given more partitions, do not end the worker. It continues
+    with its assignment; of a later one nothing is read until they agree again.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ _TLS_FILES = (("cert", "crt"), ("key", "key"))
 
 @pytest.fixture
 def tls_url(database_url: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of a server that takes only TLS: PgBouncer, since the Postgres of the local stack has none.
+    """The URL of a server that accepts only TLS: PgBouncer, since the Postgres of the local stack has none.
 
     Its certificate, for 127.0.0.1, is server.crt in `tmp_path`; other.crt signed nothing.
     """
@@ -80,7 +80,7 @@ async def test_of_several_hosts_one_that_only_reads_is_passed_over(postgres: Pos
     """The reason says so when there is no other."""
     name = database_url.rpartition("/")[2].partition("?")[0]
     await _execute(postgres.url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    with pytest.raises(Retryable, match="as target_session_attrs wants it"):
+    with pytest.raises(Retryable, match="matches target_session_attrs"):
         await RowSink(database_url.replace("@", f"@127.0.0.1:{free_port()},")).start()
 
 
@@ -100,7 +100,7 @@ async def test_tables_may_be_in_a_schema_of_their_own(postgres: Postgres, databa
 
 
 async def test_the_applications_name_and_options_reach_the_server(database_url: str) -> None:
-    """The program's own name is what it says without."""
+    """Without application_name, the program's own name is used."""
     for query, expected in (("", "test"), ("&application_name=a%20b&options=-c%20geqo%3Doff", "a b")):
         connection = await parse_database_url(f"{database_url}{query}").connect("test")
         assert await connection.fetchval("SHOW application_name") == expected

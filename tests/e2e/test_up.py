@@ -103,7 +103,7 @@ def settings_shown(text: str) -> dict[str, str]:
 
 @pytest.mark.timeout(300)
 def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) -> None:
-    """With a key for Grok and no model it asks nobody. What `up` shows is enough to look at topics and rows."""
+    """With a key for Grok and no model it makes no calls. The output of `up` is enough to look at topics and rows."""
     if shutil.which("curl") is None:
         pytest.skip("the README's commands need curl")
     port = str(free_port())
@@ -141,10 +141,10 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_password_of_ones_own_database_is_not_shown(tmp_path: Path, database_url: str) -> None:
-    """It is known to whoever set it; a screen may be shared."""
+    """The user who set it knows it; a screen may be shared."""
     url = f"{database_url}{'&' if '?' in database_url else '?'}application_name=canary"
     options = ("--port", "0", "--workers", "1", "--data", str(tmp_path))
     with up(*options, DATABASE_URL=url) as terminal:
-        assert "database  the one of DATABASE_URL" in terminal.text
+        assert "database  as set in DATABASE_URL" in terminal.text
         assert "Rows of earlier starts stay in your database" in terminal.text
         assert "canary" not in terminal.text

@@ -13,7 +13,7 @@ from streams.resources import infra
 SAMPLE = "sample.jsonl"
 MAX_AT_ONCE = 64
 REQUEST_TIMEOUT_S = 30
-#: With pauses of a second or more, a gateway that cannot be reached is given up after 20 s or more.
+#: With pauses of a second or more, the feeder gives up after 20 s or more without an answer.
 MAX_ATTEMPTS = 20
 #: Used without a Retry-After header.
 PAUSE_S = 1.0
@@ -28,7 +28,7 @@ def read_sample(limit: int | None = None) -> dict[str, bytes]:
     try:
         lines = (infra("sample") / SAMPLE).read_bytes().splitlines()[:limit]
     except OSError as error:
-        raise Fatal("the sample of the demo cannot be read", str(error), "install grok-insights again") from error
+        raise Fatal("the sample of the demo cannot be read", str(error), "reinstall grok-insights") from error
     bodies = {}
     for number, line in enumerate(lines, start=1):
         try:

@@ -11,7 +11,7 @@ from schemas.insight import USD_TICKS, Sentiment, Urgency
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
 
 _URGENCIES: tuple[Urgency, ...] = get_args(Urgency)
-#: A summary of this length fits a line and says something.
+#: A summary of this length fits a line and is informative.
 _GOOD_LENGTH = range(20, 91)
 
 
@@ -52,7 +52,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One promise and whether it was kept; `detail` says so in a sentence with the numbers."""
+    """One promise and whether it held; `detail` is a sentence with the numbers."""
 
     name: Literal["sum", "rows", "calls"]
     passed: bool
@@ -63,7 +63,7 @@ class Check:
 class Figures:
     """`conversations` has all four outcomes; p50 and p95 are those of conversations with an insight, None without.
 
-    `missing` conversations have no row, `unknown` rows belong to no conversation that was posted.
+    `missing` conversations have no row; `unknown` rows belong to conversations that were never posted.
     """
 
     accepted: int

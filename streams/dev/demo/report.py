@@ -12,7 +12,7 @@ from streams.dev.demo.run import Report
 from streams.terminal import Cell, Column, terminal_table, write_rows
 
 #: How the time to an insight is measured.
-MEASURED = "received_at to analysed_at of the rows; writing the row comes on top"
+MEASURED = "received_at to analysed_at of the rows, without the time to write the row"
 _CALLS = {
     "standin": "counted by the stand-in for Grok",
     "grok": "counted by the workers",
@@ -108,9 +108,9 @@ def _blocks(report: Report) -> list[list[Line]]:
     outcomes = [
         ("conversations in", str(figures.accepted), f"posted over HTTP and accepted with 202{busy}"),
         ("analysed", str(counts["analysed"]), "the first of each text"),
-        ("cached", str(counts["cached"]), "served from the cache: an equal text had its answer"),
+        ("cached", str(counts["cached"]), "served from the cache: an equal text was analysed before"),
         ("filtered", str(counts["filtered"]), reasons),
-        ("dead", str(counts["dead"]), "set aside as dead letters"),
+        ("dead", str(counts["dead"]), "could not be processed: now dead letters"),
     ]
     calls = [("calls to Grok", str(figures.calls.best_count), _CALLS[analyser])]
     if analyser == "standin":
@@ -119,8 +119,8 @@ def _blocks(report: Report) -> list[list[Line]]:
     calls.append(("cost in USD", f"{figures.cost_usd:.4f}", _COST[analyser]))
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.phases_s.items())
     times = [
-        ("to insight, p50", _seconds(figures.p50_s), "received_at to analysed_at of the rows;"),
-        ("to insight, p95", _seconds(figures.p95_s), "writing the row comes on top"),
+        ("to insight, p50", _seconds(figures.p50_s), "received_at to analysed_at of the rows,"),
+        ("to insight, p95", _seconds(figures.p95_s), "without the time to write the row"),
         ("all phases", _seconds(sum(report.phases_s.values())), phases),
     ]
     return [outcomes, calls, times]

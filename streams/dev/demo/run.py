@@ -27,7 +27,7 @@ from streams.terminal import Display
 
 EXAMPLES = 5
 POLL_S = 0.1
-#: Without a new row for this long, with everything posted, the demo is given up: no slow machine takes that long.
+#: The demo gives up after this long without a new row, once everything is posted: no slow machine takes that long.
 STALLED_AFTER_S = 60.0
 _SHOWN_IDS = 5
 
@@ -64,7 +64,7 @@ Keep = Callable[[Report, LocalStack], None]
 def run_demo(options: Options, display: Display, keep: Keep | None = None) -> Report:
     """Raises Fatal when it fails, KeyboardInterrupt on Ctrl-C; leaves nothing running either way.
 
-    With `keep`, calls it with the result, and then lets the stack run until Ctrl-C before it returns.
+    With `keep`, calls it with the result, and then keeps the stack running until Ctrl-C before it returns.
     """
     bodies = read_sample(options.limit)
     phases_s: dict[str, float] = {}
@@ -153,7 +153,7 @@ class InsightsTable:
         return [Row(*record) for record in await self._connection.fetch(query)]
 
     async def cost_usd_ticks(self) -> int:
-        """Returns what all calls cost, also those whose answer was of no use."""
+        """Returns the cost of all calls, including those without a usable answer."""
         return int(await self._connection.fetchval("SELECT coalesce(sum(cost_usd_ticks), 0) FROM calls"))
 
     async def insights(self) -> list[Example]:

@@ -247,10 +247,10 @@ def _maven() -> str:
 
 def _find_java() -> str:
     """Returns the path of Java: JAVA_HOME's, else the PATH's. Raises Fatal when there is none or it is too old."""
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    folder = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{folder}/bin") if folder else shutil.which("java")
     if found is None:
-        where = f"JAVA_HOME ({home})" if home else "the PATH"
+        where = f"JAVA_HOME ({folder})" if folder else "the PATH"
         raise Fatal("Apache Kafka needs Java", f"no java on {where}", _INSTALL)
     try:
         shown = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr

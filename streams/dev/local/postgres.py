@@ -1,4 +1,4 @@
-"""Postgres from a wheel, on loopback: durable, its data survives a restart, and it always asks for the password."""
+"""Postgres from a wheel, on loopback: durable, and never without a password."""
 
 import asyncio
 import importlib.util
@@ -69,7 +69,7 @@ class Postgres(Service):
     def url(self) -> str:
         """The database's address with its password, known after `prepare`. Not to be logged."""
         login = f"{USER}:{self._password_file.read_text()}"
-        # Some clients insist on TLS unless told not to.
+        # Some clients insist on TLS unless the URL turns it off.
         return f"postgresql://{login}@{LOOPBACK}:{self.port}/{DATABASE}?sslmode=disable"
 
     def preflight(self) -> None:
@@ -97,7 +97,7 @@ class Postgres(Service):
         return self._command(self.name, "postgres", "-D", str(self._data), *settings)
 
     def _create(self) -> None:
-        """Creates the data under another name and renames it when complete: half a database is never started."""
+        """Creates the data under another name and renames it when complete: an incomplete database is never started."""
         fresh = self._data.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
@@ -149,14 +149,14 @@ def psql_program() -> str:
 
 
 def set_rows_aside(url: str, now: datetime) -> str | None:
-    """Moves all tables into a schema of their own, if they hold insights; returns its name, or None.
+    """Moves all tables into a schema of their own if they hold insights; returns its name, or None.
 
-    For a database whose broker has lost its topics: rows without records would look invented. Raises Fatal.
+    For a database whose broker has lost its topics: the audit would report rows without records. Raises Fatal.
     """
     try:
         return asyncio.run(_rename_schema(url, f"until_{now:%Y%m%d_%H%M%S}"))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Fatal("the rows of earlier runs could not be set aside", type(error).__name__) from error
+        raise Fatal("the rows of earlier runs could not be moved to another schema", type(error).__name__) from error
 
 
 async def _rename_schema(url: str, name: str) -> str | None:
@@ -185,8 +185,8 @@ def _binaries() -> Path:
 def command_prefix(folder: Path, program: Path) -> tuple[str, ...]:
     """Returns what goes before each command of Postgres, which refuses to run as root; empty for other users.
 
-    `folder` exists and must be accessible to the database's user: its owner, or nobody where root owns it. Raises
-    Fatal when root finds no way to run `program` in it.
+    `folder` exists and must be accessible to the database's user: its owner, or the user nobody where root owns it.
+    Raises Fatal when root finds no way to run `program` in it.
     """
     if os.geteuid() != 0:
         return ()
@@ -208,10 +208,10 @@ def _owner(folder: Path) -> tuple[int, int]:
     if status.st_uid != 0:
         return status.st_uid, status.st_gid  # an earlier run
     try:
-        nobody = pwd.getpwnam("nobody")
+        user = pwd.getpwnam("nobody")
     except KeyError as error:
         raise _root_refused("there is no user nobody") from error
-    return nobody.pw_uid, nobody.pw_gid
+    return user.pw_uid, user.pw_gid
 
 
 def _can_run(prefix: tuple[str, ...], folder: Path, program: Path) -> bool:

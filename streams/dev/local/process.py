@@ -1,4 +1,4 @@
-"""Child processes: their output goes to a ProcessLog, and nothing of them outlives this process."""
+"""Child processes: their output goes to a ProcessLog, and none of them outlives this process."""
 
 import atexit
 import contextlib
@@ -25,7 +25,7 @@ _reapers: dict[int, subprocess.Popen[bytes]] = {}
 
 MAX_LOG_BYTES = 16 * 1024 * 1024
 TAIL_LINES = 40
-# Bounds the memory for a line that never ends; nothing of ours logs lines this long.
+# Bounds the memory for a line that never ends; none of our processes logs lines this long.
 MAX_LINE_CHARS = 16_384
 # Colours, and control characters that could rewrite what a terminal shows.
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -120,11 +120,12 @@ class ProcessLog:
 
 
 class Child:
-    """A named process in its own process group. Raises OSError when the machine is full.
+    """A named process in its own process group. Raises OSError when the system cannot start another one.
 
-    Its program begins at `run`: a signal may interrupt the caller anywhere, and a caller that has kept the child before
-    leaves no program that nobody knows. Its standard input stays open until `send`. A program that cannot be executed
-    ends with exit code 126 or 127 and the shell's reason in the log.
+    Its program starts at `run`, not in the constructor: a signal may interrupt the caller in between, and a caller that
+    stores the child before calling `run` never leaves a program running that it cannot stop. Its standard input stays
+    open until `send`. A program that cannot be executed ends with exit code 126 or 127 and the shell's reason in the
+    log.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class Child:
         return self._process.poll()
 
     def run(self) -> None:
-        """Lets the program begin; once only."""
+        """Starts the program; once only."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(b"\n")
             self._stdin.flush()

@@ -1,4 +1,4 @@
-"""What a person needs once the local stack is ready: addresses, commands to try, and what its broker keeps."""
+"""The text that `up` prints once the local stack is ready: addresses, commands to try, and what its broker keeps."""
 
 import shlex
 
@@ -45,6 +45,6 @@ def _broker_lines(stack: LocalStack) -> list[tuple[str, str]]:
 
 def _database_lines(database: Postgres | str) -> list[tuple[str, str]]:
     if isinstance(database, str):
-        return [("database", "the one of DATABASE_URL")]
+        return [("database", "as set in DATABASE_URL")]
     url = shlex.quote(database.url)
     return [("database", f"DATABASE_URL={url}"), ("", f"{psql_program()} {url}")]

@@ -23,7 +23,7 @@ Environment = Callable[[], Mapping[str, str]]
 class Service(ABC):
     """One process of the stack. `start` is `prepare`, `launch` and `await_ready`; a restart is only `launch`.
 
-    `loses_data`: a new process has none of the data of the earlier one, so every service after it must restart, too.
+    `loses_data`: a new process starts without the data of the earlier one, so every service after it must restart too.
     `is_one_shot`: the process ends by itself when its work is done.
     """
 

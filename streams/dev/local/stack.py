@@ -56,7 +56,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         free_bytes = shutil.disk_usage(folder).free
         if free_bytes < MIN_FREE_BYTES:
             why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
-            raise Fatal(f"the disk of {folder} is full", why, f"make room or {_FOLDER_HINT}")
+            raise Fatal(f"the disk of {folder} is full", why, f"free some space or {_FOLDER_HINT}")
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")  # only for the message above
         lock.flush()
@@ -64,7 +64,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 class RestartPolicy:
-    """Pauses of 1, 2, 4 ... 30 seconds before restarts; after 60 seconds alive the first pause is 1 again. Pure."""
+    """Pauses of 1, 2, 4 ... 30 seconds before restarts, from 1 again after a process has run for 60 seconds. Pure."""
 
     def __init__(self) -> None:
         self._next_pause_s = FIRST_PAUSE_S

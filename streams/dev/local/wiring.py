@@ -75,7 +75,7 @@ def build_stack(
     backing: list[Service] = [service for service in (broker, postgres, grok) if service]
 
     def forget_rows() -> None:
-        """An empty broker starts with an empty table: a row without its record would look invented."""
+        """An empty broker starts with an empty table: the audit would report rows without their records."""
         if isinstance(broker, Tansu) and postgres is not None:
             schema = set_rows_aside(postgres.url, datetime.now(UTC))
             if schema is not None:

@@ -1,1 +1,1 @@
-"""The stand-in: a mock server of the Grok API for demos, tests and benchmarks."""
+"""The stand-in: a mock server for the Grok API, for demos, tests and benchmarks."""

@@ -1,4 +1,4 @@
-"""Checks requests as the provider does, and makes replies in its documented format. Pure, and fast: no model is run."""
+"""Checks requests as the provider does, and makes replies in its documented format. Pure and fast: it runs no model."""
 
 import hashlib
 import re

@@ -1,5 +1,7 @@
-"""Chooses the fault that the stand-in shows for a call: by rate, or by a marker in the text. Pure: takes the random
-function as an argument."""
+"""Chooses the fault that the stand-in injects into a call: by rate, or by a marker in the text.
+
+Pure: takes the random function as an argument.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +31,7 @@ class FaultKind(StrEnum):
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Texts that contain `text` show the fault: the first `times` calls with them, or all when that is None."""
+    """Injects the fault into the first `times` calls whose text contains `text`, or into all when that is None."""
 
     text: Annotated[str, msgspec.Meta(min_length=1)]
     kind: FaultKind

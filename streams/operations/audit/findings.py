@@ -10,7 +10,7 @@ from schemas.errors import Fatal
 from schemas.kafka import Origin
 from streams.operations.audit.observations import tenant_and_id
 
-#: Stands for all partitions that do not exist: rows and headers may name any number of them.
+#: All partitions that do not exist, counted together: rows and headers may name any number of them.
 ELSEWHERE = ("elsewhere", -1)
 
 
@@ -51,7 +51,7 @@ UNPROVEN: tuple[str, ...] = (Status.PENDING, Discrepancy.UNVERIFIABLE)
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong; `tenant` and `id` are None where no id can be read."""
+    """One fault that the audit found; `tenant` and `id` are None where no id can be read."""
 
     what: str
     tenant: str | None
@@ -129,7 +129,7 @@ class Reconciliation:
         return self._partitions.setdefault((topic, partition), PartitionCounts())
 
     def add_progress(self, topic: str, partition: int, group: GroupProgress) -> None:
-        """Takes in what the group has committed in a partition of the input topics."""
+        """Adds what the group has committed in a partition of the input topics."""
         for what, count, why in (
             (Discrepancy.LOST, group.lost, "{} from this offset on: removed by retention before the group read them"),
             (Discrepancy.AHEAD, group.ahead, "committed, but {} beyond the end of the log: it was recreated"),
@@ -142,7 +142,7 @@ class Reconciliation:
     def add(
         self, counts: PartitionCounts, key: bytes, origin: Origin, what: Status | Discrepancy, why: str = ""
     ) -> None:
-        """Takes in one record with its status, or one discrepancy; `counts` are those of its partition."""
+        """Adds one record with its status, or one discrepancy; `counts` are those of its partition."""
         counts.by[what] += 1
         self._add_finding(what, key, origin, why)
 

@@ -51,7 +51,7 @@ class Kind(IntEnum):
 
 
 class Observation(NamedTuple):
-    """Names a conversation by `key`, or a record where no id can be read, and its origin by the next three fields.
+    """Something that was read, with the conversation's `key` (or the record's, without a readable id) and its origin.
 
     `state` is the index of a row's outcome, 1 for a record or copy that is due, and 1 for a dead letter that needs no
     row. `occurred_us` (when the conversation took place) and `made_us` (when the record, copy, row or dead letter was
@@ -100,7 +100,7 @@ def observe_row(row: asyncpg.Record) -> Observation:
 
 
 def observe_record(found: ConsumerRecord, *, is_due: bool, is_rehomed: bool = False) -> Observation:
-    """Observes a record of an input topic: a COPY where it came from another place."""
+    """Observes a record of an input topic: a COPY if it was rehomed."""
     record, own_origin = Record(found, was_rehomed=is_rehomed), _own_origin(found)
     origin = record.origin if _is_storable(record.origin) else own_origin
     key, occurred_us = _key_and_time(record, origin)
@@ -219,5 +219,5 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        hint = "set TMPDIR to a folder with more room: about 1 GB for a million records"
+        hint = "set TMPDIR to a folder with more free space: about 1 GB for a million records"
         raise Fatal("the audit's temporary file cannot be used", str(error), hint) from error

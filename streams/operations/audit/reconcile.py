@@ -1,4 +1,4 @@
-"""The reconciliation: compares what was observed of each conversation. Pure; does no I/O.
+"""The reconciliation: compares all observations of each conversation. Pure; does no I/O.
 
 A record is identified by its origin, its place in `conversations` (or in `conversations.rehomed`, where another
 producer wrote it). It is *due* once it and every rehomed copy of it are below the group's committed offset. Until then
@@ -82,14 +82,14 @@ class CompleteSince(NamedTuple):
 def complete_since_us(oldest: Iterable[ConsumerRecord | None]) -> float:
     """Returns the time since which a topic is complete, from the oldest record of each partition that lost some.
 
-    None stands for a partition without records. The latest time counts, since an event may be in any partition.
+    None is a partition without records. The latest time counts, since an event may be in any partition.
     """
     return max((NEVER if record is None else timestamp_us(record) + CLOCK_SKEW_US for record in oldest), default=ALWAYS)
 
 
 @dataclass(slots=True)
 class Evidence:
-    """Everything that was observed of one origin but the row; times are microseconds since 1970."""
+    """All observations of one origin, except the row; times are microseconds since 1970."""
 
     origin: Origin
     records: int = 0
@@ -103,7 +103,7 @@ class Evidence:
     died_us: int = 0
 
     def add(self, found: Observation) -> None:
-        """Takes in one observation of this origin."""
+        """Adds one observation of this origin."""
         match found.kind:
             case Kind.RECORD | Kind.COPY:
                 self.records += found.kind == Kind.RECORD

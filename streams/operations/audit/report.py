@@ -18,11 +18,11 @@ from streams.operations.audit.findings import (
 )
 from streams.terminal import Cell, Column, printable, terminal_table, write_rows
 
-#: Stands for all failures together where a terminal has no room for a column each.
+#: The column of all failures together, where a terminal has no room for one each.
 _FAILED = "failed"
 #: Width of a terminal that has room for all columns.
 _WIDE = 120
-#: Enough for the longest tenant and id that the service accepts; foreign ones may be longer.
+#: Enough for the longest tenant and id that the service accepts; those of other programs may be longer.
 _MAX_SHOWN_CHARS = 400
 
 
@@ -121,9 +121,10 @@ def _cells(counts: PartitionCounts, shown: list[str], style: str = "") -> Iterat
 def _notes(result: Reconciliation) -> Iterator[tuple[str, str, str]]:
     """Yields name, value and explanation of what is counted over all partitions."""
     ids, rows, events, dead_letters = result.ids, result.rows, result.events, result.dead_letters
-    repeats = f"{ids['repeats']} more records with these ids, {ids['without_id']} without a readable id"
+    repeats = f"{ids['repeats']} further records with these ids, {ids['without_id']} without a readable id"
     yield "distinct ids", str(ids["distinct"]), repeats
-    yield "rows", str(rows["read"]), f"not checked: {rows['beyond_retention']} beyond retention, {rows['later']} later"
+    unchecked = f"not checked: {rows['beyond_retention']} beyond retention, {rows['later']} newer than the audit"
+    yield "rows", str(rows["read"]), unchecked
     yield "events", str(events["read"]), f"{events['repeated']} of them repeated"
     overtaken = f"{dead_letters['repeated']} of them repeated, {dead_letters['overtaken']} overtaken"
     yield "dead letters", str(dead_letters["read"]), overtaken
@@ -157,6 +158,6 @@ def _partition(partition: tuple[str, int]) -> str:
 
 
 def _short(text: str) -> str:
-    """Foreign rows and headers may hold text of any length."""
+    """Rows and headers of other programs may hold text of any length."""
     shown = printable(text[:_MAX_SHOWN_CHARS])
     return shown if len(text) <= _MAX_SHOWN_CHARS else f"{shown}..."

@@ -1,4 +1,4 @@
-"""Runs an audit: reads the topics, then the rows, sorts what was observed on disk and reconciles it.
+"""Runs an audit: reads the topics, then the rows, sorts the observations on disk and reconciles them.
 
 The order keeps the audit right while workers run: what the group had committed before the topics were read was
 delivered before that, and a row is written before its record is committed and before its event is sent.
@@ -67,7 +67,7 @@ async def run_audit(
 
     Raises Fatal when a topic is missing, a broker or the database does not answer, or the temporary folder is full.
     """
-    async with _connect(database_url) as connection:  # better now than after the topics are read
+    async with _connect(database_url) as connection:  # fails before the topics are read, not after
         await connection.execute("SELECT FROM insights LIMIT 0", timeout=FIRST_ANSWER_WITHIN_S)
     await check_topics(client_options, topics.messages)
     if wait_s:

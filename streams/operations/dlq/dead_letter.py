@@ -17,7 +17,7 @@ from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import Outgoing
 from streams.sinks.dead_letters import TRUNCATED
 
-#: Header of a replayed record: the id of its dead letter. It is there for people; no code acts on it.
+#: Header of a replayed record: the id of its dead letter, for people; no code uses it.
 REPLAYED_DEAD_LETTER = "replay.letter"
 #: Header of a replayed record: how often it was replayed. It stays when the record dies again.
 REPLAY_COUNT = "replay.count"
@@ -149,7 +149,7 @@ async def original_value(offset_reader: OffsetReader, dead_letter: StoredDeadLet
 
 
 def _is_original(dead_letter: StoredDeadLetter, record: ConsumerRecord) -> bool:
-    """Whether the dead letter was cut from this record: a recreated topic has others at the same offsets."""
+    """Whether this is the dead letter's record: a recreated topic has other records at the same offsets."""
     value = record.value or b""
     return (
         dead_letter.origin is not None

@@ -46,7 +46,7 @@ class ReplayLedger:
         self._marks: dict[DeadLetterId, ReplayMark] = {}
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
-        """Takes in the topic's records in their order; a record without a value removes a mark."""
+        """Adds the topic's records in their order; a record without a value removes a mark."""
         dead_letter_id = parse_id((key or b"").decode(errors="replace"))
         if dead_letter_id is None:
             return

@@ -31,10 +31,10 @@ MAX_DESCRIBED = 20
 MIN_RATE_PER_S = 0.1
 #: Records that are sent within this time share a request.
 LINGER_MS = 10
-#: A broker that restarts is back by then; after that, a person should look.
+#: A restarting broker is back by then; after that, a person should look.
 CONFIRM_WITHIN_S = 30.0
 BACKOFF = Backoff(base_s=0.2, cap_s=30.0)
-#: Not a dead letter's ID, so that no reader takes it for a mark; without a value, compaction removes it.
+#: Not a dead letter's ID, so that no reader mistakes it for a mark; without a value, compaction removes it.
 PROBE_KEY = b"may-write"
 
 
@@ -208,7 +208,7 @@ async def send_confirmed(producer: ConfirmedProducer, topic: str, record: Outgoi
             return await retry(attempt, BACKOFF, lambda: True)
     except TimeoutError as error:
         hint = "check the brokers, then run it again: it continues where it stopped"
-        raise Fatal("the brokers do not confirm", f"{last}, for {CONFIRM_WITHIN_S:g} s", hint) from error
+        raise Fatal("the brokers did not confirm a record", f"{last}, for {CONFIRM_WITHIN_S:g} s", hint) from error
 
 
 @broker_errors_as_fatal()

@@ -1,4 +1,4 @@
-"""Formats dead letters and replays for people and programs. It never shows what a conversation says."""
+"""Formats dead letters and replays for people and programs. Never shows a conversation's text."""
 
 import base64
 from collections import Counter
@@ -16,7 +16,7 @@ from streams.operations.dlq.selection import Eligibility, Survey
 from streams.terminal import GAP, Column, printable, terminal_table
 
 COLUMNS = ("ID", "died at", "reason", "tenant", "conversation", "bytes", "origin", "replayed at", "detail")
-#: What a table leaves out to fit 80 columns; `dlq show` has it.
+#: Columns that a table leaves out to fit 80 characters; `dlq show` has them.
 _ONLY_ELSEWHERE = ("bytes", "origin")
 #: Left out of a table in which all rows have it.
 _USUAL = {"tenant": DEFAULT_TENANT, "replayed at": ""}
@@ -139,7 +139,7 @@ def survey_lines(survey: Survey) -> list[str]:
 
 
 class ReplayReport:
-    """What a replay did with the dead letters; without a `result`, what it would do."""
+    """The report of a replay; without a `result`, of a dry run."""
 
     def __init__(self, survey: Survey, result: ReplayResult | None, limit: int | None) -> None:
         self._is_dry_run = result is None

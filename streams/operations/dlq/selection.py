@@ -20,7 +20,7 @@ from streams.operations.broker_errors import broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import DeadLetterId, StoredDeadLetter, parse_id, read_dead_letter
 from streams.operations.dlq.ledger import ReplayLedger, ReplayMark, read_ledger
 
-#: A record that died again after so many replays will die once more; a person has to look at it first.
+#: A record that died again after this many replays will die once more; a person has to look at it first.
 MAX_REPLAYS = 3
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 
