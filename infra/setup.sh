@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the virtual environment $VENV with $PYTHON and installs exactly what requirements.lock names, then the project.
+# Creates the virtual environment $VENV with $PYTHON and installs the packages of requirements.lock, then the project.
 set -eu
 
 fail() {
@@ -15,11 +15,11 @@ command -v "$PYTHON" >/dev/null 2>&1 || fail "there is no $PYTHON" "install Pyth
   fail "$PYTHON has no venv" "install it, on Debian and Ubuntu with: apt-get install python3-venv"
 
 if [ ! -x "$VENV/bin/pip" ]; then
-  echo "making the environment in $VENV" >&2
-  "$PYTHON" -m venv "$VENV" || fail "the environment cannot be made in $VENV" "free some disk space, or remove $VENV"
+  echo "creating the environment in $VENV" >&2
+  "$PYTHON" -m venv "$VENV" || fail "the environment cannot be created in $VENV" "free some disk space, or remove $VENV"
 fi
-# Reads pip's output: counts the packages of $1 that it has dealt with, and lets its errors through. A line of a terminal
-# is written over, elsewhere every twentieth package is a line.
+# Reads pip's output: counts the packages done, of $1 in all, and passes errors through. Overwrites one line on a
+# terminal; elsewhere prints a line for every twentieth package.
 show_progress() {
   [ -t 2 ] && terminal=1 || terminal=0
   awk -v total="$1" -v terminal="$terminal" '
@@ -34,7 +34,7 @@ show_progress() {
   ' >&2
 }
 
-echo "installing what requirements.lock names (once, about a minute)" >&2
+echo "installing the packages of requirements.lock (once, about a minute)" >&2
 status=$( {
   { "$VENV/bin/pip" install --progress-bar off --disable-pip-version-check --require-hashes --no-deps \
     -r requirements.lock 2>&1 && echo 0 >&3 || echo 1 >&3; } | show_progress "$(grep -c '^[A-Za-z0-9].*==' requirements.lock)"

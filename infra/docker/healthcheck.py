@@ -7,7 +7,7 @@ import http.client
 import os
 import sys
 
-#: Below the HEALTHCHECK's own timeout, so that the reason is told before the engine gives up.
+#: Below the HEALTHCHECK's own timeout, so that the reason is printed before the engine gives up.
 TIMEOUT_S = 4.0
 
 

@@ -23,7 +23,7 @@ LICENCES = ("star-MIT.txt", "abcd-MIT.txt", "vader-MIT.txt")
 SHORT_TURNS = 80
 MAX_SHORT_CHARS = 20
 REPEATED_SHARE = 0.25
-#: How far behind its first a repeat may stand, as a share of the whole sample.
+#: How far behind the original a repeat may be, as a share of the whole sample.
 REPEATED_WITHIN = 0.1
 MAX_SAMPLE_BYTES = 1024 * 1024
 _AGAIN = "-again-"
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def sample(folder: Path) -> list[Record]:
-    """All records of the sample, in an order by hash in which repeats follow their first before long."""
+    """All records of the sample, in an order by hash in which repeats soon follow their original."""
     chosen, others = _choose(folder)
     whole = [_request(record) for record in chosen]
     repeated = [again for record, request in zip(chosen, whole, strict=True) for again in _repeats(record, request)]
@@ -76,7 +76,7 @@ def _message(message: Record) -> Record:
 
 
 def _repeats(record: Record, request: Record) -> Iterator[Record]:
-    """As often as the source had the text again, and once more for a share of all."""
+    """Repeats a text as often as the source did, and once more for a share of all texts."""
     times = record.get("dup_count", 1) - 1 + (_draw("repeat", record["id"]) < REPEATED_SHARE)
     for number in range(1, times + 1):
         yield {**request, "id": f"{request['id']}{_AGAIN}{number}"}
@@ -105,7 +105,7 @@ def _read(path: Path) -> list[Record]:
 
 
 def _draw(purpose: str, record_id: str) -> float:
-    """A number from 0 up to 1 that depends on nothing but its arguments."""
+    """A number from 0 up to 1 that depends only on the arguments."""
     return int(hashlib.sha256(f"{purpose}:{record_id}".encode()).hexdigest()[:12], 16) / 2**48
 
 
