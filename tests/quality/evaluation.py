@@ -76,7 +76,7 @@ def judge(labels: Iterable[Label], insight: Callable[[str], Insight]) -> dict[st
         "intent": _share(found.intent in label.intent for label, found in pairs),
         "urgency": _share(found.urgency == label.urgency for label, found in pairs),
         "urgency that matters": _share(matters),
-        "low taken for urgent": _share(calm),
+        "low rated as urgent": _share(calm),
         "action_needed": _share(found.action_needed == label.action_needed for label, found in pairs),
         "summary": _share(
             any(part in summary for part in parts) for parts, summary in zip(telling, summaries, strict=True)
@@ -87,7 +87,7 @@ def judge(labels: Iterable[Label], insight: Callable[[str], Insight]) -> dict[st
 
 
 def is_urgent(urgency: Urgency) -> bool:
-    """Returns whether somebody should look at once."""
+    """Returns whether a person should look at once."""
     return urgency in _MATTERS
 
 

@@ -12,7 +12,7 @@ from tests.quality.evaluation import LABELS, Part, Share, judge, read_labels, sa
 
 #: In per cent; "at most" for what should not happen.
 AT_LEAST = {"sentiment": 75, "urgency that matters": 80, "intent": 80, "summary": 80, "action_needed": 75}
-AT_MOST = {"summary is a greeting": 0, "low taken for urgent": 5}
+AT_MOST = {"summary is a greeting": 0, "low rated as urgent": 5}
 ROOT = Path(__file__).parents[2]
 
 
