@@ -1,8 +1,9 @@
-"""Measures this service on Apache Kafka and Postgres, beside other ways to do the same work.
+"""Measures this service on Apache Kafka and Postgres, and compares it with other ways to do the same work.
 
 Scenarios: compare (the worker beside a hand-written consumer, Faust and FastStream), gateway (beside aiohttp and
-FastAPI), scale (workers and partitions), latency (POST to row), rebalance, restart (with a large
-table), soak (memory), capacity (a model, checked).
+FastAPI), scale (workers and partitions), latency (POST to row), rebalance, restart (with a large table), soak (memory),
+capacity (a model, checked).
+
 Exits with 1 when conversations were lost or a text was asked about twice. How it is measured: docs/performance.md.
 """
 
@@ -96,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, help="compare, gateway: rounds; medians are shown")
     add("--records", type=int, default=20_000, help="compare, scale: conversations in a run")
     add("--seed", type=int, default=1, help="compare, scale: seed of the workload")
-    add("--answers", choices=_ANSWERS, help="instant, or slow: after 0.3-0.9 s; compare does both when unset")
+    add("--answers", choices=_ANSWERS, help="instant, or slow: after 0.3-0.9 s; compare runs both when unset")
     add("--rate", type=float, help="rebalance, soak: conversations a second (200); latency: more than capacity (4000)")
     add("--seconds", type=float, default=15, help="latency: seconds at each rate")
     add("--table", type=int, default=1_000_000, help="restart: answers in the table")
-    add("--minutes", type=float, default=20, help="soak: how long")
-    add("--json", type=Path, metavar="FILE", help="write the results there, too")
+    add("--minutes", type=float, default=20, help="soak: duration in minutes")
+    add("--json", type=Path, metavar="FILE", help="also write the results to this file")
     add("--docs", action="store_true", help="write table and chart into docs/performance.md")
-    add("--folder", type=Path, help="for logs and data; a temporary one when unset")
+    add("--folder", type=Path, help="folder for logs and data; a temporary one when unset")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""What a conversation costs, a model of the capacity made of it, and the model carried to 100,000 a second on paper.
+"""The cost of a conversation, a model of the capacity derived from it, and the model applied to 100,000 a second.
 
-docs/capacity.md says how the model is meant.
+docs/capacity.md explains the model.
 """
 
 import asyncio

@@ -51,7 +51,7 @@ CANDIDATES = {
 
 
 class Others(msgspec.Struct):
-    """What one conversation costs elsewhere: CPU microseconds, bytes on one broker, in Postgres' log and table."""
+    """The cost of one conversation elsewhere: CPU microseconds, bytes on one broker, in Postgres' log and table."""
 
     kafka_us: float
     postgres_us: float
@@ -61,7 +61,7 @@ class Others(msgspec.Struct):
 
 
 class Drain(msgspec.Struct):
-    """What one run has shown. `rate` is conversations a second, `cpu_us` user and system time for one conversation."""
+    """The result of one run. `rate` is conversations a second, `cpu_us` user and system time for one conversation."""
 
     candidate: str
     latency_s: Latency

@@ -38,7 +38,7 @@ class Used(NamedTuple):
 
 @dataclass(frozen=True)
 class Environment:
-    """What all runs share."""
+    """The parts that all runs share."""
 
     folder: Path
     bootstrap_servers: str
@@ -48,7 +48,7 @@ class Environment:
 
     @asynccontextmanager
     async def run(self, name: str, partitions: int = 8, latency: Latency = INSTANT) -> AsyncIterator["Run"]:
-        """A run of its own: whatever an earlier one left in topics and table is gone."""
+        """Starts a run without anything that an earlier one left in topics and table."""
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         await admin.start()
@@ -97,7 +97,7 @@ class Run:
         await asyncio.to_thread(self.service.run, "topics")
 
     def start_standin(self, latency: Latency) -> None:
-        """The workers that are started later ask it."""
+        """Starts the stand-in that later workers use."""
         port = self.service.free_port()
         options = ["--port", str(port), "--latency-min-s", str(latency[0]), "--latency-max-s", str(latency[1])]
         self.service.start_command("standin", [sys.executable, "-m", "tests.bench.fast_standin", *options])
@@ -118,7 +118,7 @@ class Run:
         return int(await self.rows.fetchval("SELECT count(*) FROM insights"))
 
     async def committed_rows(self) -> list[CommittedRow]:
-        """All rows in the order in which they were committed, by Postgres' own record."""
+        """Returns all rows in the order of their commit, by Postgres' own record."""
         found = await self.rows.fetch(
             "SELECT conversation_id, extract(epoch FROM received_at)::float8 AS received_s,"
             " extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS committed_s"
@@ -131,7 +131,7 @@ class Run:
         return sum((await self._end_offsets(CONVERSATIONS)).values())
 
     async def wal_bytes(self) -> int:
-        """What Postgres has written to its log so far."""
+        """Returns what Postgres has written to its log so far."""
         return int(await self.rows.fetchval("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"))
 
     async def table_bytes(self) -> int:

@@ -1,8 +1,8 @@
-"""A stand-in for the Grok API that costs a few microseconds a call, so that it never limits what is measured.
+"""A stand-in for the Grok API that costs a few microseconds a call, so that it never limits the measurement.
 
 `grok-insights standin` analyses each text and can fail in many ways, which costs more CPU than some of the consumers
-under test. This one refuses what a client can get wrong (key, body), gives every text the same valid answer, and
-counts calls and distinct texts. tests/bench/test_fast_standin.py holds it to the other's contract.
+under test. This one refuses what a client can get wrong (key, body), gives every text the same valid answer, and counts
+calls and distinct texts. tests/bench/test_fast_standin.py tests it against the same contract.
 """
 
 import argparse

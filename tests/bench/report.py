@@ -49,7 +49,7 @@ class Bar(NamedTuple):
 
 
 class Report(msgspec.Struct):
-    """What a scenario has shown. `name` is that of its markers in docs/performance.md; `ok` decides the exit code."""
+    """The result of a scenario. `name` is that of its markers in docs/performance.md; `ok` decides the exit code."""
 
     name: str
     tables: list[ReportTable]

@@ -64,7 +64,7 @@ async def test_refuses_what_the_real_one_refuses(body: str, headers: dict[str, s
                 assert 400 <= response.status < 500
 
 
-async def test_tells_of_a_model_as_the_real_one_does() -> None:
+async def test_describes_a_model_as_the_real_one_does() -> None:
     """Workers ask before they start."""
     async with _both() as (client, addresses):
         ids = []

@@ -11,7 +11,7 @@ _PAGE = "By hand.\n\n<!-- begin compare -->\nold\n<!-- end compare -->\n\nAlso b
 _TABLE = ReportTable("Speed", [{"": "worker", "conversations/s": 1234.5, "lost": 0}])
 
 
-def test_replaces_what_stands_between_the_markers(tmp_path: Path) -> None:
+def test_replaces_the_text_between_the_markers(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(_PAGE)
     write_docs(Report("compare", [_TABLE], ok=True, charts={"Speed": [Bar("worker", 1234.5, True)]}), tmp_path)

@@ -23,13 +23,17 @@ def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of faults, about a minute each")
-    parser.add_argument("--seed", type=int, default=None, help="seed of faults and texts; a new one when unset")
-    parser.add_argument("--ids", type=int, default=7_500, help="conversations in each round, at least")
-    parser.add_argument("--worlds", type=int, default=2, help="worlds side by side; one serves three rounds")
-    parser.add_argument("--folder", type=Path, default=None, help="for logs and data; a temporary one when unset")
-    parser.add_argument("--record", type=Path, default=RECORD, help="file for long green runs and for the proof")
+    parser.add_argument("--seed", type=int, default=None, help="seed of faults and texts; random when unset")
+    parser.add_argument("--ids", type=int, default=7_500, help="minimum number of conversations in each round")
+    parser.add_argument("--worlds", type=int, default=2, help="worlds side by side, each for three rounds")
+    parser.add_argument("--folder", type=Path, default=None, help="folder for logs and data; temporary when unset")
+    parser.add_argument("--record", type=Path, default=RECORD, help="file that records long passing runs and the proof")
     parser.add_argument(
-        "--prove", nargs="*", choices=BUGS, metavar="BUG", help=f"plant bugs instead, all or these: {', '.join(BUGS)}"
+        "--prove",
+        nargs="*",
+        choices=BUGS,
+        metavar="BUG",
+        help=f"plant all or these bugs, and check that the judge finds them: {', '.join(BUGS)}",
     )
     arguments = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that do not answer are the point

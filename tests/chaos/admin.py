@@ -1,4 +1,4 @@
-"""An admin client for as long as it is needed."""
+"""An admin client, open for the length of a block."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 @asynccontextmanager
 async def admin_of(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connected, and closed at the end."""
+    """Connects an admin client and closes it at the end."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
     try:

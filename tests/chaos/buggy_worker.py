@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.buggy_worker BUG` runs `grok-insights worker` with one bug planted into it."""
+"""`python -m tests.chaos.buggy_worker BUG` runs `grok-insights worker` with one planted bug."""
 
 import sys
 

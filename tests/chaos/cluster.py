@@ -60,7 +60,7 @@ class Cluster:
             node.stop()
 
     def kill(self, number: int) -> None:
-        """SIGKILL; returns when the node is dead. A dead one stays so."""
+        """Sends SIGKILL; returns when the node is dead. A dead one stays dead."""
         node = self._nodes[number]
         if node.is_running:
             assert node.pid is not None
@@ -97,11 +97,11 @@ class Cluster:
             continue_tree(pid)
 
     def is_alive(self, number: int) -> bool:
-        """Its process is there, frozen or not."""
+        """Whether its process exists, frozen or not."""
         return self._nodes[number].is_running
 
     def view(self) -> ClusterView | None:
-        """What the first node that answers knows of the cluster; None when none answers."""
+        """Returns what the first node that answers knows about the cluster; None when none answers."""
         return next((view for number in self._alive() if (view := ask(self._nodes[number].port))), None)
 
     def _alive(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What one broker knows of its cluster at this moment: live brokers, and each partition's replicas."""
+"""The cluster as one broker sees it at this moment: live brokers, and each partition's replicas."""
 
 import socket
 import struct

@@ -50,7 +50,7 @@ class DatabaseFaults:
 
     @property
     def is_alive(self) -> bool:
-        """The server's process is there, frozen or not."""
+        """Whether the server's process exists, frozen or not."""
         return self._postgres.is_running
 
     @property
@@ -102,7 +102,7 @@ class DatabaseFaults:
         return await self._did(_SLOWNESS.format(seconds=0))
 
     async def slowed(self) -> int:
-        """The number of statements that met the trigger so far, slow or not; 0 while the server is down."""
+        """Returns the number of statements that met the trigger so far, slow or not; 0 while the server is down."""
         with suppress(*_AWAY):
             async with self._connection() as connection:
                 return int(await connection.fetchval(_SLOWED, timeout=_TIMEOUT_S))

@@ -1,6 +1,6 @@
-"""What a run left behind, seen from outside: topics, the group's commits, rows, and the stand-in's journal of calls.
+"""The evidence of a run, seen from outside: topics, the group's commits, rows, and the stand-in's journal of calls.
 
-Pure: `tests.chaos.witness` reads, this module keeps.
+Pure: `tests.chaos.witness` reads it, this module holds it.
 """
 
 import json

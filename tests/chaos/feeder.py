@@ -1,4 +1,4 @@
-"""Posts the oracle's cases, by a foreign producer keyed by ID or through the gateway, and notes confirmations."""
+"""Posts the oracle's cases, as a foreign producer keyed by ID or through the gateway, and records confirmations."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _POST_TIMEOUT_S = 50.0
 
 
 class Feeder:
-    """One for a world; use as an async context manager."""
+    """Feeds one world; use as an async context manager."""
 
     def __init__(self, oracle: Oracle, bootstrap_servers: str, gateway_url: str) -> None:
         self._oracle = oracle
@@ -30,7 +30,7 @@ class Feeder:
         )
         self._gateway_url = f"{gateway_url}/api/v1/conversations"
         self._http: aiohttp.ClientSession | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
         self.posted = Posted()
         self.next_number = 0
         self.accepted_by_gateway = 0
@@ -42,9 +42,9 @@ class Feeder:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for task in self._under_way:
+        for task in self._in_flight:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
         assert self._http is not None
         await self._http.close()
         await self._producer.stop()
@@ -73,13 +73,13 @@ class Feeder:
 
     async def settled(self) -> None:
         """Returns when everything that was posted is either confirmed or not."""
-        while self._under_way:
-            await asyncio.wait(set(self._under_way))
+        while self._in_flight:
+            await asyncio.wait(set(self._in_flight))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
 
     async def _to_the_broker(self, number: int) -> None:
         case = self._oracle.case(number)

@@ -33,7 +33,7 @@ _TORN = ("*.sst", "MANIFEST*", "*.log")
 
 
 class Member:
-    """One worker's place: its folder and key stay the same over many lives."""
+    """One worker's place: its folder and key stay the same over many processes."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -56,8 +56,8 @@ class Member:
         """How long its log is now."""
         return self.log.stat().st_size if self.log.exists() else 0
 
-    def told(self, what: str, since_bytes: int = 0) -> int:
-        """How many lines of its log, from there on, match the regular expression."""
+    def logged(self, what: str, since_bytes: int = 0) -> int:
+        """Returns how many lines of its log, from that position on, match the regular expression."""
         if not self.log.exists():
             return 0
         with self.log.open("rb") as log:
@@ -87,11 +87,11 @@ class Fleet:
 
     @property
     def living(self) -> list[Member]:
-        """Those that run."""
+        """Returns the members whose process runs."""
         return [member for member in self.members if member.is_alive and not member.is_frozen]
 
     def start(self, member: Member) -> None:
-        """Does not wait until it is ready: under faults that may never happen."""
+        """Starts a worker without waiting until it is ready: under faults that may never happen."""
         if member.is_alive:
             return
         member.port = self._service.free_port()
@@ -112,7 +112,7 @@ class Fleet:
         return source.choice(busy or self.living)
 
     async def kill(self, member: Member) -> None:
-        """SIGKILL; it stays dead until it is started again."""
+        """Sends SIGKILL; the worker stays dead until it is started again."""
         in_flight = await asyncio.to_thread(self._in_flight)
         member.is_wanted = False
         process = self._process_of(member)
@@ -124,7 +124,7 @@ class Fleet:
 
     @contextmanager
     def frozen(self, member: Member) -> Iterator[None]:
-        """SIGSTOP, and SIGCONT at the end: its late work must do no harm."""
+        """Sends SIGSTOP, and SIGCONT at the end: its late work must do no harm."""
         process = self._process_of(member).process
         member.is_frozen = True
         process.send_signal(signal.SIGSTOP)
@@ -139,11 +139,11 @@ class Fleet:
             process.send_signal(signal.SIGCONT)
 
     async def stop(self, member: Member) -> None:
-        """SIGTERM; one that does not end is killed."""
-        process, member.is_wanted, told_s, began_s = self._process_of(member), False, time.time(), time.monotonic()
+        """Sends SIGTERM, and kills a worker that does not end."""
+        process, member.is_wanted, stop_s, began_s = self._process_of(member), False, time.time(), time.monotonic()
         code = await asyncio.to_thread(process.stop)
         took_s = time.monotonic() - began_s
-        self.deaths.append(Death(member.caller, told_s, "stopped", took_s))
+        self.deaths.append(Death(member.caller, stop_s, "stopped", took_s))
         self.happened["workers_stopped"] += 1
         # Other codes: the last resort, or a signal before the process handles signals.
         self.happened["stopped_in_order" if code == 0 else f"stopped_with_{code}"] += 1
@@ -151,19 +151,19 @@ class Fleet:
             self.violations.append(("stops_too_slow", f"{member.name} after {took_s:.1f} s"))
 
     def given_up(self) -> None:
-        """Brokers that were frozen for longer than the session resume, and replace every worker."""
+        """Frozen brokers resume after longer than the session, and replace every worker."""
         now_s = time.time()
         self.deaths += [Death(member.caller, now_s, "given_up") for member in self.members if member.is_alive]
 
     def lose_tables(self, member: Member) -> bool:
-        """The RocksDB folder of a dead worker is gone. Whether there was one."""
+        """Removes the RocksDB folder of a dead worker. Returns whether there was one."""
         tables = member.data_dir / "tables"
         was_there = tables.exists()
         shutil.rmtree(tables, ignore_errors=True)
         return was_there
 
     def tear_table(self, member: Member, source: random.Random) -> bool:
-        """One file of each of a dead worker's shards is cut in half. Whether there was any."""
+        """Cuts one file of each of a dead worker's shards in half. Returns whether there was any."""
         files = sorted(file for pattern in _TORN for file in member.data_dir.rglob(pattern) if file.stat().st_size > 1)
         shards = sorted({file.parent for file in files})
         for shard in shards:
@@ -197,15 +197,15 @@ class Fleet:
 
     def shards_rebuilt(self) -> int:
         """How often a worker noticed that a shard of its table was torn."""
-        return sum(member.told("_rebuilding_from_changelog") for member in self.members)
+        return sum(member.logged("_rebuilding_from_changelog") for member in self.members)
 
     def tell(self, verdict: Verdict) -> None:
-        """Adds violations of workers, also defects that only their logs show."""
+        """Adds violations of workers, including defects that only their logs show."""
         for violation, example in self.violations:
             verdict.violation(violation, example)
         for member in self.members:
             for what in _DEFECTS:
-                if count := member.told(what):
+                if count := member.logged(what):
                     verdict.violation("swallowed_defect", f"{what} {count} times in {member.log.name}")
 
     def _process_of(self, member: Member) -> Process:

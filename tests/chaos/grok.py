@@ -27,7 +27,7 @@ TROUBLES: Mapping[str, Mapping[str, float]] = {
 
 
 class Grok:
-    """Marked texts hang until `release`, besides any other fault."""
+    """Makes marked texts hang until `release`, besides any other fault."""
 
     def __init__(self, address: str, trouble_s: tuple[float, float] = _TROUBLE_S) -> None:
         self._address = address
@@ -35,17 +35,17 @@ class Grok:
         self._holds = True
 
     def hold(self) -> None:
-        """From now on marked texts hang; there are no other faults."""
+        """Makes marked texts hang; there are no other faults."""
         self._holds = True
         self._put({})
 
     def release(self) -> None:
-        """Hanging calls are answered; there are no faults."""
+        """Lets hanging calls be answered, and ends all faults."""
         self._holds = False
         self._put({})
 
     async def trouble(self, name: str, source: random.Random) -> int:
-        """Lasts some seconds, and until enough calls have met it; returns how many."""
+        """Applies a fault for some seconds, and until enough calls have met it; returns how many."""
         rates = TROUBLES[name]
         before = await asyncio.to_thread(self._spoiled, rates)
 
@@ -61,7 +61,7 @@ class Grok:
             await asyncio.to_thread(self._put, {})
 
     def _spoiled(self, rates: Mapping[str, float]) -> int:
-        """Calls that met one of these faults so far."""
+        """Returns the calls that met one of these faults so far."""
         shown = self.stats()["faults"]
         return sum(shown.get(kind, 0) for kind in rates)
 

@@ -1,4 +1,4 @@
-"""Faults of what workers depend on: Grok, Postgres and the brokers. Each is undone at its end."""
+"""Faults of the workers' dependencies: Grok, Postgres and the brokers. Each is undone at its end."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The judge: compares what was accepted with what became of it. Pure; runs when the faults are over."""
+"""The judge: compares what was accepted with its outcome. Pure; runs when the faults are over."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Posted:
 def judge(
     oracle: Oracle, posted: Posted, evidence: Evidence, faults: FaultHistory, *, everything_is_due: bool
 ) -> Verdict:
-    """Judges all evidence so far. While texts hang at Grok, they and the last offsets are not due."""
+    """Judges all evidence so far. While texts hang at Grok, neither they nor the last offsets are due."""
     verdict = Verdict()
     cases = _Cases(oracle, posted, evidence, verdict)
     cases.judge_stored()
@@ -136,7 +136,7 @@ class _Cases:
     def judge_keeping(self, rows_ms: Mapping[Place, float]) -> None:
         """An answer must be in the changelog before it is delivered: a crash in between would pay for it twice.
 
-        Texts that may have died of bad answers first are left out: what was delivered was their death.
+        Texts that may have died of bad answers first are left out: their death was delivered, not an answer.
         """
         for first, case in self._case_at.items():
             if self._outcome(case) in _ANALYSED and not self._is_unlucky(case):

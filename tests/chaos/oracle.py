@@ -1,4 +1,4 @@
-"""The oracle makes every conversation that is posted: its content is a function of its ID. Pure."""
+"""The oracle creates every posted conversation: its content is a function of its ID. Pure."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ REFUSED_MARKER = "qqrefused"
 
 
 class Kind(StrEnum):
-    """How a conversation must end."""
+    """The outcome that a conversation must have."""
 
     FRESH = "fresh"  # analysed, or cached where a repeat of it came first
     REPEAT = "repeat"  # an earlier one's text again

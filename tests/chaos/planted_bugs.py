@@ -1,6 +1,6 @@
 """Bugs that the judge must notice: each is one mistake of a careless developer, planted into a worker by one patch.
 
-They prove the harness and nothing else; `python -m tests.chaos.buggy_worker BUG` runs a worker with one of them.
+They test the harness and nothing else; `python -m tests.chaos.buggy_worker BUG` runs a worker with one of them.
 """
 
 import inspect
@@ -26,9 +26,9 @@ Finding = Literal[
 
 @dataclass(frozen=True)
 class Bug:
-    """`story` is what the developer did; `shows_as` the finding of the judge that must turn red, beside any others.
+    """`story` is what the developer did; `shows_as` the violation that the judge must report, among any others.
 
-    A bug that shows in one situation only has its own `faults`, which make it in every round.
+    A bug that shows in one situation only has its own `faults`, which cause it in every round.
     """
 
     name: str

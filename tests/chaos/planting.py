@@ -1,4 +1,4 @@
-"""Plants a bug: replaces a part of the worker by a mistaken one, and fails when that part has gone."""
+"""Plants a bug: replaces a part of the worker by a faulty one, and fails when that part no longer exists."""
 
 import asyncio
 import inspect
@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-_under_way: set[asyncio.Task[None]] = set()
+_in_flight: set[asyncio.Task[None]] = set()
 
 
 def replace(owner: Any, name: str, replacement: Any) -> None:
-    """Replaces `owner`.`name`, which must exist and be called the same way.
+    """Replaces `owner`.`name`, which must exist and have the same signature.
 
-    Raises LookupError, TypeError or ValueError when the project has moved on: a patch that changes nothing proves
+    Raises LookupError, TypeError or ValueError when the source has changed: a patch that changes nothing proves
     nothing.
     """
     if name not in vars(owner):
@@ -33,8 +33,8 @@ def in_background(work: Callable[[], Coroutine[Any, Any, object]]) -> None:
             await work()
 
     task = asyncio.create_task(later())
-    _under_way.add(task)
-    task.add_done_callback(_under_way.discard)
+    _in_flight.add(task)
+    task.add_done_callback(_in_flight.discard)
 
 
 def _way_to_call(function: Callable[..., object]) -> tuple[bool, list[object]]:

@@ -1,4 +1,4 @@
-"""The proof of the harness: with each planted bug the judge must turn red, without one it must stay green."""
+"""The proof of the harness: the judge must fail every planted bug, and pass a worker without one."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ class Proof:
 
     @property
     def is_right(self) -> bool:
-        """The bug shows as what it was planted to show as; the control shows nothing."""
+        """Whether the bug shows as the expected violation, and the control shows none."""
         return BUGS[self.bug].shows_as in self.findings if self.bug else not self.findings
 
     @property

@@ -1,4 +1,4 @@
-"""The record of what chaos has shown, in a file that `make chaos` itself writes: long green runs, and the proof."""
+"""The record of chaos runs, a file that `make chaos` itself writes: long passing runs, and the proof."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ RECORD = Path(__file__).with_name("record.json")
 
 
 def record_run(path: Path, seed: int, summary: str) -> None:
-    """Adds a long run that was green."""
+    """Adds a long run that passed."""
     _add(path, "runs", str(seed), summary)
 
 

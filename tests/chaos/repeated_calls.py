@@ -41,7 +41,7 @@ class Death(NamedTuple):
 
     @property
     def over_s(self) -> float:
-        """From then on it keeps no answer."""
+        """Returns the time from which it keeps no answer."""
         return self.at_s + self.took_s
 
 
@@ -91,7 +91,7 @@ class CallJudge:
     def __init__(
         self, kept_s: Mapping[str, Sequence[float]], ended: Collection[str], faults: FaultHistory, verdict: Verdict
     ) -> None:
-        self._kept_s, self._ended, self._fates, self._verdict = kept_s, ended, faults, verdict
+        self._kept_s, self._ended, self._history, self._verdict = kept_s, ended, faults, verdict
         self._deaths: dict[str, list[Death]] = defaultdict(list)
         for death in sorted(faults.deaths, key=lambda death: death.at_s):
             self._deaths[death.caller].append(death)
@@ -137,7 +137,7 @@ class CallJudge:
                     break
 
     def _was_half_sent(self, call: Call) -> bool:
-        """Whether its worker was frozen after its last look at the lease, in the step before the socket."""
+        """Whether its worker was frozen after its last check of the lease, in the step before the socket."""
         for freeze in self._freezes:
             if freeze.caller == call.caller and 0 <= call.began_s - freeze.to_s <= _HALF_SENT_S:
                 self._freezes.remove(freeze)
@@ -146,7 +146,7 @@ class CallJudge:
         return False
 
     def _losses(self, call: Call, kept_s: Sequence[float]) -> list[Death]:
-        """How it was lost. A worker that was given up may also die before it can keep what it remembers."""
+        """Returns how it was lost. A worker that was given up may also die before it can keep what it remembers."""
         lost = [death for death in self._deaths.get(call.caller, ()) if self._is_lost(call, death, kept_s)]
         given_up = next((death for death in lost if death.kind == "given_up"), None)
         died = next((death for death in lost if death.kind != "given_up"), None)
@@ -158,14 +158,14 @@ class CallJudge:
 
     def _had_time_to_keep(self, given_up_s: float, death_s: float) -> bool:
         """Whether the worker was a member again for some time before its death."""
-        return self._fates.moves(given_up_s, death_s - _IN_THE_GROUP_AGAIN_WITHIN_S) > 0
+        return self._history.moves(given_up_s, death_s - _IN_THE_GROUP_AGAIN_WITHIN_S) > 0
 
     def _moved_unkept(self, call: Call, kept_s: Sequence[float]) -> bool:
         """Whether the partition moved while no broker took the answer: the next owner cannot know it."""
         until_s = call.ended_s + _KEPT_WITHIN_S
         return (
-            self._fates.is_outage(call.ended_s, until_s)
-            and self._fates.moved_soon(call.ended_s, _LET_GO_BEFORE_S)
+            self._history.is_outage(call.ended_s, until_s)
+            and self._history.moved_soon(call.ended_s, _LET_GO_BEFORE_S)
             and not any(call.began_s <= kept <= until_s for kept in kept_s)
         )
 
@@ -174,7 +174,7 @@ class CallJudge:
         late_s = _READ_LATE_S if death.kind in ("killed", "frozen") else 0
         if death.at_s < call.began_s - late_s or any(call.began_s <= kept <= death.over_s for kept in kept_s):
             return False
-        could_not_keep = self._fates.is_outage(call.ended_s, death.over_s)
+        could_not_keep = self._history.is_outage(call.ended_s, death.over_s)
         if death.kind == "stopped":
             return could_not_keep
         return could_not_keep or death.at_s <= call.ended_s + _KEPT_WITHIN_S
@@ -185,13 +185,15 @@ class CallJudge:
             if fault == "hang" and not self._had_to_give_up(call):
                 self._verdict.violation("paid_again", f"text {call.text[:8]} was given up after {_took_s(call):.0f} s")
         # The record may be read again at each of these, and its copy may exist twice.
-        attempts = 2 + self._fates.moves(asked[0].began_s, asked[-1].ended_s)
-        attempts += len([death for death in self._fates.deaths if asked[0].began_s <= death.at_s <= asked[-1].ended_s])
+        attempts = 2 + self._history.moves(asked[0].began_s, asked[-1].ended_s)
+        attempts += len(
+            [death for death in self._history.deaths if asked[0].began_s <= death.at_s <= asked[-1].ended_s]
+        )
         if fault in _BAD_ANSWERS and len(asked) > _ASKS_FOR_A_GOOD_ANSWER * attempts:
             self._verdict.violation("paid_again", f"text {asked[0].text[:8]} was asked {len(asked)} times ({fault})")
 
     def _had_to_give_up(self, call: Call) -> bool:
-        if self._fates.moved_soon(call.ended_s - _LET_GO_AFTER_S, _LET_GO_AFTER_S + _LET_GO_BEFORE_S):
+        if self._history.moved_soon(call.ended_s - _LET_GO_AFTER_S, _LET_GO_AFTER_S + _LET_GO_BEFORE_S):
             return True
         near = (call.ended_s - _LET_GO_BEFORE_S, call.ended_s + _LET_GO_BEFORE_S)
         return any(near[0] <= death.at_s <= near[1] for death in self._deaths.get(call.caller, ()))

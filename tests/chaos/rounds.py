@@ -56,11 +56,11 @@ class Total:
 
     @classmethod
     def of(cls, world: World, verdict: Verdict, rounds: int) -> "Total":
-        """A world that has come to its end."""
+        """Returns the sums of a world that has ended."""
         return cls(rounds, verdict.figures + world.happened, verdict.counts, world.fleet.in_flight_at_kills)
 
     def add(self, other: "Total") -> None:
-        """Another world's sums."""
+        """Adds another world's sums."""
         self.rounds += other.rounds
         self.figures += other.figures
         self.violations += other.violations
@@ -68,7 +68,7 @@ class Total:
 
     @property
     def summary(self) -> str:
-        """The one line. Kills and freezes are those of workers, brokers and Postgres."""
+        """Returns the summary line. Kills and freezes are those of workers, brokers and Postgres."""
         figures = self.figures
         counted = {
             "rounds": self.rounds,
@@ -85,7 +85,7 @@ class Total:
 
     @property
     def did_not_happen(self) -> list[str]:
-        """Names of what must have happened in the run and did not."""
+        """Returns the names of faults that the run needed and did not have."""
         figures, is_long = self.figures, self.rounds >= ROUNDS_FOR_ALL_FAULTS
         wanted = {*_MUST_HAPPEN, *(_IN_A_LONG_RUN if is_long else ())}
         absent = sorted(name for name in wanted if not figures[name])
@@ -120,10 +120,10 @@ class Plan:
 
 
 def run_rounds(folder: Path, plan: Plan, say: Callable[[str], None]) -> Total:
-    """Until all rounds are done or a verdict is red; `plan.worlds_at_once` worlds side by side, each a process.
+    """Runs until all rounds are done or one fails, with `plan.worlds_at_once` worlds side by side, each a process.
 
-    A round mostly waits, for sessions to run out and partitions to move, and two worlds fit on two cores. `say` has to
-    be something that can be pickled.
+    A round mostly waits, for sessions to time out and partitions to move, and two worlds fit on two cores. `say` must
+    be picklable.
     """
     total, running = Total(), set[Future[Total]]()
     waiting = iter(plan.rounds_by_world())
@@ -162,7 +162,7 @@ def _end_with_the_parent() -> None:
 
 
 async def run_world(folder: Path, plan: Plan, rounds: Sequence[int], say: Callable[[str], None]) -> Total:
-    """These rounds in one world, until they are done or the verdict is red."""
+    """Runs these rounds in one world, until they are done or the verdict fails."""
     here = folder / f"world-of-round-{rounds[0]}"
     here.mkdir(parents=True)
     faults = [plan.faults] * rounds[-1] if plan.faults else deal(plan.seed, rounds[-1])
@@ -172,21 +172,21 @@ async def run_world(folder: Path, plan: Plan, rounds: Sequence[int], say: Callab
             if not verdict.is_green:
                 break
             done, began_s = done + 1, time.monotonic()
-            await _hurt(world, faults[number - 1], random.Random(f"{plan.seed}:{number}"), plan.ids)
+            await _inject(world, faults[number - 1], random.Random(f"{plan.seed}:{number}"), plan.ids)
             verdict = await _judged(world, plan.settle_within_s, is_last=number == rounds[-1])
             _tell(number, verdict, faults[number - 1], time.monotonic() - began_s, say)
         return Total.of(world, verdict, done)
 
 
 async def _calm(world: World, plan: Plan) -> Verdict:
-    """Without any fault."""
+    """Runs without any fault."""
     for _ in range(plan.calm_ids):
         world.feeder.post_next()
     return await world.settle(plan.settle_within_s, release=False)
 
 
-async def _hurt(world: World, faults: RoundFaults, source: random.Random, ids: int) -> None:
-    """One round of faults under load. When one lane fails, feeding ends too."""
+async def _inject(world: World, faults: RoundFaults, source: random.Random, ids: int) -> None:
+    """Runs one round of faults under load. When one lane fails, feeding ends too."""
     faults_over = asyncio.Event()
     feeding = asyncio.create_task(world.feeder.feed(PER_S, faults_over, ids))
     try:
@@ -205,7 +205,7 @@ async def _hurt(world: World, faults: RoundFaults, source: random.Random, ids: i
 
 
 async def _judged(world: World, within_s: float, *, is_last: bool) -> Verdict:
-    """The verdict; when it is green, new conversations have to be taken and go through too."""
+    """Returns the verdict; after a passing one, new conversations must be accepted and processed too."""
     verdict = await world.settle(within_s, release=is_last)
     if not verdict.is_green:
         return verdict

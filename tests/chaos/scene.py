@@ -41,7 +41,7 @@ class Scene:
         return next(row for row in self.evidence.rows if row["conversation_id"] == case.id)
 
     def tick(self) -> int:
-        """The next moment, in milliseconds."""
+        """Advances to the next moment, in milliseconds, and returns it."""
         self._now_ms += STEP_MS
         return self._now_ms
 
@@ -61,17 +61,17 @@ class Scene:
         self.absorb(GROUP_TOPIC, key, b"\x00\x03" + offset.to_bytes(8, "big"))
 
     def call(self, case: Case, caller: str = CALLER, end: str = "answered", fault: str | None = None) -> Call:
-        """A call that begins and ends at the next two moments."""
+        """Adds a call that begins and ends at the next two moments."""
         call = Call(case.digest, caller, self.tick() / 1000, self.tick() / 1000, end, fault)
         self.evidence.calls.append(call)
         return call
 
     def keep(self, case: Case) -> None:
-        """The case's answer in the changelog."""
+        """Adds the case's answer to the changelog."""
         self.absorb(TOPICS.answers_changelog, f"{case.text_key}:version".encode(), b"{}")
 
     def event(self, case: Case, offset: int, outcome: str, insight: Insight | None) -> None:
-        """The case's event."""
+        """Adds the case's event."""
         result: dict[str, Any] = {"outcome": outcome, "text_key": case.text_key}
         if insight is not None:
             result["insight"] = insight
@@ -97,7 +97,7 @@ class Scene:
         self.event(case, offset, outcome, insight)
 
     def take_to_death(self, case: Case, reason: str) -> None:
-        """A case of any kind is posted and dies, with a row."""
+        """Takes a case of any kind to its death, with a row."""
         offset = self.absorb(TOPICS.conversations, case.id.encode(), case.value).offset
         self._add_row(case, offset, "dead", None, reason)
         self.dead_letter(case, offset, reason)
@@ -111,7 +111,7 @@ class Scene:
         self.dead_letter(case, offset, reason)
 
     def dead_letter(self, case: Case, offset: int, reason: str) -> None:
-        """The case's dead letter."""
+        """Adds the case's dead letter."""
         place = {"dlq.topic": TOPICS.conversations, "dlq.partition": "0", "dlq.offset": str(offset)}
         self.absorb(TOPICS.dead_letters, case.id.encode(), case.value, {**place, "dlq.reason": reason})
 

@@ -1,4 +1,4 @@
-"""Which faults each round has, dealt from shuffled decks, so that rare ones come as often as others."""
+"""The faults of each round, dealt from shuffled decks, so that rare ones occur as often as others."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class RoundFaults:
 
 
 def deal(seed: int, rounds: int) -> list[RoundFaults]:
-    """The faults of all rounds of a run."""
+    """Returns the faults of all rounds of a run."""
     source = random.Random(seed)
     kills, workers = _deck(KILLS, source), _deck(WORKER_FAULTS, source)
     hard, soft = _deck(HARD, source), _deck(SOFT, source)
@@ -57,7 +57,7 @@ async def run_lane(
     pause_s: tuple[float, float],
     tell: Callable[[str], None],
 ) -> None:
-    """One fault after the other."""
+    """Runs one fault after the other."""
     for name in names:
         await asyncio.sleep(source.uniform(*pause_s))
         tell(f"{name} begins")

@@ -1,4 +1,4 @@
-"""The short form of `make chaos` and of the proof that its judge is not blind."""
+"""The short form of `make chaos` and of the proof that its judge finds faults."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SEED = 20_261_124
 @pytest.mark.kafka
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_doubled_or_paid_again_in_three_rounds_of_faults(tmp_path: Path) -> None:
-    """Kills, freezes and rebalances under load; and all of them really happened."""
+    """Kills, freezes and rebalances under load; all of them really happened."""
     skip_unless_kafka()
     total = run_rounds(tmp_path, Plan(SEED, rounds=3, ids=2_500), print)
     print(total.summary)

@@ -51,8 +51,8 @@ class Feed:
             await self._producer.send_and_wait(self._topic, value, key=value)
             self.confirmed.append(value)
 
-    async def goes_on(self) -> None:
-        """Returns after twenty more, so that some went to each partition."""
+    async def write_more(self) -> None:
+        """Returns after twenty more records, so that some went to each partition."""
         wanted = len(self.confirmed) + 20
         async with asyncio.timeout(DEADLINE_S):
             while len(self.confirmed) < wanted:
@@ -68,9 +68,9 @@ async def feeding(cluster: Cluster, topic: str) -> AsyncIterator[Feed]:
         feed = Feed(producer, topic)
         task = asyncio.create_task(feed.run())
         try:
-            await feed.goes_on()
+            await feed.write_more()
             yield feed
-            await feed.goes_on()
+            await feed.write_more()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -117,22 +117,22 @@ async def test_a_new_topic_has_three_replicas_of_which_two_must_be_in_sync(clust
 
 
 @pytest.mark.parametrize("end", [Cluster.kill, Cluster.terminate])
-async def test_writing_goes_on_without_one_node_and_it_comes_back_in_sync(
+async def test_writing_continues_without_one_node_and_it_comes_back_in_sync(
     cluster: Cluster, topic: str, end: Callable[[Cluster, int], None]
 ) -> None:
-    """All that was confirmed while it was away is on it afterwards."""
+    """Afterwards it has all records that were confirmed while it was away."""
     async with feeding(cluster, topic) as feed:
         await asyncio.to_thread(end, cluster, 1)
         assert not cluster.is_alive(1)
-        await feed.goes_on()
+        await feed.write_more()
         await are_in_sync(cluster, topic, 2, 3)
         await asyncio.to_thread(cluster.restart, 1)
         assert cluster.is_alive(1)
         await are_in_sync(cluster, topic, *NODES)
 
 
-async def test_a_frozen_cluster_answers_nobody_and_goes_on_where_it_was(cluster: Cluster, topic: str) -> None:
-    """Its processes live all the while."""
+async def test_a_frozen_cluster_answers_no_client_and_continues_where_it_was(cluster: Cluster, topic: str) -> None:
+    """Its processes stay alive."""
     async with feeding(cluster, topic) as feed:
         await asyncio.to_thread(cluster.freeze)
         count = len(feed.confirmed)

@@ -86,10 +86,10 @@ async def test_a_killed_server_refuses_and_comes_back_with_its_rows(
     await written(sink)
 
 
-async def test_a_frozen_server_answers_nobody_and_goes_on_where_it_was(
+async def test_a_frozen_server_answers_no_client_and_continues_where_it_was(
     faults: DatabaseFaults, server: Postgres, sink: RowSink
 ) -> None:
-    """Also its backends stand still, each of which leads a session of its own; no connection is lost."""
+    """Its backends are frozen too, each in a session of its own; no connection is lost."""
     faults.freeze()
     faults.freeze()
     assert faults.is_frozen
@@ -105,7 +105,7 @@ async def test_a_frozen_server_answers_nobody_and_goes_on_where_it_was(
 
 
 async def test_cut_connections_are_really_gone(faults: DatabaseFaults, server: Postgres, sink: RowSink) -> None:
-    """Those that were there; new ones are taken."""
+    """Existing connections are cut; new ones are accepted."""
     held = await asyncpg.connect(server.url)
     assert await faults.cut_connections()
     with pytest.raises(LOST):
@@ -128,7 +128,7 @@ async def test_slow_commits_take_as_long_as_was_said_until_they_are_normal_again
 
 
 async def test_slow_commits_end_also_while_writers_wait(faults: DatabaseFaults, sink: RowSink) -> None:
-    """Who waits already goes on waiting, until its connection is cut; who comes next does not."""
+    """A writer that waits already keeps waiting until its connection is cut; a later one does not wait."""
     assert await faults.slow_commits(3600)
     waiting = asyncio.create_task(sink.write([JOB]))
     await asyncio.sleep(0)
@@ -140,7 +140,7 @@ async def test_slow_commits_end_also_while_writers_wait(faults: DatabaseFaults, 
 
 
 async def test_a_moment_is_found_at_which_rows_are_written(faults: DatabaseFaults, sink: RowSink) -> None:
-    """A fault that meets nobody proves nothing; and so it is told whether a slow one has met anybody."""
+    """A fault that hits no writer proves nothing, so it is reported whether a slow one has hit any."""
     assert not await faults.until_written_to(0.2)
     assert await faults.slow_commits(3600)
     before = await faults.slowed()
@@ -159,7 +159,7 @@ async def test_a_moment_is_found_at_which_rows_are_written(faults: DatabaseFault
 async def test_a_server_that_is_away_does_nothing_and_says_so(
     faults: DatabaseFaults, away: Callable[[DatabaseFaults], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never an error: a round mixes faults as they come."""
+    """It is never an error: a round mixes faults at random."""
     monkeypatch.setattr("tests.chaos.database_faults._TIMEOUT_S", 0.3)
     away(faults)
     assert not await faults.cut_connections()

@@ -1,4 +1,4 @@
-"""A trouble of the stand-in has really met calls, or nothing was proven by it."""
+"""A fault of the stand-in has really hit calls, or it proves nothing."""
 
 import asyncio
 import random
@@ -21,8 +21,8 @@ async def ask(session: aiohttp.ClientSession, number: int) -> None:
 
 
 @pytest.mark.parametrize("name", TROUBLES)
-async def test_a_trouble_goes_on_until_enough_calls_have_met_it(name: str) -> None:
-    """However late they come; then all goes well again."""
+async def test_a_fault_lasts_until_enough_calls_have_met_it(name: str) -> None:
+    """It waits for late calls too; then all calls succeed again."""
     async with serving(StandinConfig(0, 0)) as address, aiohttp.ClientSession(address) as session:
         grok, asked = Grok(address, trouble_s=(0, 0)), 0
         trouble = asyncio.create_task(grok.trouble(name, random.Random(1)))

@@ -1,4 +1,4 @@
-"""The judge sees each thing that can be wrong, and nothing wrong in a calm run."""
+"""The judge sees each fault, and none in a calm run."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -112,7 +112,7 @@ SPOILED: Mapping[str, tuple[Callable[[Scene], object], str]] = {
 
 
 def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
-    """All kinds of cases, each with its one end."""
+    """It has all kinds of cases, each with its one outcome."""
     count = 1_500  # enough for one of each kind
     scene = Scene(count)
     verdict = verdict_on(scene)
@@ -124,7 +124,7 @@ def test_a_calm_run_is_green_and_its_figures_are_right() -> None:
 
 @pytest.mark.parametrize("what", SPOILED)
 def test_each_wrong_is_seen(what: str) -> None:
-    """One place of the evidence is spoiled, and the judge names what is wrong."""
+    """One place of the evidence is spoiled, and the judge names the violation."""
     scene = Scene(COUNT)
     spoil, violation = SPOILED[what]
     spoil(scene)
@@ -196,8 +196,8 @@ def test_a_death_long_after_the_answer_excuses_nothing_while_brokers_were_there(
     assert verdict_on(scene, death, outages=(Outage(ended_s, ended_s + 40),)).is_green
 
 
-def test_an_answer_that_no_broker_took_while_the_partition_moved_is_nobodys_fault() -> None:
-    """Its worker remembers it, and whoever has the partition now cannot; one without the other excuses nothing."""
+def test_an_answer_that_no_broker_took_while_the_partition_moved_may_be_asked_for_again() -> None:
+    """Its worker remembers it, and the partition's new owner cannot; one without the other excuses nothing."""
     scene, _ = cut_off_scene()
     ended_s = long_ago(scene, 60)
     outages, moves_s = (Outage(ended_s, ended_s + 3),), (ended_s + 2,)
@@ -218,7 +218,7 @@ def test_a_text_may_be_answered_after_it_died_of_bad_answers() -> None:
 
 
 def test_a_text_may_die_of_bad_answers_after_a_good_one_was_lost() -> None:
-    """Nobody ever kept an answer then."""
+    """The good answer was never kept."""
     scene = Scene(0)
     number = next(number for number in range(100) if scene.oracle.case(number).kind is Kind.FRESH)
     case = scene.oracle.case(number)
@@ -232,24 +232,24 @@ def test_a_text_may_die_of_bad_answers_after_a_good_one_was_lost() -> None:
 
 
 @pytest.mark.parametrize(("away", "is_green"), [(True, True), (False, False)])
-def test_a_stop_in_order_excuses_only_what_could_not_be_kept(away: bool, is_green: bool) -> None:
-    """A worker that is told to stop ends its calls first."""
+def test_a_graceful_stop_excuses_only_answers_that_could_not_be_kept(away: bool, is_green: bool) -> None:
+    """A worker that is stopped ends its calls first."""
     scene, ended_s = cut_off_scene()
     outages = (Outage(ended_s, ended_s + 1),) if away else ()
     assert verdict_on(scene, Death(CALLER, ended_s, "stopped"), outages=outages).is_green is is_green
 
 
 def test_a_stop_is_over_when_the_process_has_ended() -> None:
-    """Calls end after it was told to stop, and brokers may go away between the two; what it keeps then is kept."""
+    """Calls end after the stop signal, and brokers may go away between the two; an answer that it keeps then is kept."""
     scene, _ = cut_off_scene()
     ended_s = long_ago(scene, 60)
     scene.evidence.calls.append(scene.evidence.calls.pop()._replace(caller=CALLER))
-    outages, told = (Outage(ended_s - 0.1, ended_s + 30),), Death(CALLER, ended_s - 0.3, "stopped")
-    stop = told._replace(took_s=8.0)
+    outages, signalled = (Outage(ended_s - 0.1, ended_s + 30),), Death(CALLER, ended_s - 0.3, "stopped")
+    stop = signalled._replace(took_s=8.0)
     verdict = verdict_on(scene, stop, outages=outages)
     assert_one_cut_off(verdict)
     assert verdict_on(scene, stop).counts["paid_again"] == 1
-    assert verdict_on(scene, told, outages=outages).counts["paid_again"] == 1
+    assert verdict_on(scene, signalled, outages=outages).counts["paid_again"] == 1
     scene.evidence.kept[scene.case(Kind.FRESH).text_key].insert(0, round((ended_s + 4) * 1000))
     assert verdict_on(scene, stop, outages=outages).counts["paid_again"] == 1
 
@@ -299,7 +299,7 @@ def test_a_rebalance_that_frozen_brokers_hold_up_is_near_until_they_are_back() -
     assert verdict_on(scene, moves_s=(moved_s,), outages=(Outage(ended_s - 9, ended_s - 6),)).counts["paid_again"] == 1
 
 
-def test_a_kept_answer_excuses_no_second_call_whoever_dies() -> None:
+def test_a_kept_answer_excuses_no_second_call_after_any_death() -> None:
     """The changelog had the answer before the worker died."""
     scene = Scene(10)
     fresh = scene.case(Kind.FRESH)
@@ -308,14 +308,14 @@ def test_a_kept_answer_excuses_no_second_call_whoever_dies() -> None:
     assert verdict_on(scene, Death(CALLER, died_s, "killed")).counts["paid_again"] == 1
 
 
-def test_what_the_stand_in_spoiled_itself_is_no_call() -> None:
-    """An error status or a lost reply has to be followed by another call."""
+def test_a_call_that_the_stand_in_spoiled_does_not_count() -> None:
+    """After an error status or a lost reply another call must follow."""
     scene = Scene(10)
     scene.call(scene.case(Kind.FRESH), end="failed", fault="http_500")
     assert verdict_on(scene).is_green
 
 
-def test_work_done_again_is_seen_and_is_no_violation() -> None:
+def test_repeated_work_is_seen_and_is_not_a_violation() -> None:
     """At least once: an event may be repeated, as long as it says the same."""
     scene = Scene(10)
     fresh = scene.case(Kind.FRESH)
@@ -325,7 +325,7 @@ def test_work_done_again_is_seen_and_is_no_violation() -> None:
 
 
 def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
-    """While Grok holds it, it may lack its end; no commit may pass it all the same."""
+    """While Grok holds it, it may lack its outcome; still no commit may pass it."""
     scene = Scene(0)
     number = next(number for number in range(10_000) if scene.oracle.case(number).kind is Kind.HANGS)
     scene.posted.confirmed.add(number)
@@ -339,7 +339,7 @@ def test_a_text_that_hangs_is_not_due_and_holds_its_offset() -> None:
     assert verdict().counts == {"commits_past_unfinished": 1}
 
 
-def test_the_changelog_is_no_stranger() -> None:
+def test_the_changelog_is_recognised() -> None:
     """Answers are known by the text key in front of the analysis version."""
     scene = Scene(0)
     scene.absorb(TOPICS.answers_changelog, b"key:version", b"{}")

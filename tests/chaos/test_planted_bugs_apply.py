@@ -376,7 +376,7 @@ def test_every_bug_was_found_as_what_it_is() -> None:
 
 
 def test_a_patch_whose_target_is_gone_fails() -> None:
-    """Renamed, called otherwise, or unchanged: none of them passes for a planted bug."""
+    """Renamed, called otherwise, or unchanged: none of them counts as a planted bug."""
     with pytest.raises(LookupError):
         planting.replace(Tracker, "no_such_method", lambda: None)
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""A run proves nothing unless what it is about really happened."""
+"""A run proves nothing unless its faults really happened."""
 
 from collections import Counter
 
@@ -30,13 +30,13 @@ def test_a_run_in_which_nothing_happened_proves_nothing() -> None:
     assert f"{IN_FLIGHT_AT_A_KILL} calls in flight at a kill (at most 0)" in absent
 
 
-def test_a_kind_of_fault_that_never_hit_is_told_of_a_long_run_only() -> None:
+def test_a_kind_of_fault_that_never_hit_is_reported_for_a_long_run_only() -> None:
     assert run(3, grok_bad=-3).did_not_happen == []
     assert run(ROUNDS_FOR_ALL_FAULTS, grok_bad=-ROUNDS_FOR_ALL_FAULTS).did_not_happen == ["grok_bad"]
 
 
 def test_shares_are_looked_at_in_a_long_run_only() -> None:
-    """The only stop of three rounds may by chance not have been in order."""
+    """By chance, the only stop of three rounds may not have been graceful."""
     assert run(3, stopped_in_order=-2).did_not_happen == []
     absent = run(ROUNDS_FOR_ALL_FAULTS, stopped_in_order=-2).did_not_happen
     assert absent == ["stopped_in_order only 0 times, of 2 workers_stopped"]

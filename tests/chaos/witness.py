@@ -29,7 +29,7 @@ class Witness:
         self.evidence = Evidence()
 
     async def look(self) -> Evidence:
-        """Reads on to where everything ends now."""
+        """Reads new evidence up to the current ends."""
         self._read_journal()
         await self._read_topics()
         connection = await asyncpg.connect(self._database_url, timeout=10)
@@ -40,7 +40,7 @@ class Witness:
         return self.evidence
 
     async def row_count(self) -> int:
-        """How many rows there are; asking is cheap."""
+        """Returns how many rows there are; the query is cheap."""
         connection = await asyncpg.connect(self._database_url, timeout=10)
         try:
             return int(await connection.fetchval("SELECT count(*) FROM insights"))

@@ -1,4 +1,4 @@
-"""Faults of workers; at the end of each, all workers that it hit run again."""
+"""Faults of workers; at the end of each, all affected workers run again."""
 
 import asyncio
 import random
@@ -69,10 +69,10 @@ class WorkerFaults:
         self._fleet.lose_tables(member)
         since = member.log_bytes()
         self._fleet.start(member)
-        if await _until(lambda: member.told(_ASSIGNED, since)):
+        if await _until(lambda: member.logged(_ASSIGNED, since)):
             await asyncio.sleep(source.uniform(0, _RECOVERY_S))
         await self._fleet.kill(member)
-        in_recovery = member.told(_ASSIGNED, since) > member.told(_RESTORED, since)
+        in_recovery = member.logged(_ASSIGNED, since) > member.logged(_RESTORED, since)
         self._happened("killed_in_recovery", hit=in_recovery)
         self._fleet.start(member)
 
@@ -93,7 +93,7 @@ class WorkerFaults:
         def successors() -> list[Member]:
             """Workers that were given partitions after the freeze."""
             living = [member for member in self._fleet.living if member is not frozen]
-            return [member for member in living if member.told(_ASSIGNED, since[member])]
+            return [member for member in living if member.logged(_ASSIGNED, since[member])]
 
         with self._fleet.frozen(frozen):
             await _until(successors)
@@ -108,7 +108,7 @@ class WorkerFaults:
         self._happened("frozen")
 
     async def _thawed_without_coordinator(self, source: random.Random) -> None:
-        """It cannot learn that it was replaced: that broker is dead, and no other knows the group yet."""
+        """It cannot learn that it was replaced: its coordinator is dead, and no other broker has loaded the group yet."""
         async with AsyncExitStack() as until_taken_over:
             with self._fleet.frozen(await self._fleet.pick(source)):
                 await asyncio.sleep(source.uniform(*_FREEZE_S))

@@ -33,7 +33,7 @@ from tests.support.processes import Service
 from tests.support.topics import TOPICS
 from tests.support.waiting import became_true
 
-#: So long, with the feeder's pace, that each worker has hundreds of calls under way.
+#: Long enough, at the feeder's pace, for each worker to have hundreds of calls in flight.
 LATENCY_S = (1.0, 4.0)
 _READY_WITHIN_S = 120
 #: At the end, calls that are no longer needed end within their latency; commits come three times a second.
@@ -73,7 +73,7 @@ class World:
     timeline: Path
 
     def note(self, what: str) -> None:
-        """Adds a line to the timeline, which explains a red round."""
+        """Adds a line to the timeline, which explains a failed round."""
         with self.timeline.open("a") as timeline:
             timeline.write(f"{datetime.now(UTC).isoformat()} {what}\n")
 
@@ -93,16 +93,16 @@ class World:
             self.note(f"looked: {dict(verdict.counts)}")
             unfinished = verdict.counts["missing"] + verdict.counts["unbalanced"]
             if not unfinished or time.monotonic() > deadline_s:
-                return await self._last_look() if release else self._told(verdict)
+                return await self._last_look() if release else self._noted(verdict)
             await asyncio.sleep(max(1.0, time.monotonic() - began_s))  # looking is work too, on the same machine
 
     async def _last_look(self) -> Verdict:
         """Judges when no call is in flight any more, so that late calls and commits are seen too."""
         await became_true(lambda: asyncio.to_thread(lambda: not self._in_flight()), _QUIET_WITHIN_S, 0.2)
         await asyncio.sleep(_LATE_S)
-        return self._told(await self._verdict(release=True))
+        return self._noted(await self._verdict(release=True))
 
-    def _told(self, verdict: Verdict) -> Verdict:
+    def _noted(self, verdict: Verdict) -> Verdict:
         self.fleet.tell(verdict)
         verdict.figures["shards_rebuilt"] = self.fleet.shards_rebuilt()
         self.note(f"judged: {dict(verdict.counts)}")
@@ -187,10 +187,10 @@ async def _prepare_database(postgres: Postgres) -> None:
 
 
 async def _let_brokers_stamp(bootstrap_servers: str) -> None:
-    """Gives records of the service the time at which they were in the log, not the time at which they were buffered.
+    """Lets the brokers stamp the service's records with the time of the append, not of the buffering.
 
-    Not the conversations, whose time of receipt is the producer's to say. The whole of a topic's settings is given, for
-    this request resets what it does not name.
+    Conversations are excluded, since their producer sets the time of receipt. All settings of a topic are given, since
+    this request resets the others.
     """
     async with admin_of(bootstrap_servers) as admin:
         await admin.alter_configs(

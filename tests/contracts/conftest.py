@@ -1,4 +1,4 @@
-"""Fixtures that several contracts share: brokers and databases, and the worker's own ways to them."""
+"""Fixtures that several contract tests share: brokers, databases and the worker's connections to them."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -68,7 +68,7 @@ async def confirmed(cluster: Cluster) -> AsyncIterator[ConfirmedProducer]:
 
 @pytest.fixture
 async def offset_reader(cluster: Cluster) -> AsyncIterator[OffsetReader]:
-    """A log reader of the cluster."""
+    """An offset reader of the cluster."""
     reader = OffsetReader(cluster.options, cluster.topics)
     await reader.start()
     yield reader
@@ -77,7 +77,7 @@ async def offset_reader(cluster: Cluster) -> AsyncIterator[OffsetReader]:
 
 @pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[Tansu]:
-    """The broker that is there at once, without topics."""
+    """A broker that starts at once, without topics."""
     with running(Tansu, tmp_path) as server:
         yield server
 
@@ -104,7 +104,7 @@ async def sink(database_url: str) -> AsyncIterator[RowSink]:
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the test's own."""
+    """A connection of the test's own."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()

@@ -27,7 +27,7 @@ KEY = "key-for-tests"
 
 
 class Deaf:
-    """Nobody counts the calls here."""
+    """Ignores all calls."""
 
     def call_succeeded(self, latency_s: float, usage: Usage) -> None: ...
 
@@ -63,9 +63,9 @@ async def analyser(request: pytest.FixtureRequest) -> AsyncIterator[Analyser]:
 
 @pytest.fixture(params=["fake", "grok"])
 async def failing(request: pytest.FixtureRequest) -> AsyncIterator[Analyser]:
-    told = FakeAnalyser([Retryable("down"), Unprocessable(DeadLetterReason.REFUSED, "no")])
+    fake = FakeAnalyser([Retryable("down"), Unprocessable(DeadLetterReason.REFUSED, "no")])
     async with grok() as client:
-        yield told if request.param == "fake" else client
+        yield fake if request.param == "fake" else client
 
 
 @pytest.fixture(params=["fake", "grok"])
@@ -84,7 +84,7 @@ async def test_an_answer_can_be_kept_and_shown(analyser: Analyser) -> None:
 
 
 async def test_only_a_provider_is_paid(analyser: Analyser) -> None:
-    """Rows add up to the bill; what was free must not pass for Grok's."""
+    """Rows add up to the bill; a free answer must not look like one of Grok's."""
     answer = await analyser.analyse(TEXT)
     is_free = answer.usage == Usage()
     assert is_free == (answer.model == LOCAL_MODEL) == (not analyser.is_paid)
@@ -104,7 +104,7 @@ async def test_many_texts_can_be_asked_about_at_once(analyser: Analyser) -> None
 
 
 async def test_a_failure_says_what_to_do_and_passes(failing: Analyser) -> None:
-    """Down is for later, refused for the dead letters under a known reason; then all is well again."""
+    """An outage is retried later, a refused text becomes a dead letter with a known reason; then all works again."""
     with pytest.raises(Retryable):
         await failing.analyse(FAILS)
     with pytest.raises(Unprocessable) as refused:

@@ -1,4 +1,4 @@
-"""The answers in memory and the RocksDB table keep the same promises; shards that cannot be right are rebuilt."""
+"""The answers in memory and the RocksDB table behave alike; shards that are inconsistent are rebuilt."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.parametrize("cluster", ["tansu"], indirect=True)
 
 
 def a_flight(key: bytes = b"key:v1", value: bytes = VALUE, partition: int = OURS) -> Flight:
-    """One whose answer came."""
+    """Returns a flight whose answer has arrived."""
     flight = Flight(key, a_job(a_record(partition=partition)))
     flight.value = value
     return flight
@@ -37,7 +37,7 @@ def a_flight(key: bytes = b"key:v1", value: bytes = VALUE, partition: int = OURS
 
 @pytest.fixture
 def table(tmp_path: Path, cluster: Cluster, offset_reader: OffsetReader) -> Iterator[AnswersTable]:
-    """With the shard of partition 2 open."""
+    """The table with the shard of partition 2 open."""
     app = faust.App("test", store="rocksdb://", datadir=tmp_path / "tables", web_enabled=False)
     (tmp_path / "tables" / "v1" / "tables").mkdir(parents=True)
     table = define_answers_table(app, cluster.topics.answers_changelog, offset_reader.end_offsets)
@@ -65,7 +65,7 @@ class Kept(NamedTuple):
             broken._message_accumulator.fail_all(InvalidProducerEpoch())
 
     async def put(self, *flights: Flight) -> None:
-        """As the analyst does: until they are kept."""
+        """Stores answers as the analyst does, and returns when they are kept."""
         if isinstance(self.answers, MemoryAnswers):
             self.answers.is_refusing = False
         left = list(flights)
@@ -100,7 +100,7 @@ async def test_a_partition_that_is_not_ours_is_never_opened(kept: Kept, table: A
 
 
 async def test_what_the_changelog_does_not_take_is_not_in_the_shard(kept: Kept) -> None:
-    """A worker that found it there would take it for kept; the flights are handed back."""
+    """A worker would serve it from there as if it were durable; the flights are handed back."""
     await kept.refuse()
     flight = a_flight()
     assert await kept.answers.put([flight]) == [flight]
@@ -112,7 +112,7 @@ async def test_what_the_changelog_does_not_take_is_not_in_the_shard(kept: Kept) 
 async def test_answers_are_in_the_changelog_of_their_own_partitions(
     real: TableAnswers, cluster: Cluster, table: AnswersTable
 ) -> None:
-    """Whoever takes a partition over restores it from there, and from where this shard ends."""
+    """The partition's next owner restores it from there, from where this shard ends."""
     await real.put([a_flight(b"%d" % n, b"%d" % n, partition=n % 2 + OURS) for n in range(10)])
     records = await records_of(cluster.bootstrap_servers, cluster.topics.answers_changelog)
     assert [(at.partition, at.key, at.value) for at in records] == [
@@ -172,7 +172,7 @@ async def test_offsets_ahead_of_a_gap_are_forgotten_with_each_assignment(table: 
 
 
 async def test_a_discarded_shard_knows_nothing_of_the_old_log(table: AnswersTable, cluster: Cluster) -> None:
-    """Neither its offsets, which mean other records now, nor what Faust remembers of it."""
+    """It forgets its offsets, which belong to other records now, and what Faust remembers of them."""
     tp = TP(cluster.topics.answers_changelog, OURS)
     recovery = cast(TableManager, table.app.tables).recovery
     table.store.write(OURS, [(b"k", b"v", offset) for offset in (0, 1, 3)])
@@ -217,7 +217,7 @@ async def test_a_shard_whose_manifest_was_cut_off_claims_nothing_that_it_lost(
         assert [at for at in range(end + 1) if store.read(OURS, b"k%d" % at) is None] == [], f"cut to {length} bytes"
 
 
-async def test_the_table_is_restored_by_whoever_takes_the_partition_over(
+async def test_the_table_is_restored_by_the_next_owner_of_the_partition(
     real: TableAnswers, offset_reader: OffsetReader, cluster: Cluster
 ) -> None:
     """The end of the changelog, which recovery reads up to, is the true one, whatever the sizes of the batches."""
@@ -229,7 +229,7 @@ async def test_the_table_is_restored_by_whoever_takes_the_partition_over(
 
 
 def restore(table: AnswersTable, *records: tuple[int, bytes, bytes | None], partition: int = OURS) -> None:
-    """As recovery does with a fetch of (offset, key, value)."""
+    """Restores a fetch of (offset, key, value) as recovery does."""
     fetch = [a_record(value, partition=partition, offset=offset, key=key) for offset, key, value in records]
     table.restore(TopicPartition(table._changelog, partition), fetch)
 
@@ -268,7 +268,7 @@ def discard(store: AnswersStore) -> None:
 
 
 def put_in_place(store: AnswersStore, crashed: Path) -> None:
-    """The shard's folder is what a process left behind that was killed."""
+    """Copies in the shard's folder of a process that was killed."""
     store._dbs.pop(OURS, None)
     shutil.rmtree(store.partition_path(OURS))
     shutil.copytree(crashed, store.partition_path(OURS))

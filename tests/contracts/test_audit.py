@@ -1,4 +1,4 @@
-"""`grok-insights audit` on real brokers and Postgres: it accepts what workers did, and finds what they did not."""
+"""`grok-insights audit` on real brokers and Postgres: it accepts what workers did, and finds what is wrong."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ FIRST = TopicPartition(TOPICS.conversations, 0)
 
 
 class Audited(Service):
-    """The service, and its audit."""
+    """The service and its audit."""
 
     def audit(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "streams", "audit", *options]
@@ -40,7 +40,7 @@ class Audited(Service):
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
 
     def report(self, *options: str) -> tuple[int, Any]:
-        """Exit code and the JSON document."""
+        """Returns the exit code and the JSON document."""
         ended = self.audit("--json", *options)
         assert ended.stdout, ended.stderr
         return ended.returncode, json.loads(ended.stdout)
@@ -142,7 +142,7 @@ async def commit(broker: Kafka | Tansu, offset: int) -> None:
 
 
 async def remove_before(broker: Kafka | Tansu, partition: TopicPartition, offset: int) -> None:
-    """Does what retention does."""
+    """Deletes records as retention does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     await admin.start()
     await admin.delete_records({partition: RecordsToDelete(offset)})
@@ -150,8 +150,9 @@ async def remove_before(broker: Kafka | Tansu, partition: TopicPartition, offset
 
 
 @on_kafka
-async def test_records_that_no_transaction_committed_are_nobodys(service: Audited, broker: Kafka) -> None:
-    """Neither those of an aborted one, also once the group is past them, nor those of an open one; `dlq` agrees."""
+async def test_records_of_uncommitted_transactions_do_not_count(service: Audited, broker: Kafka) -> None:
+    """Records of an aborted transaction do not count, even once the group is past them, nor those of an open one; `dlq`
+    agrees."""
     dead = TopicPartition(TOPICS.dead_letters, 0)
     options = {"bootstrap_servers": broker.bootstrap_servers, "transactional_id": "producer"}
     async with AIOKafkaProducer(**options) as producer:
@@ -276,7 +277,7 @@ async def test_a_broker_that_stops_answering_ends_the_audit(
 
 
 def test_without_a_broker_or_a_database_there_is_no_report(database_url: str, tmp_path: Path) -> None:
-    """But an error in three lines, and exit code 1, or 2 for a setting that is wrong."""
+    """There is an error of three lines, with exit code 1, or 2 for an invalid setting."""
     closed = f"127.0.0.1:{free_port()}"
     for bootstrap_servers, url, code, what in (
         (closed, database_url, 1, "the broker cannot be used"),

@@ -75,7 +75,7 @@ def batches(first: int, end: int) -> Iterator[tuple[int, range]]:
 
 
 async def deliver(broker: Kafka | Tansu, database_url: str, first: int, end: int) -> None:
-    """Does what workers do with the conversations `first` to `end`: records, rows, events, committed offsets."""
+    """Acts as workers on the conversations `first` to `end`: sends records, rows, events and committed offsets."""
     connection = await asyncpg.connect(database_url)
     options = {"bootstrap_servers": broker.bootstrap_servers, "acks": "all", "max_batch_size": 512 * 1024}
     async with AIOKafkaProducer(**options) as producer:

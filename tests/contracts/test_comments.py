@@ -1,4 +1,4 @@
-"""The database says what its columns hold, to whoever looks at it with psql or a BI tool."""
+"""Every table and column has a comment, for users of psql and BI tools."""
 
 import asyncpg
 

@@ -26,7 +26,7 @@ async def consumer(cluster: Cluster) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 def thread_of(consumer: AIOKafkaConsumer) -> MemberThread:
-    """Faust's consumer thread, with no more of it than a commit needs."""
+    """Returns Faust's consumer thread, reduced to what a commit needs."""
     thread = MemberThread.__new__(MemberThread)
     thread._consumer = consumer
     return thread
@@ -49,7 +49,7 @@ async def test_a_member_commits_in_its_own_generation(
 async def test_the_group_can_see_who_has_halted(
     consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader
 ) -> None:
-    """As long as it is a member, and until its next commit without the note. Tansu keeps no note with an offset."""
+    """The note lasts as long as the member, and until its next commit without it. Tansu keeps no note with an offset."""
     thread, generation, offsets = thread_of(consumer), consumer._coordinator.generation, {first(cluster): 10}
     reader = LagReader(offset_reader, cluster.topics.inputs)
     assert (await reader.read()).halted == 0
@@ -77,7 +77,7 @@ async def test_nothing_is_committed_in_another_generation(
 async def test_a_member_that_the_group_has_replaced_commits_nothing(
     consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader
 ) -> None:
-    """It was frozen and does not know yet: the broker refuses, and the worker lives on."""
+    """It was frozen and does not know yet: the broker refuses, and the worker continues."""
     generation = consumer._coordinator.generation
     consumer._coordinator.member_id = "replaced"
     assert not await thread_of(consumer).commit_as(generation, {first(cluster): 1_328})
@@ -85,7 +85,7 @@ async def test_a_member_that_the_group_has_replaced_commits_nothing(
 
 
 async def test_a_worker_without_a_generation_commits_nothing(cluster: Cluster, offset_reader: OffsetReader) -> None:
-    """Brokers accept that from anybody while a group is empty: another worker's offset would move back."""
+    """Brokers accept that from any client while a group is empty: another worker's offset would move back."""
     group = cluster.topics.consumer_group
     async with AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **cluster.options) as consumer:
         consumer.assign([first(cluster)])

@@ -1,4 +1,4 @@
-"""Dead letters as they are kept in the topic `conversations.dlq`."""
+"""Dead letters as they are stored in the topic `conversations.dlq`."""
 
 import random
 
@@ -24,7 +24,7 @@ async def buried(cluster: Cluster, producer: ConfirmedProducer, *jobs: Job) -> l
 
 
 async def test_a_record_is_kept_as_it_is(cluster: Cluster, confirmed: ConfirmedProducer) -> None:
-    """Value and headers byte for byte, whatever a foreign producer put there, and then the reason."""
+    """Value and headers are stored byte for byte, whatever the producer put there, followed by the reason."""
     foreign = [("a", b"\xff"), ("a", b"again"), ("null", None)]
     job = a_dead_job(a_record(b"not json \xff", headers=foreign))  # type: ignore[arg-type]
     job.outcome = Dead(DeadLetterReason.UNDECODABLE, "über \0")
@@ -48,7 +48,7 @@ async def test_a_record_is_kept_as_it_is(cluster: Cluster, confirmed: ConfirmedP
 async def test_a_record_of_neither_key_nor_value_is_kept(
     cluster: Cluster, confirmed: ConfirmedProducer, key: bytes | None, value: bytes | None
 ) -> None:
-    """There is nothing in it, but it was in the log and is accounted for."""
+    """It is empty, but it was in the log and must be accounted for."""
     [record] = await buried(cluster, confirmed, a_dead_job(a_record(value, key=key)))
     assert (record.key, record.value or b"") == (key, value or b"")
 
@@ -64,7 +64,7 @@ async def test_a_dead_letter_is_keyed_by_its_conversation(cluster: Cluster, conf
 
 @pytest.mark.parametrize("cluster", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 async def test_a_value_that_does_not_fit_is_cut(cluster: Cluster, confirmed: ConfirmedProducer) -> None:
-    """Its size says so; its neighbours in the batch are whole."""
+    """Its original size is in a header; other records of the batch are complete."""
     value = random.Random(0).randbytes(3 * MIB)
     jobs = [a_dead_job(a_record(b"small", offset=0)), a_dead_job(a_record(value, offset=1))]
     sink = DeadLetterSink(confirmed, cluster.topics.dead_letters, lambda: NOON)

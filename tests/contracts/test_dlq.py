@@ -146,7 +146,7 @@ async def test_dead_letters_are_listed_newest_first_and_without_their_text(servi
 
 
 async def test_a_replay_sends_the_original_record_once(service: Service) -> None:
-    """Key, value and headers, plus the ID of its dead one; a second replay sends nothing, and the list is empty."""
+    """It has key, value and headers, plus the dead letter's ID; a second replay sends nothing, and the list is empty."""
     await service.write(*(dead_letter(number) for number in range(4)), dead_letter(4, key=None))
     assert (await service.replay("--all", "--dry-run"))["to_send"] == 5
     assert {begin - end for begin, end in (await bounds(service.options, TOPICS, [TOPICS.conversations])).values()} == {
@@ -193,7 +193,7 @@ async def test_concurrent_replays_send_every_record(service: Service) -> None:
 
 
 async def test_a_truncated_one_is_replayed_from_its_original_or_not_at_all(service: Service) -> None:
-    """A piece of a conversation is not sent, nor what another program wrote to the topic."""
+    """A part of a conversation is never sent, nor a record that another program wrote to the topic."""
     whole = json.dumps({"id": "c-1", "text": "x" * 1000}).encode()
     async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers) as producer:
         original = await producer.send_and_wait(TOPICS.conversations, whole, key=b"key-1", partition=2)
@@ -217,7 +217,7 @@ async def test_a_truncated_one_is_replayed_from_its_original_or_not_at_all(servi
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 @pytest.mark.parametrize(("answer", "code", "unresolved"), [(b"n\n", 1, 2), (b"y\n", 0, 0)])
 async def test_a_terminal_asks_for_confirmation(service: Service, answer: bytes, code: int, unresolved: int) -> None:
-    """No sends nothing; without a terminal nothing asks, as every other test here shows."""
+    """The answer "no" sends nothing; without a terminal there is no question, as every other test here shows."""
     await service.write(dead_letter(1), dead_letter(2))
     exit_code, shown = await asyncio.to_thread(dlq_on_terminal, service.bootstrap_servers, answer, "replay", "--all")
     assert exit_code == code
@@ -315,7 +315,7 @@ def test_missing_topics_are_named(broker: Kafka) -> None:
     ],
 )
 def test_errors_are_three_lines(arguments: list[str], code: int, what: str) -> None:
-    """What, why and hint, without the client's own log lines; misuse is reported before a broker is asked."""
+    """They have what, why and hint, without the client's own log lines; misuse is reported before a broker is asked."""
     done = dlq(f"127.0.0.1:{free_port()}", *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"error: {what}")

@@ -1,4 +1,4 @@
-"""The Grok client against the stand-in over real HTTP: every fault, the breaker, and the account of both sides."""
+"""The Grok client against the stand-in over real HTTP: every fault, the breaker, and the counts of both sides."""
 
 import asyncio
 import json
@@ -83,7 +83,7 @@ def answering(status: int, body: bytes, content_type: str = "application/json") 
 
 
 class Observed:
-    """Keeps what the client tells of its calls."""
+    """Records what the client reports about its calls."""
 
     def __init__(self) -> None:
         self.usages: list[Usage] = []
@@ -113,7 +113,7 @@ class Clock:
 
 
 class Client:
-    """A client, what it was given, and the stand-in's control routes."""
+    """A client, what its observer received, and the stand-in's control routes."""
 
     def __init__(self, address: str, **settings: Any) -> None:
         self.observed, self.clock, self.address = Observed(), Clock(), address
@@ -191,7 +191,7 @@ def always(kind: FaultKind, **plan: Any) -> FaultPlan:
 
 
 async def test_the_stand_ins_answer_passes_the_check() -> None:
-    """And both sides agree on what it cost."""
+    """Both sides agree on its cost."""
     async with client_of() as client:
         answer = await client.analyser.analyse(TEXT)
         assert (answer.model, answer.insight.intent) == ("grok-x", "request_refund")
@@ -237,7 +237,7 @@ async def test_retry_after_is_passed_on() -> None:
         assert error.retry_after_s == 17
 
 
-async def test_nobody_listening_is_no_bill() -> None:
+async def test_a_refused_connection_is_not_billed() -> None:
     """The request was never sent."""
     async with serving(StandinConfig()) as address:
         pass
@@ -264,7 +264,7 @@ async def test_a_bad_answer_is_asked_for_once_more(kind: FaultKind) -> None:
 
 
 async def test_each_call_asks_whether_it_may_be_paid_for() -> None:
-    """Also the second one, after a bad answer: the partition may have been taken away meanwhile."""
+    """The second one asks too, after a bad answer: the partition may have been revoked meanwhile."""
     allowed = Allowance(2)
     plan = FaultPlan(rates={FaultKind.BAD_SCHEMA: 1})
     async with client_of(plan, wait_allowed=allowed) as client:
@@ -273,8 +273,8 @@ async def test_each_call_asks_whether_it_may_be_paid_for() -> None:
 
 
 async def test_a_call_that_may_not_be_paid_for_any_more_is_not_sent() -> None:
-    """Asked once more when the connection is there: what stood in between may have taken long. Grok hears nothing, the
-    breaker learns nothing, and no reply is lost."""
+    """It asks again once the connection is open, since connecting may have taken long. Nothing reaches Grok, the
+    breaker is unchanged, and no reply is lost."""
     allowed = Allowance(1)
     async with client_of(wait_allowed=allowed, breaker=CircuitBreaker(errors=1, cooldown_s=10)) as client:
         assert str(await client.fails()) == "taken away"
@@ -285,7 +285,7 @@ async def test_a_call_that_may_not_be_paid_for_any_more_is_not_sent() -> None:
 
 
 async def test_a_call_waits_for_its_turn_with_the_connection_open() -> None:
-    """The group may count the worker in again soon."""
+    """The group may renew the worker's lease soon."""
     allowed = Allowance(1, waits=True)
     async with client_of(wait_allowed=allowed) as client:
         answer = asyncio.ensure_future(client.analyser.analyse(TEXT))
@@ -297,7 +297,7 @@ async def test_a_call_waits_for_its_turn_with_the_connection_open() -> None:
 
 
 class Allowance:
-    """May be asked so many times; after that it refuses, or waits until `again` is set."""
+    """Allows this many requests; after that it refuses, or waits until `again` is set."""
 
     def __init__(self, times: int, *, waits: bool = False) -> None:
         self.times, self.asked, self._waits = times, 0, waits
@@ -314,7 +314,7 @@ class Allowance:
 
 
 async def test_an_answer_without_usage_is_still_an_answer() -> None:
-    """Nothing to price, nothing to fail for."""
+    """It has no cost, and is not an error."""
     async with client_of(always(FaultKind.NO_USAGE), cost_per_1k_usd=1.0) as client:
         assert (await client.analyser.analyse(TEXT)).usage == Usage()
 
@@ -361,7 +361,7 @@ async def test_refused_texts_do_not_pause_calls() -> None:
 
 
 async def test_a_cancelled_call_may_have_been_billed_and_frees_the_probe() -> None:
-    """The stand-in sees the client go, the client counts the call as ambiguous: both accounts agree."""
+    """The stand-in sees the client disconnect, the client counts the call as ambiguous: both counts agree."""
     async with client_of(latency_s=60) as client:
         task = asyncio.create_task(client.analyser.analyse(TEXT, client.unanswered.append))
         async with asyncio.timeout(10):
@@ -420,7 +420,7 @@ async def test_an_endless_reply_is_cut_off() -> None:
 
 
 async def test_a_proxys_page_in_place_of_replies_pauses_calls() -> None:
-    """Whatever its status: no text becomes a dead letter, no worker stops, and nobody is sent to check a key."""
+    """Whatever its status, it makes no dead letter, stops no worker and blames no key."""
     for status in (200, 403, 404, 503):
         async with client_of_handler(answering(status, CLOUDFLARE, "text/html")) as client:
             for _ in range(5):
@@ -437,7 +437,7 @@ async def test_statuses_that_pass_can_be_tried_again(status: int) -> None:
         assert isinstance(await client.fails(), Retryable)
 
 
-async def test_an_outage_is_told_once_and_so_is_its_end() -> None:
+async def test_an_outage_is_logged_once_and_so_is_its_end() -> None:
     """With class, status and the provider's words, in log and health; probes that fail are the same outage."""
     replies = [answering(503, b'{"error": "overloaded, key-for-tests"}')] * 6 + [answering(200, GOOD_BODY)] * 9
 
@@ -460,8 +460,8 @@ async def test_an_outage_is_told_once_and_so_is_its_end() -> None:
     assert (paused["event"], paused["error_class"], paused["status"]) == ("grok_calls_paused", "server", 503)
     assert (paused["why"], paused["log_level"]) == ("overloaded, ***", "warning")
     assert (resumed["event"], resumed["paused_s"], resumed["log_level"]) == ("grok_calls_resumed", 20.0, "warning")
-    told = "127.0.0.1 fails (server, status 503): overloaded, ***; calls have paused for 10 s"
-    assert str(unhealthy.value) == told
+    expected = "127.0.0.1 fails (server, status 503): overloaded, ***; calls have paused for 10 s"
+    assert str(unhealthy.value) == expected
 
 
 async def test_an_outage_never_quotes_the_text() -> None:
@@ -530,23 +530,23 @@ async def test_an_answer_in_another_wrapping_is_paid_for_once(content: Callable[
 
 
 async def test_key_and_model_are_checked_without_a_call() -> None:
-    """A wrong one is named with the provider's words, and worth another look once a minute."""
+    """A wrong one is named with the provider's words, and checked again once a minute."""
     async with client_of(api_key="key-for-tests", models=("grok-x",)) as client:
         await client.analyser.check()
         assert (await client.stats())["calls"] == 0
-    for settings, told in (
+    for settings, expected in (
         ({"api_key": "another"}, "check XAI_API_KEY: {} 400: Incorrect API key provided."),
         ({"models": ("grok-y",)}, "check GROK_MODEL: {} 404: The model grok-x does not exist."),
     ):
         async with client_of(**settings) as client:
             with pytest.raises(Retryable) as raised:
                 await client.analyser.check()
-            told = told.format("the provider answered with status")
-            assert (str(raised.value), raised.value.retry_after_s) == (told, 60)
+            expected = expected.format("the provider answered with status")
+            assert (str(raised.value), raised.value.retry_after_s) == (expected, 60)
 
 
 @pytest.mark.parametrize(
-    ("one", "listed", "told"),
+    ("one", "listed", "expected"),
     [
         ((200, b'{"id": "grok-x"}'), (404, b""), None),
         ((404, b"404 page not found"), (200, b'{"object": "list", "data": [{"id": "grok-x"}]}'), None),
@@ -566,7 +566,7 @@ async def test_key_and_model_are_checked_without_a_call() -> None:
     ],
 )
 async def test_compatible_servers_are_checked_too(
-    one: tuple[int, bytes], listed: tuple[int, bytes], told: str | None
+    one: tuple[int, bytes], listed: tuple[int, bytes], expected: str | None
 ) -> None:
     """Some have no route for a single model; errors come in many forms."""
 
@@ -575,12 +575,12 @@ async def test_compatible_servers_are_checked_too(
         return web.Response(status=status, body=body)
 
     async with client_of_handler(handler) as client:
-        if told is None:
+        if expected is None:
             await client.analyser.check()
             return
-        with pytest.raises(Retryable, match=told) as raised:
+        with pytest.raises(Retryable, match=expected) as raised:
             await client.analyser.check()
-        assert raised.value.retry_after_s == (None if told.startswith("^") else 60)
+        assert raised.value.retry_after_s == (None if expected.startswith("^") else 60)
 
 
 async def test_a_model_with_a_slash_in_its_name_is_checked() -> None:
@@ -661,8 +661,8 @@ async def test_calls_to_a_secure_address_are_tunnelled(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("host", "no_proxy"), [("grok.invalid", "other.invalid, grok.invalid"), ("127.0.0.1", "")])
-async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, host: str, no_proxy: str) -> None:
-    """And our own loopback is never asked of a proxy, which has another one."""
+async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch, host: str, no_proxy: str) -> None:
+    """Requests to loopback never go through a proxy, whose loopback is another one."""
     async with proxying(monkeypatch, "http://127.0.0.1:9") as proxy:
         monkeypatch.setenv("NO_PROXY", no_proxy)
         async with started(Client("", base_url=f"http://{host}:9/v1")) as client:
@@ -671,7 +671,7 @@ async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, host: str, no
 
 
 async def test_a_proxy_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name is told, not its address, which may hold a password."""
+    """The setting is named, not its address, which may hold a password."""
     async with proxying(monkeypatch, "http://127.0.0.1:9"):
         monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@127.0.0.1:9")
         with pytest.raises(Fatal) as raised:
@@ -681,7 +681,7 @@ async def test_a_proxy_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_stand_ins_account_can_be_reset_and_wrong_plans_are_refused() -> None:
-    """A mistyped plan is a 400 and changes nothing; a reset forgets the calls so far."""
+    """An invalid plan is a 400 and changes nothing; a reset clears the counts."""
     async with client_of() as client, aiohttp.ClientSession(client.address) as control:
         await client.analyser.analyse(TEXT)
         async with control.put("/control/faults", data=b'{"rates": {"earthquake": 1}}') as response:

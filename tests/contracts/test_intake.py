@@ -1,4 +1,4 @@
-"""Reading from real brokers: where it begins, what it skips, and what an interrupted reader does next."""
+"""Reading from real brokers: where it starts, what it skips, and how a reader continues after an interruption."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,7 +27,7 @@ ON_KAFKA = pytest.mark.parametrize("cluster", [pytest.param("kafka", marks=pytes
 
 
 class Taken:
-    """In the analyst's place: opens and finishes every record at once; `errors` are raised one a question for room."""
+    """Acts as the analyst: opens and finishes every record at once; `errors` are raised one per request for room."""
 
     def __init__(self) -> None:
         self.offsets: dict[str, list[int]] = {}
@@ -71,13 +71,13 @@ class Reading:
         return True
 
     def begin(self, *, start: int | None = None) -> None:
-        """At the committed offsets, unless a start is named, as of a worker that has read up to there."""
+        """Starts at the committed offsets, or at `start`, as a worker does that has read up to there."""
         self.intake.begin(self.conversations, 1)
         if start is not None and self.intake.current is not None:
             self.intake.current.trackers = {tp: a_tracker(tp.partition, start, tp.topic) for tp in self.conversations}
 
     async def taken(self, partition: int, count: int) -> list[int]:
-        """The offsets taken of a partition, once there are that many."""
+        """Returns the offsets taken of a partition, once there are that many."""
         at = f"{self.conversations[0].topic}/{partition}"
 
         async def enough() -> bool:
@@ -106,7 +106,7 @@ async def produce(producer: ConfirmedProducer, cluster: Cluster, count: int, par
 
 
 async def commit(cluster: Cluster, offsets: dict[TopicPartition, int]) -> None:
-    """As the group's last owner of the partitions."""
+    """Commits as the partitions' last owner in the group."""
     group = cluster.topics.consumer_group
     async with AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **cluster.options) as consumer:
         consumer.assign(list(offsets))
@@ -116,7 +116,7 @@ async def commit(cluster: Cluster, offsets: dict[TopicPartition, int]) -> None:
 async def test_reading_begins_at_the_committed_offset(
     reading: Reading, cluster: Cluster, confirmed: ConfirmedProducer
 ) -> None:
-    """Or at the log's beginning where nothing was committed, and goes on with what comes."""
+    """Without one it begins at the log's beginning; then it continues with new records."""
     for partition in (0, 1):
         await produce(confirmed, cluster, 10, partition)
     await commit(cluster, {reading.conversations[0]: 7})
@@ -154,7 +154,7 @@ async def test_gaps_in_the_log_are_passed(reading: Reading, cluster: Cluster) ->
 
 @ON_KAFKA
 async def test_only_what_was_committed_is_read(reading: Reading, cluster: Cluster) -> None:
-    """Records of an aborted transaction are nobody's; those of an open one are read once it is committed."""
+    """Records of an aborted transaction are skipped; those of an open one are read once it is committed."""
     [tp, _] = reading.conversations
     async with AIOKafkaProducer(transactional_id=cluster.topics.prefix, **cluster.options) as producer:
         for outcome in (producer.abort_transaction, producer.commit_transaction):
@@ -181,7 +181,7 @@ async def test_every_codec_is_read(reading: Reading, cluster: Cluster, codec: st
 
 
 @ON_KAFKA
-async def test_reading_goes_on_where_retention_has_left_records(
+async def test_reading_continues_where_retention_has_left_records(
     reading: Reading, cluster: Cluster, confirmed: ConfirmedProducer
 ) -> None:
     """The next record was removed before it was read: that is logged, and does not stop the partition."""
@@ -264,7 +264,7 @@ async def test_nothing_of_an_assignment_that_has_ended_is_taken(
 
 
 async def delete_records(cluster: Cluster, tp: TopicPartition, *, before: int) -> None:
-    """What retention does in its own time."""
+    """Deletes records as retention does."""
     admin = AIOKafkaAdminClient(**cluster.options)
     await admin.start()
     await admin.delete_records({tp: RecordsToDelete(before)})

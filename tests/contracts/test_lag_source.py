@@ -97,7 +97,7 @@ async def test_each_reading_asks_again(backlog: Backlog) -> None:
 
 
 async def test_an_outage_leaves_no_lag_and_the_source_recovers(backlog: Backlog) -> None:
-    """An old value would hide the outage; once the broker is back, the source reconnects by itself."""
+    """An old value would hide the outage; the source reconnects by itself once the broker is back."""
     lag_check = LagCheck(backlog.source)
     await lag_check.check()
     backlog.go_down()

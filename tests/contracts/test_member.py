@@ -1,4 +1,4 @@
-"""Workers of a group on real brokers: Faust assigns and restores, our reader alone reads the inputs."""
+"""Workers of a group on real brokers: Faust assigns and restores, and only our reader reads the inputs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -33,7 +33,7 @@ ANSWERS = 300
 
 
 class Finishing:
-    """In the analyst's place: finishes every record at once, and remembers it."""
+    """Acts as the analyst: finishes every record at once, and remembers it."""
 
     def __init__(self) -> None:
         self.partitions = 0
@@ -85,7 +85,7 @@ class Member:
 
     @property
     def leaked(self) -> int:
-        """Records of the inputs that Faust fetched."""
+        """Returns the input records that Faust fetched."""
         return cast(MemberConsumer, self.app.consumer).leaked
 
     @property
@@ -95,14 +95,14 @@ class Member:
         return {tp.partition for tp in current.partitions if tp.topic in self.app.inputs} if current else set()
 
     def restored(self, partition: int) -> int:
-        """How many answers the shard has."""
+        """Returns how many answers the shard has."""
         keys = [b"answer %d" % n for n in range(ANSWERS)]
         return sum(self.app.answers.store.read(partition, key) is not None for key in keys)
 
 
 @pytest.fixture(autouse=True)
 def _no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would end the tests' process."""
+    """Disables the last resort, which would end the tests' process."""
     monkeypatch.setattr(lifecycle, "end_process_within", lambda _: None)
 
 
@@ -118,7 +118,7 @@ async def running(member: Member) -> AsyncIterator[Member]:
 
 
 async def produce(producer: ConfirmedProducer, cluster: Cluster, each: int) -> None:
-    """That many records for each partition of both inputs."""
+    """Sends that many records to each partition of both inputs."""
     for topic in cluster.topics.inputs:
         records = [Outgoing(b"k", b"v", [], n % PARTITIONS) for n in range(PARTITIONS * each)]
         assert all(isinstance(at, int) for at in await producer.send_all(topic, records))
@@ -150,7 +150,7 @@ async def test_members_share_the_inputs_and_faust_fetches_none_of_them(
     assert second.analyst.taken
 
 
-async def test_a_restart_goes_on_where_the_last_commit_was(
+async def test_a_restart_continues_at_the_last_commit(
     cluster: Cluster, offset_reader: OffsetReader, confirmed: ConfirmedProducer, tmp_path: Path
 ) -> None:
     """A stop commits all that is finished: nothing is taken twice."""
@@ -165,7 +165,7 @@ async def test_a_restart_goes_on_where_the_last_commit_was(
 
 
 async def keep_answers(member: Member, cluster: Cluster, producer: ConfirmedProducer) -> None:
-    """Into the changelog only: no shard is open here."""
+    """Writes answers into the changelog only: no shard is open here."""
     flights = []
     for n in range(ANSWERS):
         flight = Flight(b"answer %d" % n, a_job(a_record(partition=0)))
@@ -192,7 +192,7 @@ async def took(member: Member, count: int) -> bool:
 
 
 async def all_committed(cluster: Cluster, offset_reader: OffsetReader, each: int) -> None:
-    """Every record of both inputs is finished and committed."""
+    """Returns when every record of both inputs is finished and committed."""
     partitions = [TopicPartition(topic, n) for topic in cluster.topics.inputs for n in range(PARTITIONS)]
 
     async def is_so() -> bool:

@@ -12,7 +12,7 @@ from tests.contracts.conftest import Cluster, a_member
 
 @pytest.fixture
 async def coordinator(cluster: Cluster) -> AsyncIterator[GroupCoordinator]:
-    """That of a member."""
+    """The coordinator of a member."""
     async with a_member(cluster) as consumer:
         assert consumer.assignment(), "start() waits for the first one"
         assert isinstance(consumer._coordinator, GroupCoordinator)
@@ -20,7 +20,7 @@ async def coordinator(cluster: Cluster) -> AsyncIterator[GroupCoordinator]:
 
 
 async def test_a_join_gives_the_lease(coordinator: GroupCoordinator) -> None:
-    """The group has just counted this worker in."""
+    """A join proves the membership."""
     lease = GroupLease(10)
     watch_membership(coordinator, lease)
     assert await coordinator._do_rejoin_group(coordinator._subscription.subscription)

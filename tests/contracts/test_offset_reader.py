@@ -54,7 +54,7 @@ async def test_tansu_lists_a_wrong_end_offset(reader: OffsetReader, broker: Tans
 
 
 async def test_the_first_record_at_or_after_an_offset_is_found(reader: OffsetReader, broker: Tansu | Kafka) -> None:
-    """Also in the middle of a batch."""
+    """It may be in the middle of a batch."""
     await produce_batches(broker, 5, 5)
     found = await reader.first_records({FIRST: 7})
     record = found[FIRST]

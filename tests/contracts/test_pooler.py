@@ -20,7 +20,7 @@ SESSIONS = 6
 
 @pytest.fixture
 def pooled_url(postgres: Postgres, database_url: str, tmp_path: Path) -> Iterator[str]:
-    """The migrated database by way of a pooler that does not say so in its URL."""
+    """The migrated database through a pooler, without pgbouncer=true in its URL."""
     with running_pgbouncer(database_url, tmp_path) as url:
         yield url
 
@@ -39,7 +39,7 @@ async def sinks(pooled_url: str) -> AsyncIterator[list[RowSink]]:
 async def test_many_writers_and_readers_share_server_connections(
     sinks: list[RowSink], pooled_url: str, connection: asyncpg.Connection
 ) -> None:
-    """Statements of one are not taken for those of another."""
+    """No client runs another one's statements."""
     readers = [PostgresInsightReader(pooled_url) for _ in range(SESSIONS)]
     for reader in readers:
         await reader.start()
@@ -61,10 +61,10 @@ async def test_many_writers_and_readers_share_server_connections(
         await reader.stop()
 
 
-async def test_refused_and_locked_rows_are_told_apart_as_without_pooler(
+async def test_refused_and_locked_rows_are_distinguished_as_without_pooler(
     sinks: list[RowSink], connection: asyncpg.Connection
 ) -> None:
-    """The limits hold in the transaction of the statement, and its end leaves the connection usable."""
+    """The limits hold in the statement's transaction, and its end leaves the connection usable."""
     jobs = result_jobs(*(a_result(id=f"c-{n}", outcome="dead", insight=None) for n in range(4)))
     await sinks[0].write(jobs)
     again = result_jobs(a_result(id="c-0"), a_result(id="c-1"), a_result(id="bad", outcome="nonsense"))
@@ -77,7 +77,7 @@ async def test_refused_and_locked_rows_are_told_apart_as_without_pooler(
 
 
 async def test_no_limit_of_ours_holds_for_other_clients(sinks: list[RowSink], pooled_url: str) -> None:
-    """They get the same server connections."""
+    """They share the server connections."""
     for sink in sinks:
         await sink.write(result_jobs(a_result()))
     database = parse_database_url(pooled_url)

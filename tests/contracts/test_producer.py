@@ -1,4 +1,4 @@
-"""The fake producer fails and confirms like aiokafka's, and confirmed batches say what became of each record."""
+"""The fake producer fails and confirms like aiokafka's, and confirmed batches report the result of each record."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -61,14 +61,14 @@ async def test_a_record_is_sent_first_and_confirmed_later(started: Producer) -> 
 
 
 async def test_a_producer_can_be_stopped_twice(started: Producer) -> None:
-    """Whoever gives one up need not know what it has been through."""
+    """The caller need not know whether it was stopped before."""
     await started.stop()
     await started.stop()
 
 
 @pytest.mark.parametrize("is_fake", [True, False])
 async def test_without_a_broker_the_start_fails(is_fake: bool) -> None:
-    """And what could not start can be stopped."""
+    """A producer that could not start can be stopped."""
     fake = FakeProducer(start_error=KafkaConnectionError())
     producer = fake if is_fake else real_producer(f"127.0.0.1:{free_port()}")
     with pytest.raises(KafkaConnectionError):
@@ -78,7 +78,8 @@ async def test_without_a_broker_the_start_fails(is_fake: bool) -> None:
 
 @pytest.mark.parametrize("is_fake", [True, False])
 async def test_without_producer_ids_an_idempotent_start_is_an_unknown_error(is_fake: bool, tansu: Tansu) -> None:
-    """This is how a broker that needs a plain producer is told; once Tansu knows them, the plain one can go."""
+    """This is how the gateway detects a broker that needs a plain producer; once Tansu supports them, the plain one can
+    go."""
     fake = FakeProducer(start_error=UnknownError())
     producer = fake if is_fake else real_producer(tansu.bootstrap_servers, is_idempotent=True)
     with pytest.raises(UnknownError):
@@ -155,7 +156,7 @@ async def test_a_partition_that_is_named_gets_its_records_in_order(
 
 
 async def test_a_batch_of_nothing_sends_nothing(confirmed: ConfirmedProducer, cluster: Cluster) -> None:
-    """A stage may be left with no record that is still wanted."""
+    """A stage may have no wanted record left."""
     assert await confirmed.send_all(cluster.topics.conversations, []) == []
 
 

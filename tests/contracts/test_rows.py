@@ -1,4 +1,4 @@
-"""The fake rows and Postgres keep the same promises."""
+"""The fake rows and Postgres behave alike."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ LATER = NOON + timedelta(seconds=1)
 
 
 class Stored:
-    """Rows under test, with a way to see the outcome of an id."""
+    """Rows under test, with a way to read the outcome of an id."""
 
     def __init__(self, rows: Rows, connection: asyncpg.Connection | None = None) -> None:
         self.rows = rows
@@ -80,7 +80,7 @@ async def test_the_newest_occurrence_wins(stored: Stored) -> None:
 
 @pytest.mark.parametrize("is_one_batch", [True, False])
 async def test_the_same_text_again_changes_nothing(stored: Stored, is_one_batch: bool) -> None:
-    """A client that posts an id again does not turn what was analysed, and cost something, into cached for nothing."""
+    """Posting an id again does not turn an analysed, paid row into a cached, free one."""
     results = [a_result(text_key="text", analysis_version="v1", cost_usd_ticks=3_435_000)]
     results += [a_result(outcome="cached", text_key="text", analysis_version="v1", occurred_at=LATER)]
     results += [a_result(outcome="dead", insight=None, text_key="text", occurred_at=LATER)]
@@ -90,7 +90,7 @@ async def test_the_same_text_again_changes_nothing(stored: Stored, is_one_batch:
 
 
 async def test_a_text_that_comes_late_replaces_no_newer_one(stored: Stored) -> None:
-    """Records of one id may be in several partitions: one, two, one was posted, and the two comes last."""
+    """Records of one id may be in several partitions, so they may be processed in another order than posted."""
     one = [a_result(text_key="one", occurred_at=NOON + timedelta(seconds=n)) for n in (0, 2)]
     for result in (*one, a_result(outcome="cached", text_key="two", occurred_at=LATER)):
         await stored.write(result)
@@ -137,7 +137,7 @@ async def test_a_call_is_recorded_with_its_row_and_once(stored: Stored) -> None:
 
 
 async def test_every_call_is_kept_beside_the_others(stored: Stored) -> None:
-    """Another text of the same id, a bad answer before, a lost reply: what each one cost never goes away."""
+    """The cost of another text of the same id, of an earlier bad answer and of a lost reply never disappears."""
     calls = [
         a_call(),
         a_call(text_key="another text"),
@@ -268,7 +268,7 @@ async def test_a_database_without_tables_is_named(postgres: Postgres) -> None:
 
 
 async def test_a_database_that_does_not_answer_is_waited_for() -> None:
-    """The worker tries again."""
+    """The worker retries."""
     sink = RowSink("postgresql://user:secret@127.0.0.1:1/none")
     for ask in (sink.start, sink.ping):
         with pytest.raises(Retryable):

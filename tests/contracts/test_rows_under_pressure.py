@@ -1,4 +1,4 @@
-"""Rows on a real Postgres that refuses, conflicts, is full, only reads, is away or holds locks."""
+"""Rows on a real Postgres that refuses, conflicts, is full, is read-only, is away or holds locks."""
 
 import asyncio
 import random
@@ -61,7 +61,7 @@ async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def locked_rows(session: asyncpg.Connection) -> AsyncIterator[None]:
-    """All rows that there are, locked by that session."""
+    """Locks all existing rows in that session."""
     async with session.transaction():
         await session.execute("SELECT FROM insights FOR UPDATE")
         yield
@@ -113,7 +113,7 @@ async def test_a_passing_failure_is_waited_out(sink: RowSink, connection: asyncp
 async def test_an_error_about_the_row_is_the_rows_own(
     sink: RowSink, connection: asyncpg.Connection, state: str
 ) -> None:
-    """It is refused at once; so is the row of an internal error of the server that nobody foresaw."""
+    """The row is refused at once; so is one that causes an unforeseen internal error of the server."""
     await connection.execute(FAIL_THREE_TIMES.format(state=state))
     written = await sink.write(jobs_of("c-1"))
     assert [type(error) for _, error in written.refused] == [Unprocessable]
@@ -210,7 +210,7 @@ async def test_an_outage_of_the_database_is_waited_out(
 async def test_a_server_that_only_reads_is_left(
     sink: RowSink, connection: asyncpg.Connection, database_url: str
 ) -> None:
-    """An old primary after a failover: the writer connects again until it finds one that takes rows."""
+    """An old primary after a failover: the writer reconnects until it finds a server that accepts writes."""
     database = database_of(database_url)
     await connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     writing = asyncio.create_task(sink.write(jobs_of("c-1")))
@@ -238,6 +238,6 @@ def database_of(database_url: str) -> str:
 
 
 async def end_other_sessions(*ours: asyncpg.Connection) -> None:
-    """Those of the same database."""
+    """Ends all other sessions of the same database."""
     pids = [await connection.fetchval("SELECT pg_backend_pid()") for connection in ours]
     await ours[0].execute(f"SELECT pg_terminate_backend(pid) {OTHER_SESSIONS}", pids)

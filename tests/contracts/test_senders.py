@@ -1,4 +1,4 @@
-"""The fake sender and the sinks that are topics keep the same promises."""
+"""The fake sender and the real topic sinks behave alike."""
 
 import asyncio
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Topic(NamedTuple):
         return await records_of(self.cluster.bootstrap_servers, self.name)
 
     async def values(self) -> list[bytes]:
-        """Of the jobs that arrived, in any order."""
+        """Returns the values of the jobs that arrived, in any order."""
         if isinstance(self.sender, FakeSender):
             return sorted(job.source.value for job in self.sender.sent)
         records = await self.records()
@@ -68,7 +68,7 @@ def jobs(count: int) -> list[Job]:
 
 @pytest.mark.parametrize("cluster", ["tansu"], indirect=True)
 async def test_every_job_is_sent_once(topic: Topic, cluster: Cluster) -> None:
-    """And each has its own answer, in the order given."""
+    """Each has its own result, in the order given."""
     sent = jobs(200)
     assert list(await topic.sender.send(sent)) == [None] * 200
     assert await topic.values() == sorted(job.source.value for job in sent if job.source.value is not None)
@@ -85,7 +85,7 @@ async def test_what_is_sent_again_arrives_again(topic: Topic, cluster: Cluster) 
 
 @pytest.mark.parametrize("cluster", ["tansu"], indirect=True)
 async def test_what_brokers_do_not_take_now_is_retryable(topic: Topic, cluster: Cluster) -> None:
-    """The sender has found its way to them again by the next attempt, or by one of those after it."""
+    """One of the next attempts succeeds, once the sender has reconnected."""
     if isinstance(topic.sender, FakeSender):
         topic.sender.errors[0] = [Retryable("Kafka: InvalidProducerEpoch")]
     else:
@@ -105,7 +105,7 @@ async def test_what_brokers_do_not_take_now_is_retryable(topic: Topic, cluster: 
 async def test_a_record_that_is_too_large_is_refused_and_its_neighbours_are_not(
     cluster: Cluster, confirmed: ConfirmedProducer
 ) -> None:
-    """For good: another attempt would fail as well."""
+    """It is refused permanently: another attempt would fail as well."""
     fake = FakeSender()
     fake.errors[1] = [Unprocessable(DeadLetterReason.TOO_LARGE, "too large for the topic")]
     for sender in (fake, RehomedSink(confirmed, cluster.topics.rehomed)):

@@ -53,7 +53,7 @@ class Standin:
         return figures
 
     async def entries(self, count: int) -> list[dict[str, Any]]:
-        """The journal's lines once there are so many."""
+        """Returns the journal's lines once there are `count`."""
         async with asyncio.timeout(DEADLINE_S):
             while len(lines := self._journal.read_bytes().splitlines()) < count:
                 await self.stats()
@@ -98,7 +98,7 @@ async def test_models_are_described_in_the_documented_format() -> None:
             assert (await response.json())["by_status"] == {}
 
 
-async def test_what_hangs_goes_on_hanging_while_the_plan_says_so(standin: Standin) -> None:
+async def test_a_hanging_call_keeps_hanging_while_the_plan_says_so(standin: Standin) -> None:
     """A plan with other faults that still marks the text changes nothing for it."""
     marker = Marker("marked", FaultKind.HANG)
     await standin.put(FaultPlan(markers=(marker,), hang_s=3600))

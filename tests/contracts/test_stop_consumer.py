@@ -1,4 +1,4 @@
-"""aiokafka's consumer may not stop by itself; stop_consumer stops it all the same."""
+"""aiokafka's consumer may hang when it is stopped; stop_consumer stops it anyway."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ async def consumer_that_lost_its_assignment(broker: Tansu | Kafka) -> AIOKafkaCo
     consumer = AIOKafkaConsumer(**options, group_id=None, fetch_max_wait_ms=5_000)
     await consumer.start()
     consumer.assign([TopicPartition(TOPICS.conversations, 0)])
-    await consumer.getmany(timeout_ms=500)  # the next fetch is under way now
+    await consumer.getmany(timeout_ms=500)  # the next fetch is in flight now
     fetcher = consumer._fetcher
 
     async def slow_to_be_cancelled() -> None:
@@ -35,7 +35,7 @@ async def consumer_that_lost_its_assignment(broker: Tansu | Kafka) -> AIOKafkaCo
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_the_defect_is_still_there(broker: Tansu | Kafka) -> None:
-    """Fails when aiokafka mends it: then stop_consumer can go."""
+    """Fails once aiokafka has fixed it: then stop_consumer can go."""
     consumer = await consumer_that_lost_its_assignment(broker)
     stopping = asyncio.ensure_future(consumer.stop())
     assert not (await asyncio.wait({stopping}, timeout=2))[0]
@@ -45,7 +45,7 @@ async def test_the_defect_is_still_there(broker: Tansu | Kafka) -> None:
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_it_stops_all_the_same(broker: Tansu | Kafka) -> None:
-    """Within the test's own time limit."""
+    """It stops within the test's own time limit."""
     consumer = await consumer_that_lost_its_assignment(broker)
     await stop_consumer(consumer)
     assert consumer._closed

@@ -1,4 +1,4 @@
-"""Topics are read to their end, and a reading that cannot come to its end is told."""
+"""Topics are read to their end, and a scan that cannot reach the end fails."""
 
 import pytest
 from aiokafka import TopicPartition
@@ -21,7 +21,7 @@ async def offsets(options: dict[str, str], end: int) -> list[int]:
 async def test_a_log_that_has_become_shorter_is_an_error(
     tansu: Tansu, producer: ConfirmedProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an unclean election: aiokafka would ask for the missing records for ever."""
+    """As after an unclean election: aiokafka would request the missing records forever."""
     options = {"bootstrap_servers": tansu.bootstrap_servers}
     for _ in range(3):
         await producer.send(TOPICS.conversations, key=b"k", value=b"v", headers=[], partition=0)
@@ -32,6 +32,6 @@ async def test_a_log_that_has_become_shorter_is_an_error(
 
 
 async def test_a_broker_that_does_not_run_is_an_error() -> None:
-    """And leaves nothing open: a warning about an unclosed consumer would fail the test."""
+    """Nothing is left open: a warning about an unclosed consumer would fail the test."""
     with pytest.raises(KafkaError):
         await offsets({"bootstrap_servers": f"127.0.0.1:{free_port()}"}, 3)

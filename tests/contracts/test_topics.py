@@ -13,14 +13,14 @@ pytestmark = pytest.mark.kafka
 
 
 class Cluster:
-    """Topics whose names no other test has; none of them is there yet."""
+    """Topics whose names no other test uses; none of them exists yet."""
 
     def __init__(self, kafka: Kafka) -> None:
         self.topics: Topics = topics_with(fresh_prefix())
         self.options = {"bootstrap_servers": kafka.bootstrap_servers}
 
     async def partitions(self) -> dict[str, int]:
-        """Of the topics that exist."""
+        """Returns the partitions of the existing topics."""
         admin = AIOKafkaAdminClient(**self.options)
         await admin.start()
         try:
@@ -31,7 +31,7 @@ class Cluster:
             await admin.close()
 
     async def create(self, **partitions: int) -> None:
-        """By attribute of `Topics`."""
+        """Creates topics by attribute of `Topics`."""
         admin = AIOKafkaAdminClient(**self.options)
         await admin.start()
         await admin.create_topics(
@@ -46,7 +46,7 @@ def cluster(shared_kafka: Kafka) -> Cluster:
 
 
 async def test_nothing_is_created_where_a_topic_has_another_number(cluster: Cluster) -> None:
-    """The hint says what to do: with one number to agree on, that one."""
+    """The hint says what to do, with the number if there is only one to agree on."""
     await cluster.create(conversations=3)
     with pytest.raises(Fatal) as caught:
         await create_topics(cluster.options, cluster.topics, 4, 1)
@@ -58,7 +58,7 @@ async def test_nothing_is_created_where_a_topic_has_another_number(cluster: Clus
 
 
 async def test_nothing_is_created_where_the_brokers_would_refuse_a_topic(cluster: Cluster) -> None:
-    """Here they are fewer than the replicas; also none of those grows that exist."""
+    """There are fewer brokers than replicas; existing topics do not grow either."""
     await cluster.create(conversations=3)
     with pytest.raises(Fatal, match="cannot be created") as caught:
         await create_topics(cluster.options, cluster.topics, 4, 2, grow=True)

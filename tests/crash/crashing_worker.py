@@ -10,7 +10,7 @@ from tests.crash.points import POINTS, end_after
 
 
 def live(order: dict[str, Any]) -> None:
-    """Does not return: ends the process."""
+    """Runs the worker and ends the process, so it never returns."""
     _into_log(Path(order["log"]))
     os.chdir(order["folder"])
     os.environ.update(order["settings"])

@@ -1,4 +1,4 @@
-"""Reads what is durable of a run from the broker and the database, at the crash and at the end."""
+"""Reads the durable state of a run from the broker and the database, at the crash and at the end."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ class Evidence:
 async def gather(
     run: str, topics: Topics, bootstrap_servers: str, admin: AIOKafkaAdminClient, database_url: str
 ) -> Evidence:
-    """Reads everything that is there now."""
+    """Reads the current state."""
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch("SELECT * FROM insights WHERE conversation_id LIKE $1", f"{run}-%")
@@ -87,7 +87,7 @@ async def gather(
 
 
 async def committed_offsets(topics: Topics, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
-    """Of the input topics; 0 where nothing is committed yet."""
+    """Returns those of the input topics; 0 where nothing is committed yet."""
     found = await admin.list_consumer_group_offsets(topics.consumer_group)
     partitions = [TopicPartition(topic, number) for topic in topics.inputs for number in range(PARTITIONS)]
     return {at: max(0, found[at].offset) if at in found else 0 for at in partitions}

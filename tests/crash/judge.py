@@ -27,14 +27,14 @@ class Calls:
 
 
 class Judge:
-    """For one run."""
+    """Judges one run."""
 
     def __init__(self, items: Sequence[Item], insights: StandinAnswers) -> None:
         self._insights = insights
         self._items = {item.value: item for item in items}
 
     def offsets(self, found: Evidence) -> list[str]:
-        """Committed offsets that passed a record of which nothing durable has come."""
+        """Returns the committed offsets that passed a record without a durable outcome."""
         inputs = found.records[found.topics.conversations] + found.records[found.topics.rehomed]
         committed = {(at.topic, at.partition): offset for at, offset in found.committed.items()}
         rehomed = found.rehomed
@@ -54,7 +54,7 @@ class Judge:
         return item.id in found.rows and has_event
 
     def outcome(self, found: Evidence, calls: Calls) -> list[str]:
-        """Everything that is not as it must be when all is done."""
+        """Returns everything that is wrong once all work is done."""
         wrong = [*self._rows(found), *self._events(found), *self._dead_letters(found), *self._places(found)]
         allowed = calls.distinct + calls.unkept + self._refusals_sent_again(found)
         if not calls.distinct <= calls.in_all <= allowed:
@@ -114,7 +114,7 @@ class Judge:
         ]
 
     def _places(self, found: Evidence) -> list[str]:
-        """Every row names the record that it came from, wherever that was worked on."""
+        """Checks that every row names the record that it came from, wherever that was processed."""
         first_places = {self._items[record.value].id: record for record in found.records[found.topics.conversations]}
         return [
             f"row of {id_} names another record"

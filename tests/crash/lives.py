@@ -1,4 +1,4 @@
-"""The test's end of tests.crash.zygote: starts lives and hears how they ended."""
+"""The test's end of tests.crash.zygote: starts worker processes and learns how they ended."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class Lives:
         point: str | None = None,
         nth: int = 0,
     ) -> "Life":
-        """A worker; with a point, one that ends right after its nth occurrence."""
+        """Starts a worker; with a point, one that ends right after the point's nth occurrence."""
         life = Life(self, next(self._numbers))
         ended = self._ends[life.number] = asyncio.get_running_loop().create_future()
         life.ended = ended
@@ -67,11 +67,11 @@ class Lives:
     async def _listen(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            told = json.loads(line)
-            if "ready" in told:
+            report = json.loads(line)
+            if "ready" in report:
                 self._is_ready.set()
             else:
-                self._ends.pop(told["number"]).set_result(told["code"])
+                self._ends.pop(report["number"]).set_result(report["code"])
 
 
 class Life:

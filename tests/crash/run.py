@@ -1,4 +1,4 @@
-"""One run: a worker that ends at a crash point, a look at what is durable, a new worker, a look at the outcome."""
+"""One run: a worker that ends at a crash point, a check of the durable state, a new worker, a check of the outcome."""
 
 import asyncio
 import random
@@ -147,7 +147,7 @@ class _Crash:
         return f"left: {left}; {[line for line in lines if line.startswith('conversations_in_flight ')]}"
 
     async def _calls(self) -> int:
-        """Calls so far, when none is under way any more."""
+        """Returns the calls so far, once none is in flight."""
         async with asyncio.timeout(30):
             while True:
                 url = self._settings["GROK_BASE_URL"].removesuffix("v1") + "control/stats"

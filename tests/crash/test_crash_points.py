@@ -1,4 +1,4 @@
-"""The process ends after each single step, on Apache Kafka with a real Postgres; the outcome is right each time."""
+"""The process ends after each single step, on Apache Kafka with a real Postgres; the outcome is always right."""
 
 import asyncio
 import os
@@ -80,8 +80,8 @@ def table(verdicts: Sequence[Verdict]) -> str:
 @pytest.mark.timeout(180 + 60 * CRASHES)
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
 async def test_the_outcome_is_right_wherever_the_process_ends(broker: Kafka, database_url: str, tmp_path: Path) -> None:
-    """After a restart: one right row or letter each, no event that says something else, nothing paid for twice but what
-    was under way; and no offset was ever past an unfinished record. A run without its crash fails."""
+    """After a restart there is one right row or dead letter each, no event that contradicts it, and no text is paid for
+    twice, except for calls in flight; no offset ever passed an unfinished record. A run without its crash fails."""
     print(f"GROK_INSIGHTS_CRASH_SEED={SEED}")
     async with staged(broker.bootstrap_servers, database_url, tmp_path) as stage:
         verdicts = await crash_everywhere(stage)

@@ -1,4 +1,4 @@
-"""The judge of the crash points sees each single wrong thing in evidence that is otherwise right."""
+"""The judge of the crash points sees each single fault in evidence that is otherwise right."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -78,8 +78,8 @@ def _row(item: Item, place: tuple[str, int, int]) -> Mapping[str, Any]:
     return row | dict(zip(("origin_topic", "origin_partition", "origin_offset"), place, strict=True))
 
 
-def test_right_evidence_are_right() -> None:
-    """Also with a repeated event and dead letter, as a crash leaves them."""
+def test_right_evidence_is_right() -> None:
+    """This includes a repeated event and dead letter, as a crash leaves them."""
     judge, found = Judge(ITEMS, INSIGHTS), right_evidence()
     found.records[TOPICS.insights].append(_event(GOOD, "cached"))
     found.records[TOPICS.dead_letters].append(found.records[TOPICS.dead_letters][0])
@@ -104,23 +104,23 @@ BREAKS: dict[str, Callable[[Spoiled], object]] = {
 
 
 @pytest.mark.parametrize("fault", BREAKS)
-def test_one_wrong_thing_is_told(fault: str) -> None:
-    """By its name."""
+def test_one_fault_is_reported(fault: str) -> None:
+    """It is reported by name."""
     found = right_evidence()
     BREAKS[fault](found)
     assert [wrong for wrong in Judge(ITEMS, INSIGHTS).outcome(found, CALLS) if fault in wrong]
 
 
 @pytest.mark.parametrize("in_all", [18, 22])
-def test_too_few_and_too_many_calls_are_told(in_all: int) -> None:
-    """Fewer than texts would mean answers from nowhere."""
+def test_too_few_and_too_many_calls_are_reported(in_all: int) -> None:
+    """Fewer calls than texts would mean answers without a source."""
     [wrong] = Judge(ITEMS, INSIGHTS).outcome(right_evidence(), replace(CALLS, in_all=in_all))
     assert wrong.startswith("calls")
 
 
 @pytest.mark.parametrize("lost", ["row", "event", "dead letter"])
-def test_an_offset_past_an_unfinished_record_is_told(lost: str) -> None:
-    """Whichever part of the outcome is not durable yet."""
+def test_an_offset_past_an_unfinished_record_is_reported(lost: str) -> None:
+    """Any part of the outcome may be missing."""
     judge, found = Judge(ITEMS, INSIGHTS), right_evidence()
     if lost == "row":
         del found.rows[GOOD.id]  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""Forks worker processes from one that has imported everything already: an import for each would be half its cost.
+"""Forks worker processes from one that has imported everything already: an import for each would take half the time.
 
-Orders come as lines of JSON on stdin; how lives ended goes to stdout. With the end of stdin every life ends.
+Commands arrive as lines of JSON on stdin; exit codes go to stdout. When stdin ends, every process ends.
 """
 
 import gc
@@ -19,7 +19,7 @@ REAP_EVERY_S = 0.05
 
 
 class Zygote:
-    """Knows its children by the number that the order gave them."""
+    """Knows its children by the numbers of the commands."""
 
     def __init__(self) -> None:
         self._lives: dict[int, int] = {}  # process to number
@@ -34,12 +34,12 @@ class Zygote:
                     break
                 *lines, rest = (rest + received).split(b"\n")
                 for line in lines:
-                    self._obey(json.loads(line))
+                    self._carry_out(json.loads(line))
             self._reap()
         for pid in self._lives:
             os.kill(pid, signal.SIGKILL)
 
-    def _obey(self, order: dict[str, Any]) -> None:
+    def _carry_out(self, order: dict[str, Any]) -> None:
         if order["do"] == "kill":
             for pid in [pid for pid, number in self._lives.items() if number == order["number"]]:
                 os.kill(pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ class Zygote:
 
 
 def tell(**facts: int) -> None:
-    """One line for the test."""
+    """Writes one line for the test."""
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 

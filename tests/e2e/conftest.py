@@ -55,7 +55,7 @@ def service(bare_service: Service) -> Service:
 
 @pytest.fixture
 async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A look at what the service has stored."""
+    """A connection to the database of the service."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()

@@ -1,4 +1,4 @@
-"""A foreign producer: keyed by conversation id, so that most records land away from their text's home."""
+"""A foreign producer: keys by conversation id, so that most records arrive outside their text's owner partition."""
 
 import json
 import random
@@ -12,7 +12,7 @@ WORDS = ("parcel", "refund", "invoice", "login", "password", "delivery", "charge
 
 
 def texts_with_repeats(count: int, repeats: float, seed: int) -> list[str]:
-    """`count` texts of which the share `repeats` stands there already, in a shuffled order."""
+    """Returns `count` texts, in a shuffled order, of which the share `repeats` repeats an earlier one."""
     source = random.Random(seed)
     distinct = [f"{' '.join(source.sample(WORDS, 6))} number {n}" for n in range(round(count * (1 - repeats)))]
     texts = distinct + source.choices(distinct, k=count - len(distinct))
@@ -21,7 +21,7 @@ def texts_with_repeats(count: int, repeats: float, seed: int) -> list[str]:
 
 
 async def produce(service: Service, texts: Sequence[str], first: int = 0) -> None:
-    """Confirmed by the broker; ids are conv-<number>."""
+    """Returns when the broker has confirmed all records; ids are conv-<number>."""
     async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
         sent = []
         for number, text in enumerate(texts, start=first):

@@ -1,4 +1,4 @@
-"""A foreign producer that goes on at one rate, whatever becomes of its records."""
+"""A foreign producer that keeps sending at one rate, whatever happens to its records."""
 
 import asyncio
 import json
@@ -41,13 +41,13 @@ class SteadyFeed:
             await self._producer.stop()
 
     async def stop(self) -> None:
-        """Returns when what was sent is confirmed. Raises what kept the feed from going on."""
+        """Returns when all sent records are confirmed. Raises the error that stopped the feed."""
         self._stopped.set()
         if self._feeding is not None:
             await self._feeding
 
     async def burst(self, count: int, text_chars: int) -> None:
-        """So many more, at once, of texts that no call is made for: one character over and over."""
+        """Sends `count` more at once, of texts that need no call: one character over and over."""
         await self._confirmed(["x" * text_chars] * count)
 
     async def _feed(self) -> None:

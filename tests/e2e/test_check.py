@@ -1,4 +1,4 @@
-"""`grok-insights check`: each thing that a worker needs has one line, and the exit code is honest."""
+"""`grok-insights check`: one line for everything that a worker needs, and an exit code to match."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def findings(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_all_is_well(service: Service) -> None:
-    """A line for each check, and nothing is changed or paid for."""
+    """There is a line for each check, and nothing is changed or paid for."""
     service.start_standin("--api-key", SECRET, "--model", "standin")
     done = check(service, XAI_API_KEY=SECRET, DATA_DIR="new")
     lines = done.stdout.splitlines()
@@ -48,7 +48,7 @@ def test_all_is_well(service: Service) -> None:
 
 
 def test_each_wrong_setting_is_named(bare_service: Service, postgres: Postgres) -> None:
-    """All at once, with what to do."""
+    """All are named in one run, each with what to do."""
     service = bare_service
     service.start_standin("--api-key", "another", "--model", "standin")
     (service.folder / "file").write_text("")
@@ -71,13 +71,13 @@ def test_each_wrong_setting_is_named(bare_service: Service, postgres: Postgres) 
 
 @pytest.mark.parametrize("url", [f"postgresql://user:{SECRET}@127.0.0.1:1/none", f"mysql://user:{SECRET}@host/none"])
 def test_a_database_that_cannot_be_used_is_named_without_its_password(service: Service, url: str) -> None:
-    """Its migrations are not checked then; without a key nobody is asked."""
+    """Its migrations are not checked then; without a key no provider is asked."""
     failed = findings(check(service, "--json", DATABASE_URL=url, ANALYSER="local"))
     assert list(failed) == ["database", "migrations"]
 
 
 def test_missing_settings_are_misuse(service: Service, tmp_path: Path) -> None:
-    """As for the worker itself."""
+    """As with the worker itself."""
     del service.settings["DATABASE_URL"]
     done = check(service)
     assert (done.returncode, "DATABASE_URL: is required" in done.stderr) == (2, True)

@@ -61,7 +61,7 @@ def start_all(service: Service, url: str, *names: str) -> dict[str, Process]:
         pytest.param("no TLS", "has no TLS, which sslmode requires", marks=pytest.mark.slow),
     ],
 )
-async def test_what_waiting_cannot_mend_stops_every_command(
+async def test_what_waiting_cannot_fix_stops_every_command(
     service: Service, database_url: str, role: str, fault: str, reason: str
 ) -> None:
     """With exit code 1 and the server's own words; the password is not among them."""
@@ -82,7 +82,7 @@ async def test_what_waiting_cannot_mend_stops_every_command(
 
 
 def test_an_unknown_host_is_waited_for_by_those_that_serve(service: Service) -> None:
-    """It may appear. What is meant to end gives up, with one sentence that names the host."""
+    """It may appear later. One-off commands give up, with one sentence that names the host."""
     url, port = "postgresql://user:kanari@nowhere.invalid/none", service.free_port()
     began_s = time.monotonic()
     ending = start_all(service, url, "migrate", "audit")
@@ -98,10 +98,10 @@ def test_an_unknown_host_is_waited_for_by_those_that_serve(service: Service) -> 
     assert json.loads(waits[0])["why"].startswith("unknown host nowhere.invalid:5432")
 
 
-async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
+async def test_a_password_that_changes_meanwhile_is_reported_and_waited_out(
     service: Service, database_url: str, postgres: Postgres, role: str
 ) -> None:
-    """By /readyz of worker and gateway, and in their logs, though not at each probe; the right password mends it."""
+    """/readyz of worker and gateway and their logs report it, though not at each probe; the right password ends it."""
     await execute(database_url, f"GRANT SELECT, INSERT, UPDATE ON insights TO {role}; GRANT INSERT ON calls TO {role}")
     service.settings["DATABASE_URL"] = url_of(database_url, user=role)
     worker = await asyncio.to_thread(service.start_worker, "worker")
@@ -110,8 +110,8 @@ async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
     await execute(postgres.url, f"ALTER ROLE {role} PASSWORD 'other'", end_sessions)
     urls = (worker.url, service.gateway_url)
     for url in urls:
-        told = f'password authentication failed for user "{role}"'
-        await until_check(url, told)
+        expected = f'password authentication failed for user "{role}"'
+        await until_check(url, expected)
     await execute(postgres.url, f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
     for url in urls:
         await until_check(url, "ok")
@@ -124,7 +124,7 @@ async def test_a_password_that_changes_meanwhile_is_told_and_waited_out(
 async def test_a_gateway_waits_for_missing_tables(
     service: Service, postgres: Postgres, template_database: str, is_empty: bool
 ) -> None:
-    """And for missing columns. It accepts conversations without; /readyz names the command that helps."""
+    """And for missing columns. It accepts conversations without them; /readyz names the command that helps."""
     name = f"old_{secrets.token_hex(4)}"
     url, port = url_of(postgres.url, name=name), service.free_port()
     await execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {'template1' if is_empty else template_database}")
@@ -151,7 +151,7 @@ def test_an_unusable_parameter_is_named_by_every_command(service: Service, datab
 
 @pytest.mark.slow
 def test_migrate_and_topics_give_up_on_servers_that_do_not_answer(service: Service) -> None:
-    """Something accepts the connection and says nothing, as a frozen server or a wrong port does."""
+    """The server accepts the connection and sends nothing, as a frozen server or a wrong port does."""
     with silent_server() as port:
         url = f"postgresql://user:kanari@127.0.0.1:{port}/none"
         migrate = service.start("migrate", "migrate", DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""A topic full of records that die, on real brokers: the worker stops after a hundred letters, and loses nothing."""
+"""A topic full of records that die, on real brokers: the worker halts after a hundred dead letters and loses nothing."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ LIMIT = 100
 
 
 async def produce_undecodable(service: Service, count: int) -> None:
-    """Spread over the partitions."""
+    """Produces records that cannot be decoded, spread over the partitions."""
     async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
         keys = (b"broken-%d" % number for number in range(count))
         sent = [await producer.send(service.topics.conversations, b"not json \xff", key=key) for key in keys]
@@ -31,14 +31,14 @@ async def produce_undecodable(service: Service, count: int) -> None:
 
 
 def why_halted(worker: Process) -> str | None:
-    """What /readyz says of the dead letters, once that is not "ok"."""
+    """Returns what /readyz reports about the dead letters, once that is not "ok"."""
     status, body = get(f"{worker.url}/readyz")
     state = str(json.loads(body)["checks"]["dead_letters"]) if body else "ok"
     return f"{status} {state}" if state != "ok" else None
 
 
 def seen_by_the_gateway(service: Service) -> str | None:
-    """What /health says of the workers, once that is not "ok"."""
+    """Returns what /health reports about the workers, once that is not "ok"."""
     health = json.loads(get(f"{service.gateway_url}/health")[1])
     state = str(health["checks"].get("worker", "ok"))
     return state if health["status"] == "degraded" and state != "ok" else None
@@ -63,16 +63,18 @@ def stop_within_10_s(worker: Process) -> int:
     return worker.process.wait(10)
 
 
-async def test_a_hundred_letters_and_no_more(service: Service, rows: asyncpg.Connection, broker: Tansu | Kafka) -> None:
-    """Of 3,000 records that cannot be decoded. The process lives, is not ready, says why, and leaves the rest alone."""
+async def test_a_hundred_dead_letters_and_no_more(
+    service: Service, rows: asyncpg.Connection, broker: Tansu | Kafka
+) -> None:
+    """3,000 records cannot be decoded. The process stays up, is not ready, says why, and leaves the rest alone."""
     service.start_gateway()
     worker = service.start_worker("worker-1")
     await produce(service, texts_with_repeats(500, 0.3, seed=1))
     await count_rows(rows, 500, timeout_s=60)
     await produce_undecodable(service, 3_000)
-    told = await halted(worker)
-    assert told.startswith("503 too many records became dead letters: 100 in a row")
-    assert "undecodable, 100 times" in told
+    reason = await halted(worker)
+    assert reason.startswith("503 too many records became dead letters: 100 in a row")
+    assert "undecodable, 100 times" in reason
     await produce(service, ["where is my parcel, it is late"] * 20, first=500)
     if isinstance(broker, Kafka):  # Tansu keeps no note with an offset
         state = await asyncio.to_thread(wait_until, lambda: seen_by_the_gateway(service), what="/health says so")
@@ -84,15 +86,15 @@ async def test_a_hundred_letters_and_no_more(service: Service, rows: asyncpg.Con
     assert await asyncio.to_thread(stop_within_10_s, worker) == 1
     [failure] = [event for event in worker.events() if event["level"] == "error"]
     assert (failure["event"], failure["error"]) == ("worker_halted", "too many records became dead letters")
-    letters = await records_of(service.bootstrap_servers, service.topics.dead_letters)
-    assert len(letters) == LIMIT
+    dead_letters = await records_of(service.bootstrap_servers, service.topics.dead_letters)
+    assert len(dead_letters) == LIMIT
     assert await rows.fetchval("SELECT count(*) FROM insights") == 500
-    assert await committed_in(service) == await first_unfinished(service, letters)
+    assert await committed_in(service) == await first_unfinished(service, dead_letters)
 
 
-async def first_unfinished(service: Service, letters: list[Any]) -> dict[int, int]:
-    """By partition the first record that cannot be decoded and has no letter: here the dead ones die in order."""
-    dead = {(int(dict(at.headers)["dlq.partition"]), int(dict(at.headers)["dlq.offset"])) for at in letters}
+async def first_unfinished(service: Service, dead_letters: list[Any]) -> dict[int, int]:
+    """Returns by partition the first record that cannot be decoded and has no dead letter: here records die in order."""
+    dead = {(int(dict(at.headers)["dlq.partition"]), int(dict(at.headers)["dlq.offset"])) for at in dead_letters}
     unfinished: dict[int, int] = {}
     for record in await records_of(service.bootstrap_servers, service.topics.conversations):
         if record.value.startswith(b"not json") and (record.partition, record.offset) not in dead:
@@ -101,7 +103,7 @@ async def first_unfinished(service: Service, letters: list[Any]) -> dict[int, in
 
 
 async def test_bad_records_are_accepted_in_one_restart(service: Service, rows: asyncpg.Connection) -> None:
-    """1,500 of them: the halted worker is started again with their number, and what comes after them is analysed."""
+    """There are 1,500: the halted worker is restarted with their number, and the records behind them are analysed."""
     service.settings["DEAD_LETTER_LIMIT"] = "20"
     worker = service.start_worker("worker-1")
     await produce_undecodable(service, 1_500)
@@ -118,14 +120,14 @@ async def test_bad_records_are_accepted_in_one_restart(service: Service, rows: a
 
 
 @on_kafka
-async def test_with_the_cause_mended_the_rest_ends_well(service: Service, rows: asyncpg.Connection) -> None:
-    """Every answer fails its check: a hundred letters. Then the provider is put right and the worker started anew."""
+async def test_with_the_cause_fixed_the_rest_ends_well(service: Service, rows: asyncpg.Connection) -> None:
+    """Every answer fails its check, up to a hundred dead letters. Then the provider is fixed and the worker restarted."""
     service.start_standin("--fault", "bad_schema=1", "--latency-min-s", "0", "--latency-max-s", "0.2")
     worker = service.start_worker("worker-1")
     await produce(service, texts_with_repeats(1_000, 0, seed=2))
     assert "bad_answer, 100 times" in await halted(worker)
     put_right(service)
-    # Those in work are asked about again and may live now; of those that wait, none is taken.
+    # Texts in flight are asked about again and may live now; no waiting record is taken.
     assert await asyncio.to_thread(stop_within_10_s, worker) == 1
     assert len(await records_of(service.bootstrap_servers, service.topics.dead_letters)) == LIMIT
 
@@ -138,10 +140,10 @@ async def test_with_the_cause_mended_the_rest_ends_well(service: Service, rows: 
     assert sum(outcomes.values()) == 1_000
     assert set(outcomes) <= {"analysed", "cached", "dead"}
     assert outcomes.get("dead", 0) <= LIMIT
-    letters = await records_of(service.bootstrap_servers, service.topics.dead_letters)
-    assert len(letters) == LIMIT
+    dead_letters = await records_of(service.bootstrap_servers, service.topics.dead_letters)
+    assert len(dead_letters) == LIMIT
     dead = {row["conversation_id"] for row in await rows.fetch("SELECT * FROM insights WHERE outcome = 'dead'")}
-    assert dead <= {letter.key.decode() for letter in letters}
+    assert dead <= {dead_letter.key.decode() for dead_letter in dead_letters}
     assert again.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""`grok-insights demo`, run as a person runs it: it ends well, its figures add up, and nothing of it is left."""
+"""`grok-insights demo`, run as a user runs it: it succeeds, its figures add up, and it leaves nothing behind."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_with_the_local_analyser_the_figures_add_up(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_key_for_grok_alone_costs_nothing(tmp_path: Path) -> None:
-    """Neither does it ask for a model: the demo is free unless ANALYSER=grok."""
+    """The demo needs no model either: it is free unless ANALYSER=grok."""
     argv = [*COMMAND, "--json", "--limit", "20"]
     with_key = {**environment(tmp_path), "XAI_API_KEY": "xai-secret-key"}
     finished = subprocess.run(argv, env=with_key, capture_output=True, text=True, timeout=150, check=False)
@@ -73,7 +73,7 @@ def test_a_key_for_grok_alone_costs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kept_stack_runs_until_ctrl_c(tmp_path: Path) -> None:
-    """The report comes first, then the addresses, which answer; then all of it goes, with exit code 0."""
+    """The report comes first, then the addresses, which answer; Ctrl-C removes everything, with exit code 0."""
     argv = [*COMMAND, "--keep", "--limit", "20"]
     with subprocess.Popen(
         argv, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

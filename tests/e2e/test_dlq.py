@@ -48,25 +48,25 @@ def dead_letter(number: int, text: str) -> DeadLetter:
 
 
 async def let_die(service: Service, rows: asyncpg.Connection, texts: list[str]) -> None:
-    """What a worker leaves behind of conversations that died: dead letters and rows."""
+    """Writes what a worker leaves of conversations that died: dead letters and rows."""
     dead_letters = {f"conv-{number}": dead_letter(number, text) for number, text in enumerate(texts)}
     await send_dead_letters(service, dead_letters)
-    ended = [(id, letter.reason, letter.origin.offset, NOON) for id, letter in dead_letters.items()]
+    ended = [(id, dead_letter.reason, dead_letter.origin.offset, NOON) for id, dead_letter in dead_letters.items()]
     await rows.executemany(INSERT_DEAD, ended)
 
 
 async def send_dead_letters(service: Service, dead_letters: dict[str, DeadLetter]) -> None:
-    """By conversation id."""
+    """Sends them by conversation id."""
     async with AIOKafkaProducer(bootstrap_servers=service.bootstrap_servers, acks="all", linger_ms=20) as producer:
-        for id, letter in dead_letters.items():
+        for id, dead_letter in dead_letters.items():
             await producer.send(
-                service.topics.dead_letters, letter.value, key=id.encode(), headers=letter.headers_out()
+                service.topics.dead_letters, dead_letter.value, key=id.encode(), headers=dead_letter.headers_out()
             )
         await producer.flush()
 
 
 async def nothing_is_left_to_read(reader: OffsetReader, topics: Topics) -> bool:
-    """The group has finished all that stands in the topics that it reads."""
+    """Returns whether the group has finished all records of its topics."""
     counts = await reader.partition_counts(topics.inputs)
     partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
     return all(position.start == position.end for position in (await reader.positions(partitions)).values())
@@ -83,7 +83,7 @@ async def settled(service: Service) -> None:
 
 
 async def marked(service: Service) -> int:
-    """Of each replay, one record is no mark: it has no value."""
+    """Returns the number of marks; one record of each replay is not a mark and has no value."""
     ledger = await records_of(service.bootstrap_servers, service.topics.replay_ledger)
     return sum(record.value is not None for record in ledger)
 
@@ -100,22 +100,22 @@ def start_replay(service: Service, name: str, *options: str) -> Process:
 
 
 async def replay_through_a_kill(service: Service, first_worker: Process) -> None:
-    """The first replay is killed after a worker joined; the second one goes on while a worker leaves."""
+    """The first replay is killed after a worker joined; the second one continues while a worker leaves."""
     killed = start_replay(service, "killed", "--rate", RATE)
     await asyncio.to_thread(service.start_worker, "worker-2")
     assert killed.process.poll() is None, killed.log.read_text()
     killed.kill()
     before = await marked(service)
     assert 0 < before < COUNT
-    goes_on = start_replay(service, "goes-on")
+    second = start_replay(service, "second")
     assert await asyncio.to_thread(first_worker.stop) == 0
-    report = await asyncio.to_thread(report_of, goes_on)
+    report = await asyncio.to_thread(report_of, second)
     assert (report["skipped"]["replayed_already"], report["sent"]) == (before, COUNT - before)
     await settled(service)
 
 
 async def replay_as_if_nothing_were_marked(service: Service) -> int:
-    """How many were sent: what two replays at the same time, or the loss of the ledger, would come to at worst."""
+    """Returns how many were sent: the worst case of two concurrent replays or a lost ledger."""
     options = {"bootstrap_servers": service.bootstrap_servers}
     everything, done = Selection(Filters(), ReplayLedger()), ReplayResult()
     orders = ReplayOptions(Pacer(None), lambda _: None)
@@ -128,8 +128,9 @@ async def replay_as_if_nothing_were_marked(service: Service) -> int:
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
-async def test_ten_thousand_letters_are_resolved_once(service: Service, rows: asyncpg.Connection) -> None:
-    """Every row is resolved and no letter left out; to replay all of it once more changes no row and makes no call."""
+async def test_ten_thousand_dead_letters_are_resolved_once(service: Service, rows: asyncpg.Connection) -> None:
+    """Every row is resolved and no dead letter is left out; replaying all of it once more changes no row and makes no
+    call."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.02")
     texts = texts_with_repeats(COUNT, 0.3, seed=4)
     _, worker = await asyncio.gather(let_die(service, rows, texts), asyncio.to_thread(service.start_worker, "worker-1"))
@@ -154,8 +155,8 @@ async def test_ten_thousand_letters_are_resolved_once(service: Service, rows: as
 
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
-async def test_a_record_that_dies_again_is_a_new_letter(service: Service) -> None:
-    """With its newest reason and the name of the old one, which counts as replayed."""
+async def test_a_record_that_dies_again_is_a_new_dead_letter(service: Service) -> None:
+    """It has its newest reason and the ID of the old one, which counts as replayed."""
     await send_dead_letters(service, {"conv-0": dead_letter(0, "")})
     await asyncio.to_thread(service.start_worker, "worker")
     assert report_of(start_replay(service, "replay"))["reasons"] == {"refused": 1}

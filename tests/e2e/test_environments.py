@@ -1,4 +1,4 @@
-"""Two environments on one broker, told apart by TOPIC_PREFIX alone, do not see each other."""
+"""Two environments on one broker, separated by TOPIC_PREFIX alone, do not see each other."""
 
 import asyncio
 import json
@@ -23,13 +23,13 @@ BROKEN = b"not json"
 
 @pytest.fixture
 def used(broker: Tansu, database_url: str, tmp_path: Path, group_timeouts: dict[str, str]) -> Iterator[Service]:
-    """The environment that is worked with."""
+    """The environment in which the test works."""
     yield from _environment(tmp_path / "used", broker, database_url, "used.", group_timeouts)
 
 
 @pytest.fixture
 def idle(broker: Tansu, other_database_url: str, tmp_path: Path, group_timeouts: dict[str, str]) -> Iterator[Service]:
-    """The environment that must not notice; its prefix is none, as that of a first one is."""
+    """The environment that must not notice; it has no prefix, as a first environment would."""
     yield from _environment(tmp_path / "idle", broker, other_database_url, "", group_timeouts)
 
 
@@ -56,7 +56,7 @@ def start(service: Service) -> None:
 
 
 def output_of(service: Service, *arguments: str) -> str:
-    """What a command says that ends with 0."""
+    """Returns the output of a command that must end with 0."""
     service.run(*arguments)
     return (service.folder / f"{arguments[0]}.log").read_text()
 

@@ -1,7 +1,7 @@
-"""Readiness of worker and gateway tells of a dependency that dies, freezes or comes back; liveness never does.
+"""Readiness of worker and gateway follows a dependency that dies, freezes or returns; liveness never does.
 
-Both depend on the broker and on Postgres. The gateway's readiness has both in it on purpose: with one of them gone half
-of its routes answer 503, and another gateway may reach what this one does not.
+Both depend on the broker and on Postgres. The gateway's readiness includes both on purpose: without one of them half of
+its routes answer 503, and another gateway may reach what this one does not.
 """
 
 import json
@@ -37,7 +37,7 @@ READY, NOT_READY, SILENT = 200, 503, 0
 
 
 class Answer(NamedTuple):
-    """To one probe; `status` is SILENT where there was none."""
+    """The response to one probe; `status` is SILENT where there was none."""
 
     asked_at_s: float
     came_at_s: float
@@ -84,7 +84,7 @@ class Probe(threading.Thread):
             time.sleep(0.02)
 
     def statuses(self, first: int, count: int) -> set[int]:
-        """Of so many answers from the `first` one on, waited for."""
+        """Waits for `count` answers from the `first` one on and returns their statuses."""
         wait_until(lambda: len(self.answers) >= first + count, timeout_s=PATIENCE_S, what=f"{self.name} answers")
         return {answer.status for answer in self.answers[first : first + count]}
 
@@ -115,7 +115,7 @@ class Site:
             probe.close()
 
     async def give_work(self) -> None:
-        """Rows are being written and calls are under way when the fault comes."""
+        """Returns while rows are being written and calls are in flight."""
         await produce(self._service, texts_with_repeats(300, 0.3, seed=1))
 
     def flips(self, wanted: int, since_s: float) -> dict[str, float]:
@@ -162,18 +162,18 @@ def start(server: Kafka | Postgres) -> None:
 Change = Callable[[Kafka | Postgres], None]
 
 
-async def measured(site: Site, dependency: str, fault: Change, mend: Change) -> dict[str, dict[str, float]]:
+async def measured(site: Site, dependency: str, fault: Change, repair: Change) -> dict[str, dict[str, float]]:
     """The flips of both processes, by what was done, each from the moment when it was done."""
     await site.give_work()
     server, times_s = site.dependencies[dependency], {}
-    for change, wanted in ((fault, NOT_READY), (mend, READY)):
+    for change, wanted in ((fault, NOT_READY), (repair, READY)):
         since_s = time.monotonic()
         change(server)
         if change is start:
             since_s = time.monotonic()
         times_s[change.__name__] = site.flips(wanted, since_s)
-        told = ", ".join(f"{name} {took_s:.2f} s" for name, took_s in times_s[change.__name__].items())
-        print(f"{dependency:8} {change.__name__:6} -> {wanted}: {told}")
+        line = ", ".join(f"{name} {took_s:.2f} s" for name, took_s in times_s[change.__name__].items())
+        print(f"{dependency:8} {change.__name__:6} -> {wanted}: {line}")
     return times_s
 
 
@@ -183,11 +183,11 @@ async def test_readiness_follows_each_dependency_and_liveness_none(site: Site) -
     """Within 3 s of each change, every probe answered within 3 s; what is late is measured once more, for a machine may
     be busy for a moment."""
     for dependency in site.dependencies:
-        for fault, mend in ((freeze, thaw), (kill, start)):
-            times_s = await measured(site, dependency, fault, mend)
+        for fault, repair in ((freeze, thaw), (kill, start)):
+            times_s = await measured(site, dependency, fault, repair)
             if slowest_of(times_s) > WITHIN_S:
                 print("measured again")
-                times_s = await measured(site, dependency, fault, mend)
+                times_s = await measured(site, dependency, fault, repair)
             assert slowest_of(times_s) <= WITHIN_S, times_s
     slowest_s = {probe.name: round(probe.slowest_s(), 2) for probe in site.probes}
     print(f"slowest answers: {slowest_s}")
@@ -199,8 +199,8 @@ async def test_readiness_follows_each_dependency_and_liveness_none(site: Site) -
 def test_a_worker_that_finds_nothing_lives_and_says_so(tmp_path: Path) -> None:
     """Broker and database may be started after it."""
     port = free_port()
-    url, nobody = f"http://127.0.0.1:{port}", f"127.0.0.1:{free_port()}"
-    with Service(tmp_path, nobody, f"postgresql://user:secret@{nobody}/none") as service:
+    url, closed = f"http://127.0.0.1:{port}", f"127.0.0.1:{free_port()}"
+    with Service(tmp_path, closed, f"postgresql://user:secret@{closed}/none") as service:
         worker = service.start("worker", "worker", WORKER_METRICS_PORT=str(port))
         wait_until(lambda: get(f"{url}/livez")[0] == READY, timeout_s=30, what="the worker lives")
         status, body = get(f"{url}/readyz")

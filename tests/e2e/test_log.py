@@ -1,4 +1,4 @@
-"""What the log of a worker holds: its work, and little else."""
+"""The log of a worker holds its work, and little else."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ async def test_a_worker_logs_what_it_did_and_nothing_of_its_libraries(
 
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 def test_settings_that_stop_a_worker_are_logged_as_json(bare_service: Service) -> None:
-    """A log collector gets an event of it, as of everything else."""
+    """A log collector gets them as an event like any other."""
     worker = bare_service.start("worker", "worker", MAX_IN_FLIGHT="many")
     assert worker.process.wait(30) == 2
     [failed] = worker.events()

@@ -1,4 +1,4 @@
-"""`kafka-topics --alter` on a running service: workers say what to do, and go on by themselves once it is done."""
+"""`kafka-topics --alter` on a running service: workers say what to do, and continue by themselves once it is done."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ TEXTS = [f"where is my parcel number {number}, it is late" for number in range(4
 
 
 async def alter(service: Service, partitions: int) -> None:
-    """As `kafka-topics --alter` does, `conversations` alone."""
+    """Changes `conversations` alone, as `kafka-topics --alter` does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=service.bootstrap_servers)
     await admin.start()
     await admin.create_partitions({service.topics.conversations: NewPartitions(partitions)})
@@ -35,14 +35,14 @@ async def produce_to(service: Service, partition: int, texts: Sequence[str]) -> 
 
 
 def unready(worker: Process) -> str | None:
-    """What /readyz says of the partitions, once that is not "ok"."""
+    """Returns what /readyz reports about the partitions, once that is not "ok"."""
     body = get(f"{worker.url}/readyz")[1]
     state = str(json.loads(body)["checks"]["partitions"]) if body else "ok"
     return state if state != "ok" else None
 
 
-async def test_workers_name_the_command_and_go_on_after_it(service: Service, rows: asyncpg.Connection) -> None:
-    """Within a minute. A text is asked for once more at most, since it may have another owner."""
+async def test_workers_name_the_command_and_continue_after_it(service: Service, rows: asyncpg.Connection) -> None:
+    """They do so within a minute. Each text is asked for at most once more, since it may have another owner."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0")
     workers = [await asyncio.to_thread(service.start_worker, name) for name in ("worker-1", "worker-2")]
     await produce(service, TEXTS)

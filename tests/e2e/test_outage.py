@@ -1,6 +1,6 @@
-"""Postgres goes away under load: intake stops, memory stays flat, and the full rate is back soon after it is.
+"""Postgres goes away under load: intake stops, memory stays flat, and the full rate returns soon after.
 
-GROK_INSIGHTS_OUTAGE_S sets how long it is away: 600 shows the promise of ten minutes.
+GROK_INSIGHTS_OUTAGE_S sets the length of the outage: 600 tests the promise of ten minutes.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Watch:
 
     def now(self) -> Moment:
         stats = wait_until(lambda: self.service.standin("control/stats"), timeout_s=20, what="the stand-in answers")
-        in_flight = wait_until(self._in_flight, timeout_s=20, what="the worker tells its metrics")
+        in_flight = wait_until(self._in_flight, timeout_s=20, what="the worker exposes its metrics")
         return Moment(stats["calls"], int(float(in_flight[1])), _rss_mib(self.worker.process.pid), self.feed.confirmed)
 
     def _in_flight(self) -> re.Match[str] | None:
@@ -126,7 +126,7 @@ async def watch(service: Service, postgres_of_its_own: Postgres) -> AsyncIterato
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 @pytest.mark.parametrize("how", ["frozen", "killed"])
 async def test_an_outage_of_postgres_passes(watch: Watch, postgres_of_its_own: Postgres, how: str) -> None:
-    """Work in flight is bounded, no call is made once it is full, nothing is hoarded or lost."""
+    """Work in flight is bounded, no call is made once it is full, nothing accumulates or is lost."""
     await _outage(how, watch, postgres_of_its_own)
     await watch.feed.stop()
     await _all_rows(watch)
@@ -176,7 +176,7 @@ async def _full_rate_again(watch: Watch, rate: float, since_s: float) -> float:
 
 async def _all_rows(watch: Watch) -> None:
     """One for each conversation that was confirmed to the feed, and no other."""
-    timeout_s = 90 + 2 * OUTAGE_S  # what piled up comes on top
+    timeout_s = 90 + 2 * OUTAGE_S  # and the backlog
     await eventually(lambda: watch.has_rows(watch.feed.confirmed), timeout_s=timeout_s)
     assert await watch.rows() == watch.feed.confirmed
 

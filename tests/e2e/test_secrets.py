@@ -33,19 +33,19 @@ def service(request: pytest.FixtureRequest, postgres: Postgres, tmp_path: Path) 
     """Every secret has the pieces; the database refuses the password, or its URL is malformed by it."""
     password = quote(DATABASE_PASSWORD, safe="") if request.param == "encoded" else DATABASE_PASSWORD
     url = f"postgresql://grok_insights:{password}@127.0.0.1:{urlsplit(postgres.url).port}/grok_insights"
-    nobody = f"127.0.0.1:{free_port()}"
+    closed = f"127.0.0.1:{free_port()}"
     settings = {
         "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
         "KAFKA_SASL_USERNAME": "user",
         "KAFKA_SASL_PASSWORD": OTHER_SECRET,
         "XAI_API_KEY": OTHER_SECRET,
         "GROK_MODEL": "none",
-        "GROK_BASE_URL": f"http://{nobody}/v1",
+        "GROK_BASE_URL": f"http://{closed}/v1",
         "GATEWAY_PORT": "0",
         "WORKER_METRICS_PORT": "0",
         "LOG_LEVEL": "debug",
     }
-    with Service(tmp_path, nobody, url, **settings) as service:
+    with Service(tmp_path, closed, url, **settings) as service:
         yield service
 
 

@@ -1,4 +1,4 @@
-"""What is told to stop ends in time whatever hangs: workers with exact offsets, the gateway with no 202 too many."""
+"""A stop ends in time whatever hangs: workers leave exact offsets, and the gateway sends no 202 too many."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from tests.support.topics import TOPICS
 from tests.support.waiting import wait_until
 
 IN_FLIGHT = 304
-#: In each partition so many come before the first record that hangs, and as many after it.
+#: The number of records in each partition before the first one that hangs, and after it.
 GOOD = 10
 WITHIN_S = 10.0
 HANGS = "hanging"
@@ -51,14 +51,14 @@ def service(broker: Tansu | Kafka, postgres_of_its_own: Postgres, tmp_path: Path
 
 
 class Lots:
-    """Conversations in their texts' home partitions: some that are answered at once, and some that hang."""
+    """Conversations in their texts' owner partitions: some are answered at once, and some hang."""
 
     def __init__(self, service: Service, broker: Kafka, url: str) -> None:
         self._service = service
         self._broker = broker
         self._url = url
         self._produced = 0
-        #: The end of the unbroken finished run in each partition: where the first hanging record stands.
+        #: The end of the unbroken finished run in each partition: at the first hanging record.
         self.finished: dict[TopicPartition, int] = {}
         self._ends = dict.fromkeys(range(PARTITIONS), 0)
 
@@ -108,7 +108,7 @@ class Lots:
         return json.dumps({"id": f"conv-{self._produced}", "text": text}).encode()
 
     def release(self) -> None:
-        """All calls are answered, also those under way."""
+        """Answers all calls, including those in flight."""
         self._put({})
 
     def _put(self, plan: object) -> None:
@@ -124,7 +124,7 @@ class Lots:
         return found
 
     async def rows(self, count: int) -> None:
-        """Returns when there are so many, none of them dead."""
+        """Returns when there are `count` rows, none of them dead."""
         connection = await asyncpg.connect(self._url)
         try:
             await count_rows(connection, count, timeout_s=60, where="outcome <> 'dead'")
@@ -140,7 +140,7 @@ class Lots:
             await reader.stop()
 
     async def settle(self, name: str) -> Process:
-        """Another worker finishes everything: a row for each, and no call twice but for those that were cut off."""
+        """Lets another worker finish everything: one row each, and no second call except for those that were cut off."""
         self.release()
         worker = await asyncio.to_thread(self._service.start_worker, name)
         await self.rows(self._produced)
@@ -157,7 +157,7 @@ def lots(service: Service, broker: Kafka, postgres_of_its_own: Postgres) -> Lots
 
 
 async def stopped(worker: Process, what: str) -> None:
-    """With 0, in time."""
+    """Asserts that it stops with 0, in time."""
     since_s = time.monotonic()
     worker.process.send_signal(signal.SIGTERM)
     code = await asyncio.to_thread(worker.process.wait, 20)
@@ -166,13 +166,13 @@ async def stopped(worker: Process, what: str) -> None:
     assert (code, took_s < WITHIN_S) == (0, True)
 
 
-async def hears(worker: Process) -> None:
+async def has_begun_to_stop(worker: Process) -> None:
     """Returns when it has begun to stop."""
-    await tells(worker, "worker_stopping")
+    await has_logged(worker, "worker_stopping")
 
 
-async def tells(worker: Process, what: str, count: int = 1) -> None:
-    """Returns when the worker's log has it so often."""
+async def has_logged(worker: Process, what: str, count: int = 1) -> None:
+    """Returns when the worker's log has the event that often."""
     await asyncio.to_thread(wait_until, lambda: worker.log.read_text().count(what) >= count, timeout_s=10, what=what)
 
 
@@ -187,9 +187,9 @@ def partitions_of(worker: Process) -> set[int]:
 async def test_workers_stop_in_time_and_exactly(
     service: Service, lots: Lots, broker: Kafka, postgres_of_its_own: Postgres
 ) -> None:
-    """One with Grok hanging and Postgres gone, 152 in flight for each; one with 304 calls that hang and Kafka frozen;
-    one with as many and Kafka slow; one whose calls end during the stop; and one is told twice, for whoever cannot
-    wait."""
+    """One has Grok hanging and Postgres gone, 152 records in flight for each; one has 304 calls that hang and Kafka
+    frozen; one has as many and Kafka slow; the calls of one end during the stop; and one gets a second signal, from an
+    impatient operator."""
     worker = await asyncio.to_thread(service.start_worker, "first")
     await lots.produce(hanging=IN_FLIGHT // 2)
     assert postgres_of_its_own.pid is not None
@@ -219,7 +219,7 @@ async def test_workers_stop_in_time_and_exactly(
     worker = await lots.settle("fourth")
     await lots.produce(hanging=IN_FLIGHT)
     stopping = asyncio.create_task(stopped(worker, "calls end during the stop"))
-    await hears(worker)
+    await has_begun_to_stop(worker)
     await asyncio.to_thread(lots.release)
     await stopping
     assert await lots.committed() == lots.ends
@@ -227,7 +227,7 @@ async def test_workers_stop_in_time_and_exactly(
     worker = await lots.settle("fifth")
     await lots.produce(hanging=IN_FLIGHT)
     worker.process.send_signal(signal.SIGTERM)
-    await hears(worker)
+    await has_begun_to_stop(worker)
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.process.wait, 5) == -signal.SIGTERM
 
@@ -235,16 +235,16 @@ async def test_workers_stop_in_time_and_exactly(
 @pytest.mark.kafka
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
 async def test_partitions_move_only_when_the_work_of_a_stopping_worker_has_ended(service: Service, lots: Lots) -> None:
-    """Another worker leaves meanwhile. What ends within the stop is committed, and nobody pays for it again."""
+    """Another worker leaves meanwhile. Work that ends within the stop is committed, and is not paid for again."""
     stays = await asyncio.to_thread(service.start_worker, "stays")
     leaves = await asyncio.to_thread(service.start_worker, "leaves")
-    await tells(stays, "partitions_ready", 2)
+    await has_logged(stays, "partitions_ready", 2)
     await lots.produce(IN_FLIGHT, partitions_of(stays))
     moves = stays.log.read_text().count(REVOKING)
     stopping = asyncio.create_task(stopped(stays, "the group rebalances meanwhile"))
-    await hears(stays)
+    await has_begun_to_stop(stays)
     assert await asyncio.to_thread(leaves.stop) == 0
-    await tells(stays, REVOKING, moves + 1)
+    await has_logged(stays, REVOKING, moves + 1)
     await asyncio.to_thread(lots.release)
     await stopping
     committed = await lots.committed()
@@ -257,7 +257,7 @@ async def test_partitions_move_only_when_the_work_of_a_stopping_worker_has_ended
 @pytest.mark.slow
 @pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 async def test_a_gateway_before_a_frozen_broker_stops_in_time(service: Service, broker: Tansu) -> None:
-    """Conversations under way are accepted or not; those that were answered with 202 are in the topic."""
+    """Conversations in flight are accepted or not; those that got a 202 are in the topic."""
     await asyncio.to_thread(service.start_gateway)
     assert broker.pid is not None
     url = f"{service.gateway_url}/api/v1/conversations"
@@ -272,14 +272,14 @@ async def test_a_gateway_before_a_frozen_broker_stops_in_time(service: Service, 
         await asyncio.gather(*map(post, range(20)))
         await asyncio.to_thread(stop_tree, broker.pid)
         try:
-            under_way = [asyncio.ensure_future(post(number)) for number in range(20, 20 + IN_FLIGHT)]
+            in_flight = [asyncio.ensure_future(post(number)) for number in range(20, 20 + IN_FLIGHT)]
             for _ in range(3):  # what came before is read by the time that these are answered
                 async with session.get(f"{service.gateway_url}/livez") as response:
                     assert response.status == 200
             await stopped(service.processes[-1], "the gateway, its broker frozen")
         finally:
             await asyncio.to_thread(continue_tree, broker.pid)
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*in_flight, return_exceptions=True)
     stored = await records_of(broker.bootstrap_servers, TOPICS.conversations)
     print(f"{len(accepted)} accepted, {len(stored)} stored")
     assert set(range(20)) <= set(accepted)

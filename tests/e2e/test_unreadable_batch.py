@@ -93,10 +93,10 @@ def events(log: Path, name: str) -> list[dict[str, Any]]:
     return [event for event in found if event["event"] == name]
 
 
-async def test_only_its_partition_stops_and_goes_on_once_the_batch_can_be_read(
+async def test_only_its_partition_stops_and_continues_once_the_batch_can_be_read(
     broker: DamagedKafka, service: Service, rows: asyncpg.Connection
 ) -> None:
-    """What comes before it is analysed, nothing of another partition is lost, and it is tried again in silence."""
+    """Records before it are analysed, other partitions lose nothing, and retries are not logged."""
     worker = await asyncio.to_thread(service.start_worker, "worker-1")
     await count_rows(rows, 13, timeout_s=60)
     offsets = await rows.fetch("SELECT origin_offset FROM insights WHERE origin_partition = 0 ORDER BY 1")

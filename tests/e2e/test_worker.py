@@ -32,7 +32,7 @@ async def until_spent(rows: asyncpg.Connection, ticks: int) -> None:
 
 
 async def read_topic(broker: Tansu | Kafka, topic: str, count: int) -> list[ConsumerRecord]:
-    """The first `count` records of a topic."""
+    """Returns the first `count` records of a topic."""
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest")
     async with consumer, asyncio.timeout(30):
         return [await consumer.getone() for _ in range(count)]
@@ -41,7 +41,7 @@ async def read_topic(broker: Tansu | Kafka, topic: str, count: int) -> list[Cons
 async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
 ) -> None:
-    """Good, repeated, low-value and broken records in one topic: each has its end, and none is in another's way."""
+    """Good, repeated, low-value and broken records in one topic: each gets its outcome, and none blocks another."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
     worker = service.start_worker("worker-1")
     good = json.dumps({"id": "good", "text": "Charged twice, please refund"}).encode()
@@ -57,9 +57,9 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
         for key, value in records:
             await producer.send_and_wait(service.topics.conversations, value, key=key)
     await count_rows(rows, 3, timeout_s=60)
-    letters = await read_topic(broker, service.topics.dead_letters, 3)
-    assert {letter.value for letter in letters} == {b"not json \xff", records[4][1], None}
-    assert {dict(letter.headers)["dlq.reason"] for letter in letters} == {b"undecodable", b"invalid"}
+    dead_letters = await read_topic(broker, service.topics.dead_letters, 3)
+    assert {dead_letter.value for dead_letter in dead_letters} == {b"not json \xff", records[4][1], None}
+    assert {dict(dead_letter.headers)["dlq.reason"] for dead_letter in dead_letters} == {b"undecodable", b"invalid"}
     outcomes = dict(await rows.fetch("SELECT conversation_id, outcome FROM insights"))
     assert (outcomes["hi"], {outcomes["good"], outcomes["again"]}) == ("filtered", {"analysed", "cached"})
     events = await read_topic(broker, service.topics.insights, 3)
@@ -70,9 +70,9 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     assert worker.stop() == 0
 
 
-async def test_poisonous_records_stop_nobody(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:
-    """A time stamp from nowhere, a header name that is no UTF-8, and a compressed record that is larger than any letter
-    may be: the rest goes on."""
+async def test_poison_records_stop_no_others(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:
+    """They have an impossible time stamp, a header name that is not UTF-8, or a size beyond any dead letter after
+    decompression: all others continue."""
     worker = service.start_worker("worker-1")
     # Each broker refuses the other's end of time.
     stamp = 10**17 - 1 if isinstance(broker, Tansu) else 1 - 10**17
@@ -88,9 +88,9 @@ async def test_poisonous_records_stop_nobody(service: Service, broker: Tansu | K
         await (await producer.send_batch(odd, service.topics.conversations, partition=0))
         await send(b'{"id":"c","text":"where is my refund"}')
     await count_rows(rows, 4, timeout_s=60)
-    [letter] = await read_topic(broker, service.topics.dead_letters, 1)
-    assert dict(letter.headers)["dlq.reason"] == b"too_large"
-    assert len(letter.value) == 30_000_000
+    [dead_letter] = await read_topic(broker, service.topics.dead_letters, 1)
+    assert dict(dead_letter.headers)["dlq.reason"] == b"too_large"
+    assert len(dead_letter.value) == 30_000_000
     assert worker.stop() == 0
 
 
@@ -145,7 +145,7 @@ async def test_what_can_be_repaired_is_analysed(
 
 async def test_costs_add_up_to_the_bill(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:
     """Bad answers and refusals are paid for too, ids are posted again with the same text and with another one, and a
-    worker starts anew: the table `calls` is what the provider billed, and never less than before."""
+    worker restarts: the table `calls` equals what the provider billed, and never shrinks."""
     row_of_a = "SELECT * FROM insights WHERE conversation_id = 'a'"
     bill = "SELECT coalesce(sum(cost_usd_ticks), 0)::bigint FROM calls"
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
@@ -184,10 +184,10 @@ async def test_costs_add_up_to_the_bill(service: Service, broker: Tansu | Kafka,
     assert len(costs) == 2
 
 
-async def test_a_restarted_worker_goes_on_where_it_stopped(
+async def test_a_restarted_worker_continues_where_it_stopped(
     service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
 ) -> None:
-    """Offsets are committed on the way out, and the answers table is restored: nothing is asked twice."""
+    """Offsets are committed at the stop, and the answers table is restored: no text is asked about twice."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0.05")
     worker = service.start_worker("worker-1")
     texts = texts_with_repeats(200, 0.3, seed=1)
@@ -206,8 +206,8 @@ async def test_a_restarted_worker_goes_on_where_it_stopped(
 async def test_two_workers_one_killed_half_way_lose_and_double_nothing(
     service: Service, broker: Kafka, rows: asyncpg.Connection
 ) -> None:
-    """20,000 conversations, 30 % repeats, foreign keys: one row each, and no text is asked about twice but for the
-    calls that were under way at the kill."""
+    """20,000 conversations, 30 % repeats, foreign keys: one row each, and no text is asked about twice, except for the
+    calls in flight at the kill."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     service.start_standin()

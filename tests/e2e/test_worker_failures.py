@@ -1,4 +1,4 @@
-"""How a worker ends when it cannot work: soon, with the reason, and with nothing lost."""
+"""How a worker ends when it cannot work: soon, with the reason, and without losses."""
 
 import asyncio
 import json
@@ -38,14 +38,14 @@ on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 @pytest.mark.kafka
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
 def test_missing_topics_are_named(bare_service: Service) -> None:
-    """With the command that makes them. (Tansu makes a topic when somebody asks about it.)"""
+    """The error names the command that creates them. (Tansu creates a topic on request.)"""
     worker = bare_service.start("worker", "worker", WORKER_METRICS_PORT="0")
     assert worker.process.wait(30) == 1
     assert "grok-insights topics" in worker.log.read_text()
 
 
 @on_tansu
-def test_a_database_without_tables_is_told(service: Service, postgres: Postgres) -> None:
+def test_a_database_without_tables_is_named(service: Service, postgres: Postgres) -> None:
     """The hint names the command that helps."""
     worker = service.start("worker", "worker", WORKER_METRICS_PORT="0", DATABASE_URL=postgres.url)
     assert worker.process.wait(30) == 1
@@ -62,8 +62,8 @@ async def test_a_wrong_key_keeps_the_worker_up_and_not_ready(service: Service, r
     port = service.free_port()
     wrong = service.start("wrong", "worker", WORKER_METRICS_PORT=str(port), XAI_API_KEY="wrong-secret-key")
     url = f"http://127.0.0.1:{port}"
-    told = await asyncio.to_thread(wait_until, lambda: refusal_of(url), timeout_s=45, what="the key is named")
-    assert told == "check XAI_API_KEY: the provider answered with status 400: Incorrect API key provided."
+    reason = await asyncio.to_thread(wait_until, lambda: refusal_of(url), timeout_s=45, what="the key is named")
+    assert reason == "check XAI_API_KEY: the provider answered with status 400: Incorrect API key provided."
     assert (wrong.process.poll(), get(f"{url}/livez")[0]) == (None, 200)
     assert await asyncio.to_thread(wrong.stop) == 0
     text = wrong.log.read_text()
@@ -81,8 +81,8 @@ async def test_an_outage_of_the_provider_shows_in_health_and_not_in_readiness(se
     service.start_standin("--latency-max-s", "0", "--latency-min-s", "0", "--fault", "http_500")
     worker = await asyncio.to_thread(service.start_worker, "worker")
     await produce(service, [f"where is my parcel number {n}" for n in range(20)])
-    told = await asyncio.to_thread(wait_until, lambda: outage_of(worker.url), timeout_s=30, what="the outage shows")
-    assert told.startswith("127.0.0.1 fails (server, status 500): An internal error occurred.; calls have paused")
+    reason = await asyncio.to_thread(wait_until, lambda: outage_of(worker.url), timeout_s=30, what="the outage shows")
+    assert reason.startswith("127.0.0.1 fails (server, status 500): An internal error occurred.; calls have paused")
     assert get(f"{worker.url}/readyz")[0] == 200
     metrics = get(f"{worker.url}/metrics")[1].decode()
     assert "\ngrok_calls_in_flight " in metrics
@@ -94,7 +94,8 @@ async def test_an_outage_of_the_provider_shows_in_health_and_not_in_readiness(se
 async def test_a_defect_holds_its_record_back_until_a_sound_worker_comes(
     service: Service, rows: asyncpg.Connection
 ) -> None:
-    """Its neighbours go on; it becomes no dead letter, its place is told, its text is not, and it is not skipped."""
+    """Other records continue; it does not become a dead letter, its place is logged, its text is not, and it is not
+    skipped."""
     await produce(service, ["#defect my card is 4111 1111", *(f"where is my parcel number {n}" for n in range(20))])
     port = service.free_port()
     settings = {"WORKER_METRICS_PORT": str(port), "DATA_DIR": str(service.folder / "defective")}
@@ -114,7 +115,7 @@ async def test_a_defect_holds_its_record_back_until_a_sound_worker_comes(
 @on_tansu
 @pytest.mark.slow
 async def test_a_defect_that_many_records_trip_stops_the_worker(service: Service, rows: asyncpg.Connection) -> None:
-    """With what to do. None of them becomes a dead letter."""
+    """The error says what to do. No record becomes a dead letter."""
     await produce(service, [f"#defect my card is 4111 1111 {n}" for n in range(25)])
     worker = service.start_command("defective", [sys.executable, "-c", DEFECTIVE_WORKER], WORKER_METRICS_PORT="0")
     assert await asyncio.to_thread(worker.process.wait, 60) == 1
@@ -138,7 +139,7 @@ def test_fausts_own_command_runs_the_worker_without_its_web_server(service: Serv
 
 @on_tansu
 def test_fausts_own_command_logs_no_contents(service: Service) -> None:
-    """A step that fails with a conversation in its hands tells its type and place, not what it held."""
+    """A step that fails on a conversation logs type and place, never its contents."""
     program = """
 import structlog
 from streams.app import app
@@ -157,14 +158,14 @@ except ZeroDivisionError:
 
 
 def refusal_of(url: str) -> str:
-    """What /readyz says of the provider once it has been asked."""
+    """Returns what /readyz reports about the provider once it has been asked."""
     status, body = get(f"{url}/readyz")
-    told = json.loads(body)["checks"].get("provider", "") if status == 503 else ""
-    return "" if told == "not asked yet" else told
+    reason = json.loads(body)["checks"].get("provider", "") if status == 503 else ""
+    return "" if reason == "not asked yet" else reason
 
 
 def outage_of(url: str) -> str:
-    """What /health says of the calls to the provider while they pause."""
+    """Returns what /health reports about the calls to the provider while they pause."""
     status, body = get(f"{url}/health")
     report = json.loads(body) if status == 200 else {"status": "", "checks": {}}
     return report["checks"]["provider_calls"] if report["status"] == "degraded" else ""

@@ -1,4 +1,4 @@
-"""An analyser and a table of answers in memory; both are run against the real ones in tests/contracts."""
+"""An analyser and a table of answers in memory; tests/contracts runs both against the real ones."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from tests.support.factories import MODEL, NOON, PARTITIONS, an_answer
 
 
 async def at_once() -> None:
-    """Stands for a fence that is open."""
+    """Acts as an open fence."""
 
 
 class FakeAnalyser:

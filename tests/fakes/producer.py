@@ -1,4 +1,4 @@
-"""A stand-in for aiokafka's producer that does as told; proven against the real one in tests/contracts."""
+"""A fake of aiokafka's producer with scripted results; tests/contracts runs it against the real one."""
 
 import asyncio
 from typing import Any

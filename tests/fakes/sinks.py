@@ -1,4 +1,4 @@
-"""Sinks in memory; run against the real ones in tests/contracts."""
+"""Sinks in memory; tests/contracts runs them against the real ones."""
 
 import asyncio
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ def _is_same(result: ConversationResult, stored: ConversationResult) -> bool:
 
 
 class FakeSender:
-    """Takes every job in order; `errors` has what it answers first for the record at an offset, one a send."""
+    """Accepts every job in order; `errors` are the first results for the record at an offset, one per send."""
 
     def __init__(self, name: str = "", journal: Journal | None = None) -> None:
         self.name = name

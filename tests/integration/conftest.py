@@ -10,7 +10,7 @@ from streams.dev.local.process import ProcessLog
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """As `mktemp -d` makes them: nobody else may enter."""
+    """A folder as `mktemp -d` makes it: no other user may enter."""
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
     return folder / "data"

@@ -1,4 +1,4 @@
-"""docker-compose.kafka.yml as a person starts it: the image is built, all is healthy, an insight comes out."""
+"""docker-compose.kafka.yml as a user starts it: the image is built, all is healthy, an insight comes out."""
 
 import asyncio
 import json
@@ -68,7 +68,7 @@ class Stack:
             raise
 
     def containers(self) -> list[dict[str, Any]]:
-        """What `docker inspect` tells of every container, ended ones included."""
+        """Returns what `docker inspect` reports for every container, including ended ones."""
         described = docker("inspect", *self.compose("ps", "-aq").split()).stdout
         containers: list[dict[str, Any]] = json.loads(described)
         return containers
@@ -116,7 +116,7 @@ async def test_a_posted_conversation_gets_an_insight_and_a_row(stack: Stack) -> 
 
 
 async def test_health_is_ok(stack: Stack) -> None:
-    """The gateway sees broker, database and workers, and nobody is behind."""
+    """The gateway sees broker, database and workers, and no lag."""
 
     async def ok() -> dict[str, Any] | None:
         health: dict[str, Any] = json.loads(await _get_text(f"http://{LOOPBACK}:{stack.gateway_port}/health"))
@@ -126,7 +126,7 @@ async def test_health_is_ok(stack: Stack) -> None:
 
 
 async def test_prometheus_scrapes_gateway_and_every_worker(stack: Stack) -> None:
-    """Scaled workers are found by name, and both kinds of process tell their metrics."""
+    """Scaled workers are found by name, and both kinds of process export their metrics."""
     assert "# TYPE requests_total counter" in await _get_text(f"http://{LOOPBACK}:{stack.gateway_port}/metrics")
 
     async def jobs() -> list[str] | None:
@@ -158,7 +158,7 @@ def test_a_break_in_finds_little(stack: Stack, service: str) -> None:
 
 
 def test_every_published_port_is_on_loopback(stack: Stack) -> None:
-    """The gateway lets anyone in, so nobody beyond this machine may reach it."""
+    """The gateway accepts anonymous clients, so none from another machine may reach it."""
     bindings = [container["HostConfig"]["PortBindings"] or {} for container in stack.containers()]
     addresses = {binding["HostIp"] for ports in bindings for bound in ports.values() for binding in bound}
 
@@ -166,7 +166,7 @@ def test_every_published_port_is_on_loopback(stack: Stack) -> None:
 
 
 async def test_services_end_in_order_and_come_back_with_their_data(stack: Stack) -> None:
-    """SIGTERM suffices (exit code 0, within the grace period), and a restarted stack knows what it knew."""
+    """SIGTERM suffices (exit code 0, within the grace period), and a restarted stack has its earlier data."""
     await _insight_of(stack, "before", TEXT)
     stack.compose("stop", timeout_s=120)
     ended = {service: [c["State"]["ExitCode"] for c in stack.of(service)] for service in ("gateway", "worker")}

@@ -56,7 +56,7 @@ def database_url(engine: None) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client_options(engine: None) -> Iterator[dict[str, Any]]:
-    """How a broker in a container is reached; clients are told the same address again by the broker."""
+    """How a broker in a container is reached; the broker advertises the same address to clients."""
     port = free_port()
     container = DockerContainer(KAFKA_IMAGE).with_envs(
         KAFKA_NODE_ID="1",
@@ -108,7 +108,7 @@ async def test_the_sink_writes_a_row_once_and_the_newest_wins(database_url: str)
 
 
 async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
-    """`topics` makes all of them with their partitions; running it again changes nothing."""
+    """`topics` creates all of them with their partitions; running it again changes nothing."""
     first = await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
     again = await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
 
@@ -117,7 +117,7 @@ async def test_topics_are_made_once(client_options: dict[str, Any]) -> None:
 
 
 async def test_a_confirmed_record_is_in_the_log(client_options: dict[str, Any]) -> None:
-    """When `send` returns, key, value and headers stand where it says, byte for byte."""
+    """When `send` returns, key, value and headers are at the returned offset, byte for byte."""
     await create_topics(client_options, TOPICS, partitions=3, replication_factor=1)
     producer = ConfirmedProducer(client_options)
     await producer.start()

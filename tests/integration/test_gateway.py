@@ -122,7 +122,7 @@ async def _topic(broker: Tansu | Kafka) -> dict[str, Any]:
 
 @on_tansu
 async def test_every_202_is_in_the_topic(broker: Tansu, settings: Settings) -> None:
-    """300 conversations at once: each confirmed one stands in the topic under its text key, with its headers."""
+    """300 conversations at once: each confirmed one is in the topic under its text key, with its headers."""
     async with _gateway(settings) as session:
         await _until(session, "/readyz", 200)
         answers = await asyncio.gather(*(_post(session, id=f"c-{n}", text=f"text number {n % 50}") for n in range(300)))
@@ -196,7 +196,8 @@ async def test_a_frozen_broker_is_503_in_time_and_loses_nothing(broker: Tansu, s
 
 @on_kafka
 async def test_every_202_survives_a_killed_kafka(broker: Kafka, settings: Settings) -> None:
-    """Clients post while Apache Kafka is killed and comes back: what was confirmed is in the topic, and all go on."""
+    """Clients post while Apache Kafka is killed and restarted: confirmed conversations are in the topic, and all
+    clients continue."""
     accepted: set[str] = set()
     async with _gateway(settings) as session:
         await _until(session, "/readyz", 200)
@@ -341,8 +342,8 @@ async def _event(process: asyncio.subprocess.Process, name: str) -> dict[str, An
 
 
 @on_tansu
-async def test_sigterm_finishes_what_is_under_way(broker: Tansu, settings: Settings) -> None:
-    """A request whose body is still coming in is answered 202 and stored; then the process ends with 0."""
+async def test_sigterm_finishes_requests_in_flight(broker: Tansu, settings: Settings) -> None:
+    """A request whose body is still arriving gets a 202 and is stored; then the process ends with 0."""
     async with _process(settings) as (process, session):
         async with session.post(PATH, data=_slow_body(process), headers=JSON, expect100=True) as response:
             assert (response.status, response.headers["Connection"]) == (202, "close")
@@ -354,7 +355,7 @@ async def test_sigterm_finishes_what_is_under_way(broker: Tansu, settings: Setti
 
 @on_tansu
 async def test_a_second_signal_ends_the_process_at_once(settings: Settings) -> None:
-    """Who cannot wait for the drain need not."""
+    """An operator need not wait for the drain."""
     async with _process(settings) as (process, session):
         with pytest.raises(aiohttp.ClientError):
             await session.post(PATH, data=_slow_body(process, signals=2), headers=JSON, expect100=True)
@@ -363,7 +364,7 @@ async def test_a_second_signal_ends_the_process_at_once(settings: Settings) -> N
 
 
 async def _slow_body(process: asyncio.subprocess.Process, *, signals: int = 1) -> AsyncIterator[bytes]:
-    """A body in two parts; between them the gateway is told to stop."""
+    """A body in two parts; between them the gateway gets its stop signal."""
     yield b'{"id": "slow", '
     process.terminate()
     await _event(process, "gateway_stopping")

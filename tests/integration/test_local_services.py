@@ -1,4 +1,4 @@
-"""The local stack's services for real: Tansu, Apache Kafka and Postgres from their packages."""
+"""The local stack's real services: Tansu, Apache Kafka and Postgres from their packages."""
 
 import importlib.util
 import os
@@ -106,7 +106,7 @@ async def test_kafka_keeps_its_data_when_it_is_killed(
 
 
 def test_kafka_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log: ProcessLog) -> None:
-    """Without Java, and without Maven where nothing is cached: one sentence and what to install."""
+    """Without Java, or without Maven and cached jars: one sentence and what to install."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)

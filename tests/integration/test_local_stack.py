@@ -78,7 +78,7 @@ def running_up(program: list[str], data_dir: Path) -> Iterator["subprocess.Popen
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """A zombie has ended: when it is reaped is not our business."""
+    """Returns False for a zombie, which has ended but was not reaped yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

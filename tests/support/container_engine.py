@@ -1,4 +1,4 @@
-"""The container engine of this machine, asked by its command line; tests that need it skip with the reason."""
+"""The container engine of this machine, through its command line; tests that need it skip with the reason."""
 
 import os
 import shutil

@@ -29,7 +29,7 @@ UNDECODABLE = Dead(DeadLetterReason.UNDECODABLE, "not JSON")
 
 
 def value_of(text: str = PARCEL, **fields: object) -> bytes:
-    """The value of a record whose conversation has that text."""
+    """Returns the value of a record whose conversation has that text."""
     return json.dumps({"id": "c-1", "text": text, **fields}).encode()
 
 
@@ -37,7 +37,7 @@ A_VALUE = value_of()
 
 
 def owner_of(text: str, partitions: int = PARTITIONS) -> int:
-    """The partition that owns the text."""
+    """Returns the partition that owns the text."""
     return owner_partition(text_key(DEFAULT_TENANT, text).encode(), partitions)
 
 
@@ -51,18 +51,18 @@ def a_record(
     headers: Sequence[tuple[str, bytes]] = (),
     timestamp: int = WRITTEN_AT_MS,
 ) -> ConsumerRecord:
-    """As aiokafka delivers it."""
+    """Returns a record as aiokafka delivers it."""
     size = len(value or b"")
     return ConsumerRecord(topic, partition, offset, timestamp, 0, key, value, None, 0, size, tuple(headers))
 
 
 def a_tracker(partition: int = 0, start: int = 0, topic: str = TOPICS.conversations) -> Tracker:
-    """Of an assignment that has begun at `start`."""
+    """Returns the tracker of an assignment that starts at `start`."""
     return Tracker(TopicPartition(topic, partition), start)
 
 
 def a_job(record: ConsumerRecord | None = None, *, result: ConversationResult | None = None) -> Job:
-    """A decoded job, the only one of its tracker, with that result."""
+    """Returns a decoded job with that result, the only one of its tracker."""
     record = record or a_record()
     tracker = a_tracker(record.partition, record.offset, record.topic)
     tracker.admit([record.offset])
@@ -79,14 +79,14 @@ def result_jobs(*results: ConversationResult) -> list[Job]:
 
 
 def a_dead_job(record: ConsumerRecord, outcome: Dead = UNDECODABLE) -> Job:
-    """A job that died before it had a conversation."""
+    """Returns a job that died before it was decoded."""
     job = Job(a_tracker(record.partition, record.offset, record.topic), record, was_rehomed=False)
     job.outcome = outcome
     return job
 
 
 def an_insight(**fields: object) -> Insight:
-    """Any valid one."""
+    """Returns any valid insight."""
     values: dict[str, object] = {
         "sentiment": "negative",
         "sentiment_score": -0.5,
@@ -102,12 +102,12 @@ def an_insight(**fields: object) -> Insight:
 
 
 def an_answer(analysed_at: datetime = NOON, **fields: object) -> Answer:
-    """Any valid one; `fields` are those of its insight."""
+    """Returns any valid answer; `fields` are those of its insight."""
     return Answer(insight=an_insight(**fields), usage=Usage(100, 20, 5_000), model=MODEL, analysed_at=analysed_at)
 
 
 def a_result(**fields: object) -> ConversationResult:
-    """That of an analysed conversation."""
+    """Returns the result of an analysed conversation."""
     values: dict[str, object] = {
         "tenant": DEFAULT_TENANT,
         "id": "c-1",
@@ -122,7 +122,7 @@ def a_result(**fields: object) -> ConversationResult:
 
 
 def a_call(**fields: object) -> PaidCall:
-    """An answered one."""
+    """Returns a call that was answered."""
     values: dict[str, object] = {
         "tenant": DEFAULT_TENANT,
         "text_key": "a text",
@@ -139,7 +139,7 @@ def a_call(**fields: object) -> PaidCall:
 
 
 def a_dead_letter(**fields: object) -> DeadLetter:
-    """One that the provider refused."""
+    """Returns the dead letter of a text that the provider refused."""
     values: dict[str, object] = {
         "key": b"key",
         "value": value_of(),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """What is wrong, in which module, and how it is made: `old` occurs exactly once and becomes `new`."""
+    """A defect and its module; `old` occurs exactly once in the source and becomes `new`."""
 
     what: str
     module: str

@@ -16,7 +16,7 @@ _DEAD = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
 def tree_of(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants that live."""
+    """Returns the process and all its running descendants."""
     try:
         root = psutil.Process(pid)
         return [process for process in (root, *root.children(recursive=True)) if _status(process) not in _DEAD]

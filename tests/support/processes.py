@@ -23,7 +23,7 @@ PARTITIONS = 4
 
 
 def get(url: str) -> tuple[int, bytes]:
-    """Status and body; (0, b"") while nobody listens."""
+    """Returns status and body; (0, b"") while nothing listens."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310  loopback only
             return response.status, response.read()
@@ -35,7 +35,7 @@ def get(url: str) -> tuple[int, bytes]:
 
 
 class Process:
-    """One command of ours with its own port; its log lies in the test's folder."""
+    """One of our commands with its own port; its log is in the test's folder."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class Process:
         watch_group(self.process.pid)
 
     def events(self) -> list[dict[str, Any]]:
-        """Its log, every line of which must be JSON."""
+        """Returns its log, every line of which must be JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def kill(self) -> None:
-        """SIGKILL: nothing is put in order."""
+        """Sends SIGKILL, so nothing is cleaned up."""
         self.process.kill()
         self.process.wait()
         release_group(self.process.pid)
 
     def stop(self) -> int:
-        """SIGTERM, then the exit code; a process that does not end within 15 s is killed, and the code is -9."""
+        """Sends SIGTERM and returns the exit code; kills a process that does not end within 15 s and returns -9."""
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(15)
@@ -111,11 +111,11 @@ class Service:
             process.kill()
 
     def run(self, *arguments: str) -> None:
-        """A command that ends by itself, with 0."""
+        """Runs a command that must end with exit code 0."""
         assert self.start(arguments[0], *arguments).process.wait(60) == 0
 
     def create_topics(self) -> None:
-        """As the command `topics` makes them, without the start of a process."""
+        """Creates the topics as the command does, without starting a process."""
         asyncio.run(create_topics({"bootstrap_servers": self.bootstrap_servers}, self.topics, PARTITIONS, 1))
 
     def start(self, name: str, *arguments: str, **settings: str) -> Process:
@@ -124,17 +124,17 @@ class Service:
         return process
 
     def start_command(self, name: str, command: Iterable[str], **settings: str) -> Process:
-        """A whole command, with the common settings."""
+        """Starts a whole command with the common settings."""
         process = Process(self.folder, name, command, {**self.settings, **settings}, is_own=False)
         self.processes.append(process)
         return process
 
     def free_port(self) -> int:
-        """A port that nobody listens on."""
+        """A port that nothing listens on."""
         return free_port()
 
     def start_standin(self, *options: str) -> None:
-        """The stand-in for the Grok API; workers that are started later ask it."""
+        """Starts the stand-in for the Grok API; workers started later use it."""
         self.standin_port = free_port()
         self.start("standin", "standin", "--port", str(self.standin_port), *options)
         wait_until(lambda: self.standin("healthz") is not None, timeout_s=20, what="the stand-in answers")
@@ -146,7 +146,7 @@ class Service:
         }
 
     def standin(self, path: str) -> Any:
-        """What the stand-in answers to GET, None when it does not."""
+        """Returns the stand-in's response to GET, None when there is none."""
         status, body = get(f"http://127.0.0.1:{self.standin_port}/{path}")
         return json.loads(body) if status == 200 else None
 
@@ -158,14 +158,14 @@ class Service:
             pass
 
     def start_gateway(self) -> None:
-        """Returns when it is ready; `gateway_url` is its address."""
+        """Starts the gateway and returns when it is ready; `gateway_url` is its address."""
         port = free_port()
         self.gateway_url = f"http://127.0.0.1:{port}"
         self.start("gateway", "gateway", GATEWAY_PORT=str(port))
         wait_until(lambda: get(f"{self.gateway_url}/readyz")[0] == 200, timeout_s=30, what="the gateway is ready")
 
     def start_worker(self, name: str, *options: str) -> Process:
-        """Returns when the worker has joined and its table is restored."""
+        """Starts a worker and returns when it has joined and its table is restored."""
         port = free_port()
         data_dir = str(self.folder / "data" / name)
         worker = self.start(name, "worker", *options, WORKER_METRICS_PORT=str(port), DATA_DIR=data_dir)

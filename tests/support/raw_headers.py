@@ -1,4 +1,4 @@
-"""Produce batches whose header names are any bytes, as clients in C write them and aiokafka does not."""
+"""Produce batches with any bytes as header names, as C clients can write them and aiokafka cannot."""
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy

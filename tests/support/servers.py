@@ -31,9 +31,9 @@ Server = TypeVar("Server", Tansu, Kafka, Postgres)
 def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
     """A new server, its data in `folder` or in a temporary one; it may be killed and frozen."""
     with tempfile.TemporaryDirectory(prefix="grok-insights-test-") as temporary:
-        home = folder or Path(temporary)
-        with closing(ProcessLog(home / f"{kind.__name__.lower()}.log")) as log:
-            server = kind(home, log)
+        root = folder or Path(temporary)
+        with closing(ProcessLog(root / f"{kind.__name__.lower()}.log")) as log:
+            server = kind(root, log)
             server.start()
             try:
                 yield server

@@ -1,4 +1,4 @@
-"""The answers of the stand-in for the Grok API, for tests that check what became of them."""
+"""The stand-in's answers, for tests that compare them with the rows."""
 
 import json
 
@@ -7,13 +7,13 @@ from streams.dev.standin.completions import Answerer
 
 
 class StandinAnswers:
-    """The same text always gets the same answer. Read by other code than the worker's, which is under test."""
+    """Returns the stand-in's answer to each text, parsed independently of the worker under test."""
 
     def __init__(self) -> None:
         self._answerer = Answerer()
 
     def insight(self, text: str) -> Insight:
-        """The insight in the stand-in's answer."""
+        """Returns the insight in the stand-in's answer."""
         completion = self._answerer.completion("", text, "standin", None).body
         content = json.loads(json.loads(completion)["choices"][0]["message"]["content"])
         return Insight(**{**content, "topics": tuple(content["topics"])})

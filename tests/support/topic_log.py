@@ -1,4 +1,4 @@
-"""What really stands in a topic: read by a consumer of its own, up to the end that the log tells."""
+"""Reads the whole content of a topic with an independent consumer, up to the correct end offset."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ DEADLINE_S = 30
 
 
 async def records_of(bootstrap_servers: str, topic: str) -> list[ConsumerRecord]:
-    """Every record of the topic, in the order of each partition."""
+    """Returns every record of the topic, in the order of each partition."""
     ends = await _ends(bootstrap_servers, topic)
     found: list[ConsumerRecord] = []
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer, asyncio.timeout(DEADLINE_S):
@@ -26,7 +26,7 @@ async def records_of(bootstrap_servers: str, topic: str) -> list[ConsumerRecord]
 
 
 async def _ends(bootstrap_servers: str, topic: str) -> dict[TopicPartition, int]:
-    """By OffsetReader, since Tansu tells a wrong end to whoever only asks for it."""
+    """Asks OffsetReader, since Tansu returns wrong end offsets to a plain request."""
     reader = OffsetReader({"bootstrap_servers": bootstrap_servers}, TOPICS)
     await reader.start()
     try:

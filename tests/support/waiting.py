@@ -1,4 +1,4 @@
-"""Polling for what no event announces: a log, a topic, another process. The one place where tests sleep to wait."""
+"""Polls for changes that no event announces: in a log, a topic, another process. The only module that sleeps."""
 
 import asyncio
 import time

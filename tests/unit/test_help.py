@@ -1,4 +1,4 @@
-"""What the command line says of itself."""
+"""The help of the command line."""
 
 import subprocess
 import sys
@@ -25,5 +25,5 @@ def test_a_flag_shows_no_type(command: list[str]) -> None:
 
 
 def test_the_version_says_of_what() -> None:
-    """On one line."""
+    """It is one line, with the program's name."""
     assert run("--version") == f"grok-insights {__version__}\n"

@@ -1,4 +1,4 @@
-"""The folders of tests stay apart: each may use what is shared, none may use another one."""
+"""The test folders are independent: each may use the shared modules, none may use another folder."""
 
 import ast
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ SUITES = sorted(folder.name for folder in TESTS.iterdir() if folder.is_dir() and
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_suite_imports_no_other_suite(suite: str) -> None:
-    """What two of them need belongs into tests/support."""
+    """Code that two of them need belongs in tests/support."""
     allowed = SHARED | {suite}
     wrong = [f"{file}: {name}" for file in (TESTS / suite).rglob("*.py") for name in imports_of(file) - allowed]
     assert not wrong

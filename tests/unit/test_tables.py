@@ -1,4 +1,4 @@
-"""Tables show the cells of foreign records without doing a terminal any harm."""
+"""Tables show the cells of foreign records without affecting the terminal."""
 
 import io
 
@@ -23,7 +23,7 @@ def test_control_characters_are_escaped(given: bytes | str | None, shown: str) -
     assert printable(given) == shown
 
 
-def test_numbers_are_aligned_to_the_right_and_cells_are_no_markup() -> None:
+def test_numbers_are_aligned_to_the_right_and_cells_are_not_markup() -> None:
     """The header is there unless no column has a name."""
     columns = [Column("name"), Column("count", is_number=True)]
     assert drawn(columns, ("[red]", "7")) == ["name   count", "[red]      7"]

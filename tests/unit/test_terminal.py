@@ -62,7 +62,7 @@ def test_a_terminal_has_a_bar_for_each_step_with_its_count() -> None:
 
 
 def test_a_bar_of_less_than_was_expected_is_full_at_its_end() -> None:
-    """A log has gaps, so its offsets promise more records than it has."""
+    """A log has gaps, so its offsets suggest more records than it has."""
     display = terminal()
     display.begin("topics", 2_000)
     display.reached("topics", 1_500)
@@ -72,15 +72,15 @@ def test_a_bar_of_less_than_was_expected_is_full_at_its_end() -> None:
 
 
 def test_a_message_is_a_line_of_its_own() -> None:
-    """On either display, and without markup."""
+    """On either display, and never read as markup."""
     stream, display = io.StringIO(), terminal()
     displays: list[Display] = [PlainDisplay(stream), display]
     for each in displays:
-        each.say("[bold] is no markup")
+        each.say("[bold] is not markup")
     console_file = display._progress.console.file
     assert isinstance(console_file, io.StringIO)
-    assert stream.getvalue() == "[bold] is no markup\n"
-    assert console_file.getvalue() == "  [bold] is no markup\n"
+    assert stream.getvalue() == "[bold] is not markup\n"
+    assert console_file.getvalue() == "  [bold] is not markup\n"
 
 
 @pytest.mark.parametrize(

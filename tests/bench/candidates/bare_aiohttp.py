@@ -1,4 +1,4 @@
-"""The least that a gateway does: an aiohttp handler that answers 202 when all in-sync replicas have the record."""
+"""A minimal gateway: an aiohttp handler that responds with 202 when all in-sync replicas have the record."""
 
 import os
 from collections.abc import AsyncIterator

@@ -1,8 +1,8 @@
 """aiokafka by hand: what a consumer for exactly this job costs, and so the practical limit.
 
 Takes whole fetches, keeps answers in a dictionary, asks with a fixed number of tasks, writes rows in batches, confirms
-events in batches, and commits the end of the unbroken run of finished records. It does not have what a service needs:
-answers are lost with the process, nothing is retried or set aside, and a second process asks about the same texts.
+events in batches, and commits the end of the unbroken run of finished records. It lacks what a service needs: answers
+are lost with the process, there are no retries and no dead letters, and a second process asks about the same texts.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""An analyst on fakes, with the limit and the trackers that a worker gives it."""
+"""An analyst on fakes, with the dead-letter limit and the trackers that a worker gives it."""
 
 import asyncio
 from collections import Counter
@@ -26,7 +26,7 @@ DEAD_LETTER_LIMIT = 100
 
 
 class Counts(Counter[str]):
-    """Counts what ends; see agents.analyst.Observer."""
+    """Counts outcomes; see agents.analyst.Observer."""
 
     def ended(self, jobs: Sequence[Job]) -> None:
         self.update(outcome_name(job.outcome) for job in jobs)
@@ -36,7 +36,7 @@ class Counts(Counter[str]):
 
 
 class Bench:
-    """With one partition, unless told otherwise, so that every text is owned here."""
+    """Has one partition by default, so that it owns every text."""
 
     def __init__(
         self, *, partitions: int = 1, max_calls: int = 8, max_open_records: int = 1_000, now: datetime = NOON
@@ -82,7 +82,8 @@ class Bench:
     # --- what a test does
 
     def take(self, *values: bytes | None, tracker: Tracker | None = None) -> None:
-        """One fetch with a record for each value, from where the tracker is; by default of the bench's own tracker."""
+        """Delivers a fetch with a record for each value, from the tracker's position; by default to the bench's own
+        tracker."""
         tracker = tracker or self.tracker
         tp, start = tracker.tp, tracker.next
         records = [
@@ -92,7 +93,7 @@ class Bench:
         self.analyst.take(tracker, records, rehomed=tp.topic == TOPICS.rehomed)
 
     async def settle(self) -> None:
-        """Returns when everything has happened that can."""
+        """Returns when nothing more can happen by itself."""
         await asyncio.sleep(LONG_S)
 
     def revoke(self, *trackers: Tracker) -> None:
@@ -102,7 +103,7 @@ class Bench:
         self.analyst.forget()
 
     def assign_again(self) -> None:
-        """The partition comes back, and is read from where it was committed."""
+        """Assigns the partition again, from its committed offset."""
         self.tracker = a_tracker(start=self.tracker.committable or 0)
 
     # --- what a test looks at
@@ -112,7 +113,7 @@ class Bench:
 
     @property
     def outcomes(self) -> dict[str, str]:
-        """Of every row, by conversation id."""
+        """Returns the outcome of every row, by conversation id."""
         return {conversation_id: row.outcome for (_, conversation_id), row in self.rows.rows.items()}
 
     @property

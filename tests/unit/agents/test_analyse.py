@@ -1,4 +1,4 @@
-"""Cache, single flight, calls and the keeping of answers: no text is paid for twice, and none is forgotten."""
+"""Cache, single flight, calls and the keeping of answers: no text is paid for twice, and none is lost."""
 
 import asyncio
 from datetime import timedelta
@@ -30,8 +30,8 @@ async def test_equal_texts_in_one_fetch_share_one_call() -> None:
         assert sum(row.cost_usd_ticks for row in bench.rows.rows.values()) == 5_000
 
 
-async def test_equal_texts_of_later_fetches_join_the_call_under_way() -> None:
-    """Also while its answer is being kept."""
+async def test_equal_texts_of_later_fetches_join_the_call_in_flight() -> None:
+    """They also join while its answer is being kept."""
     async with Bench() as bench:
         bench.analyser.gate.clear()
         bench.answers.gate.clear()
@@ -119,8 +119,8 @@ async def test_no_more_calls_than_places() -> None:
 
 
 async def test_no_call_begins_while_answers_cannot_be_kept() -> None:
-    """A worker that is killed then loses no more than twice as many as it has places, and an outage of the changelog is
-    not paid for on and on."""
+    """A killed worker then loses at most twice as many answers as it has call slots, and an outage of the changelog
+    does not keep costing money."""
     async with Bench(max_calls=2) as bench:
         bench.answers.gate.clear()
         texts = [f"text number {n}" for n in range(9)]
@@ -134,7 +134,7 @@ async def test_no_call_begins_while_answers_cannot_be_kept() -> None:
 
 
 async def test_answers_that_were_given_up_leave_their_places() -> None:
-    """Those that the changelog did not take before their partition was revoked."""
+    """The changelog did not take them before their partition was revoked."""
     async with Bench(max_calls=1) as bench:
         bench.answers.gate.clear()
         bench.take(value_of("first text", id="a"))
@@ -150,7 +150,7 @@ async def test_answers_that_were_given_up_leave_their_places() -> None:
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_no_text_is_left_without_an_asker(turns: int) -> None:
-    """Whatever turn of the loop it comes in while the only place for a call becomes free."""
+    """A text may arrive at any moment while the only free place for a call is handed over."""
     async with Bench(max_calls=1) as bench:
         bench.analyser.gate.clear()
         bench.take(value_of("first text", id="a"))
@@ -165,7 +165,7 @@ async def test_no_text_is_left_without_an_asker(turns: int) -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_places_are_free_again_in_the_next_assignment(turns: int) -> None:
-    """Also those of askers that were cancelled before their first step."""
+    """This includes the places of tasks that were cancelled before their first step."""
     async with Bench(max_calls=1) as bench:
         bench.analyser.gate.clear()
         bench.take(value_of("first text", id="a"))
@@ -204,7 +204,7 @@ async def test_a_text_that_the_provider_refuses_makes_all_its_records_die() -> N
 
 
 async def test_a_defect_of_the_analyser_holds_the_text_back_after_bounded_attempts() -> None:
-    """It is no fault of the text. Equal texts are held back with it and not asked about; others go on."""
+    """The text is not to blame. Equal texts are held back with it and not asked about; others continue."""
     async with Bench() as bench:
         bench.analyser.errors[PARCEL] = ZeroDivisionError("secret text")
         bench.take(value_of(id="a"))
@@ -226,7 +226,7 @@ async def test_a_fatal_failure_ends_the_worker_and_leaves_the_slot_open() -> Non
 
 
 async def test_an_answer_is_given_out_when_it_is_kept() -> None:
-    """Not before: an equal text must find it whatever happens next."""
+    """No record gets it earlier: an equal text must find it whatever happens next."""
     async with Bench() as bench:
         bench.answers.gate.clear()
         bench.take(value_of())
@@ -238,7 +238,7 @@ async def test_an_answer_is_given_out_when_it_is_kept() -> None:
 
 
 async def test_keeping_is_tried_again_and_the_call_is_not() -> None:
-    """Asking anew because the changelog does not answer would pay for the text again."""
+    """Another call because the changelog does not answer would pay for the text again."""
     async with Bench() as bench:
         bench.answers.is_refusing = True
         bench.take(value_of())
@@ -250,7 +250,7 @@ async def test_keeping_is_tried_again_and_the_call_is_not() -> None:
 
 
 async def test_a_drain_lets_calls_end_and_keeps_their_answers() -> None:
-    """What ends in time is finished, and can be committed before the partitions are given up."""
+    """Records that finish in time can be committed before the partitions are revoked."""
     async with Bench() as bench:
         gate = bench.analyser.held[PARCEL] = asyncio.Event()
         bench.take(value_of())
@@ -263,7 +263,7 @@ async def test_a_drain_lets_calls_end_and_keeps_their_answers() -> None:
 
 
 async def test_a_drain_cancels_late_calls_and_begins_none() -> None:
-    """It takes no longer than it was given, and drops what no call had begun for."""
+    """It takes no longer than allowed, and drops records without a call."""
     async with Bench(max_calls=1) as bench:
         bench.analyser.gate.clear()
         bench.take(value_of("late text"), value_of("text that waits"))
@@ -278,7 +278,7 @@ async def test_a_drain_cancels_late_calls_and_begins_none() -> None:
 
 
 async def test_a_call_that_fails_during_a_drain_is_not_made_again() -> None:
-    """It would be cut off; the next owner asks."""
+    """The drain would cut it off; the next owner asks."""
     async with Bench() as bench:
         bench.analyser.gate.clear()
         bench.analyser.failures = [Retryable("503")]
@@ -368,7 +368,8 @@ def recorded(bench: Bench) -> list[tuple[str, str, int]]:
 
 
 async def test_an_answered_call_is_recorded_once() -> None:
-    """For the one who waited longest, with what identifies it; equal texts, now and later, do not name it again."""
+    """It is recorded for the record that waited longest, with its identifiers; equal texts, now and later, do not
+    record it again."""
     async with Bench() as bench:
         bench.take(value_of(id="a"), value_of(id="b"))
         await bench.settle()
@@ -447,7 +448,7 @@ async def test_calls_without_an_answer_are_recorded_whatever_becomes_of_the_text
 
 
 async def test_a_call_that_a_drain_cancels_is_recorded() -> None:
-    """It may be billed, and no other worker will ever know of it."""
+    """It may be billed, and no other worker can know of it."""
     async with Bench() as bench:
         bench.analyser.gate.clear()
         bench.take(value_of())
@@ -515,7 +516,7 @@ async def test_a_call_is_stored_without_its_row_if_postgres_takes_none() -> None
 
 
 async def test_answers_that_are_free_are_no_calls() -> None:
-    """Those of the local analyser, now and from the cache."""
+    """Answers of the local analyser are not recorded, neither now nor from the cache."""
     async with Bench() as bench:
         bench.analyser.is_paid = False
         bench.take(value_of(id="a"))

@@ -1,4 +1,4 @@
-"""The seven steps of a record: how it ends, in which order the sinks get it, and what failures change."""
+"""The seven steps of a record: its outcome, the order of the sinks, and the effect of failures."""
 
 import asyncio
 from typing import Any
@@ -63,7 +63,7 @@ async def test_metadata_and_repairs_are_in_row_and_event() -> None:
         assert [job.result for job in bench.events.sent] == [row, plain]
 
 
-async def test_a_record_that_is_no_conversation_becomes_a_dead_letter() -> None:
+async def test_a_record_that_is_not_a_conversation_becomes_a_dead_letter() -> None:
     """It has no id, so there is no row, and its slot is finished."""
     async with Bench() as bench:
         bench.take(b"not json \xff", None)
@@ -74,7 +74,7 @@ async def test_a_record_that_is_no_conversation_becomes_a_dead_letter() -> None:
 
 
 async def test_a_defect_in_decoding_holds_only_that_record_back() -> None:
-    """Its neighbours in the fetch are analysed; nothing behind it is committed, and the log names its place once."""
+    """The other records of the fetch are analysed; nothing behind it is committed, and the log names its place once."""
     async with Bench() as bench:
         with structlog.testing.capture_logs() as logged:
             bench.take(value_of("first text"), DEFECT, value_of("third text"))
@@ -88,7 +88,7 @@ async def test_a_defect_in_decoding_holds_only_that_record_back() -> None:
 
 
 async def test_records_that_are_held_back_are_read_again() -> None:
-    """By the next owner, whose program may be a better one."""
+    """The next owner reads them; its program may have been fixed."""
     async with Bench() as bench:
         bench.analyser.errors[PARCEL] = ZeroDivisionError()
         bench.take(value_of())
@@ -102,7 +102,7 @@ async def test_records_that_are_held_back_are_read_again() -> None:
 
 
 async def test_too_many_records_held_back_stop_the_worker_once() -> None:
-    """Below the limit it works on. Nothing becomes a dead letter, and nothing is committed past the first."""
+    """Below the limit it continues. No record becomes a dead letter, and no offset past the first one is committed."""
     async with Bench() as bench:
         bench.take(value_of("first text"), *[DEFECT] * (MAX_HELD_BACK - 1))
         await bench.settle()
@@ -115,7 +115,7 @@ async def test_too_many_records_held_back_stop_the_worker_once() -> None:
 
 
 async def test_low_value_ends_in_any_partition_without_a_call() -> None:
-    """It has a row and an event all the same, so that the rows account for everything."""
+    """It still has a row and an event, so that the rows account for everything."""
     async with Bench(partitions=PARTITIONS) as bench:
         bench.take(value_of("hello"))
         await bench.settle()
@@ -145,7 +145,7 @@ async def test_a_record_is_rehomed_once() -> None:
 
 
 async def test_a_record_too_large_to_be_rehomed_dies() -> None:
-    """The topic of rehomed records refuses it for good; it can be decoded, so it has a row."""
+    """The topic of rehomed records refuses it permanently; it can be decoded, so it has a row."""
     async with Bench(partitions=PARTITIONS) as bench:
         bench.tracker = a_tracker(ELSEWHERE)
         bench.rehomed.errors[0] = [Unprocessable(DeadLetterReason.TOO_LARGE, "too large for the topic")]
@@ -167,7 +167,7 @@ async def test_a_dead_letter_comes_before_its_row_and_there_is_no_event() -> Non
 
 
 async def test_a_row_that_is_refused_makes_its_record_die() -> None:
-    """It gets no event, and the batch's other rows are not concerned."""
+    """It gets no event; the batch's other rows are stored."""
     async with Bench() as bench:
         bench.rows.refused["bad"] = REFUSED
         bench.take(value_of("bad row", id="bad"), value_of("good row", id="good"))
@@ -178,7 +178,7 @@ async def test_a_row_that_is_refused_makes_its_record_die() -> None:
 
 
 async def test_a_row_that_a_defect_refuses_holds_its_record_back() -> None:
-    """Neither dead letter nor event; the batch's other rows are not concerned."""
+    """It gets neither dead letter nor event; the batch's other rows are stored."""
     async with Bench() as bench:
         bench.rows.refused["bad"] = ZeroDivisionError()
         bench.take(value_of("good row", id="good"), value_of("bad row", id="bad"))
@@ -219,7 +219,7 @@ async def test_a_dead_letter_that_is_refused_for_good_ends_the_worker() -> None:
 
 @pytest.mark.parametrize("sink", ["events", "rehomed", "dead_letters"])
 async def test_only_what_the_brokers_did_not_take_is_sent_again(sink: str) -> None:
-    """However often that is, and each record is delivered once. The rows of dead ones may still have to wait."""
+    """It is retried any number of times, and each record is delivered once. The rows of dead records may have to wait."""
     async with Bench(partitions=PARTITIONS) as bench:
         sender = getattr(bench, sink)
         sender.errors = {1: [DOWN] * 20, 2: [DOWN]}
@@ -238,7 +238,7 @@ async def test_only_what_the_brokers_did_not_take_is_sent_again(sink: str) -> No
 
 @pytest.mark.parametrize("sink", ["events", "rehomed", "dead_letters"])
 async def test_nothing_of_a_revoked_assignment_is_sent_again(sink: str) -> None:
-    """Its next owner does that; here it would go on without end."""
+    """The next owner sends it; here the retries would never end."""
     async with Bench(partitions=PARTITIONS) as bench:
         sender = getattr(bench, sink)
         sender.errors = {0: [DOWN] * 1_000}
@@ -252,7 +252,7 @@ async def test_nothing_of_a_revoked_assignment_is_sent_again(sink: str) -> None:
 
 
 async def test_blocked_rows_do_not_hold_others() -> None:
-    """Nor what comes later; they are written as soon as the lock is gone."""
+    """Neither rows of the same batch nor later ones wait; blocked rows are written once the lock is released."""
     async with Bench() as bench:
         bench.rows.blocked.add("blocked")
         bench.take(value_of(id="blocked"), value_of(id="beside"))
@@ -279,7 +279,7 @@ async def test_an_unforeseen_failure_of_the_rows_is_tried_again_then_ends_the_wo
 
 
 async def test_a_database_that_takes_no_rows_ends_the_worker_at_once() -> None:
-    """Its tables are not as they must be."""
+    """Its tables are not as required."""
     async with Bench() as bench:
         fatal = Fatal("the database does not take rows")
         bench.rows.failures = [fatal]
@@ -340,7 +340,7 @@ async def test_room_is_what_is_not_open() -> None:
 
 
 async def test_room_waits_until_a_fetch_is_worth_it() -> None:
-    """And is woken by the record that ends."""
+    """Each record that ends may complete the room."""
     async with Bench(max_open_records=4 * MIN_FETCH_RECORDS) as bench:
         bench.analyser.held["last text"] = asyncio.Event()
         bench.analyser.gate.clear()

@@ -116,7 +116,7 @@ async def test_every_record_ends_as_it_must_and_no_text_is_paid_for_twice(seed: 
 
 
 def expected_ending(topic: str, value: bytes) -> set[str]:
-    """What must have become of a record with that value."""
+    """Returns the required outcome of a record with that value."""
     if value == b"not json":
         return {"dead letter"}
     conversation = json.loads(value)
@@ -130,7 +130,7 @@ def expected_ending(topic: str, value: bytes) -> set[str]:
 
 
 def ending(bench: Bench, topic: str, offset: int) -> set[str]:
-    """What became of the record at that offset, in all sinks."""
+    """Returns what became of the record at that offset, in all sinks."""
     senders = {"rehomed": bench.rehomed, "event": bench.events, "dead letter": bench.dead_letters}
     sent = {name for name, sender in senders.items() if (topic, offset) in {place_of(job) for job in sender.sent}}
     rows = {row.outcome for row in bench.rows.rows.values() if (row.origin.topic, row.origin.offset) == (topic, offset)}

@@ -1,4 +1,4 @@
-"""The analyst's count of open records and bytes is exact in any order of events, or intake would stop for good."""
+"""The analyst's count of open records and bytes is exact in any order of events, or intake would stop permanently."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ MUST_HAPPEN = {"taken", "revoked", "revoked with open records", "let go late", "
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """No back-off takes any time."""
+    """Back-offs take no time."""
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         return self.call_soon(callback, *args, context=context)
@@ -109,7 +109,7 @@ class AnalystModel:
         self.happened["taken"] += 1
 
     def let_go(self, which: int) -> None:
-        """One of the calls that wait goes on, and ends in one of the possible ways."""
+        """Lets one of the waiting calls continue to one of its possible results."""
         if self.waiting:
             name, call = self.waiting.pop(which % len(self.waiting))
             self.happened[name] += 1
@@ -186,7 +186,7 @@ class AnalystModel:
         self.run(call())
 
     def finish_all(self) -> None:
-        """All that waits goes on, and then nothing is open any more."""
+        """Lets all waiting calls continue, after which nothing is open."""
         while self.waiting:
             self.act("let_go", self.source.randrange(1_000))
         assert (self.analyst.open_records, self.analyst._open_bytes) == (0, 0)
@@ -250,7 +250,7 @@ def test_few_records_that_hang_leave_room_for_others() -> None:
     ids=lambda mutant: mutant.what,
 )
 def test_every_mutant_is_killed(mutant: Mutant) -> None:
-    """A model that stays green over a planted defect would prove nothing."""
+    """A model that passes despite a planted defect would prove nothing."""
     module = load(MODULE, mutant)
     with pytest.raises(AssertionError):
         run_model(module, runs=30, steps=60)

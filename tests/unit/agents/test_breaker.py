@@ -19,7 +19,7 @@ def opened(at_s: float = 0) -> CircuitBreaker:
 
 
 def test_errors_in_a_row_open_it() -> None:
-    """The fifth error in a row pauses calls; retry_after_s tells the rest of the pause."""
+    """The fifth error in a row pauses calls; retry_after_s is the rest of the pause."""
     breaker = CircuitBreaker(errors=5, cooldown_s=10)
     for count in range(1, 6):
         assert breaker.state == "closed"
@@ -29,7 +29,7 @@ def test_errors_in_a_row_open_it() -> None:
     assert breaker.retry_after_s(12) == 3
 
 
-def test_a_success_starts_the_count_anew() -> None:
+def test_a_success_resets_the_count() -> None:
     """Errors that are not in a row never open it."""
     breaker = CircuitBreaker(errors=2, cooldown_s=10)
     for _ in range(10):
@@ -39,7 +39,7 @@ def test_a_success_starts_the_count_anew() -> None:
 
 
 def test_exactly_one_probe_passes_after_the_cool_down() -> None:
-    """Half open, everybody but the probe keeps waiting, and is told a time greater than 0."""
+    """In the half-open state every call but the probe waits, with a retry_after_s greater than 0."""
     breaker = opened()
     admitted(breaker, 10)
     assert breaker.state == "half_open"
@@ -48,7 +48,7 @@ def test_exactly_one_probe_passes_after_the_cool_down() -> None:
 
 
 def test_a_probe_that_hangs_makes_room_for_one_more_in_each_cool_down() -> None:
-    """One text that hangs must not hold up all others; whichever probe comes back first decides."""
+    """One text that hangs must not hold up all others; the first probe to return decides."""
     breaker = opened()
     admitted(breaker, 10)
     second = admitted(breaker, 20)
@@ -79,7 +79,7 @@ def test_a_probe_that_fails_opens_it_for_another_cool_down() -> None:
 
 
 def test_a_released_probe_makes_room_for_the_next() -> None:
-    """A cancelled probe tells nothing and must not block all others for ever."""
+    """A cancelled probe proves nothing and must not block all others forever."""
     breaker = opened()
     breaker.released(admitted(breaker, 10))
     assert breaker.state == "half_open"

@@ -1,4 +1,4 @@
-"""Step 1: what a record must be, and that origin, key and time of receipt outlive every reading and rehoming."""
+"""Step 1: what a record must be; origin, key and time of receipt survive every reading and rehoming."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -131,7 +131,7 @@ def test_without_a_time_of_receipt_only_an_impossible_time_is_in_the_future() ->
 
 
 @pytest.mark.parametrize("timestamp_ms", [None, -1, 2**63 - 1, -(2**63)])
-def test_a_time_stamp_that_is_no_time_has_a_fixed_meaning(timestamp_ms: int | None) -> None:
+def test_an_impossible_time_stamp_has_a_fixed_meaning(timestamp_ms: int | None) -> None:
     """A foreign producer may set any 64-bit number."""
     assert as_time(timestamp_ms) == datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -151,7 +151,7 @@ def test_a_rehomed_record_without_a_key_still_has_none() -> None:
 
 
 def test_a_foreign_producer_cannot_claim_an_origin() -> None:
-    """In the open topic, headers of ours are anybody's words."""
+    """In the open topic, any producer can write our headers."""
     claimed = Record(a_record(partition=3), was_rehomed=False).rehoming_headers()
     record = Record(a_record(partition=1, headers=claimed), was_rehomed=False)
     assert record.origin.partition == 1
@@ -160,7 +160,7 @@ def test_a_foreign_producer_cannot_claim_an_origin() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {REHOMED_PARTITION: b"x"}, {REHOMED_TOPIC: None}, {REHOMED_OFFSET: None}])
 def test_a_rehomed_record_without_a_usable_origin_has_its_own(headers: dict[str, bytes]) -> None:
-    """Somebody else may have written to the topic; one such record must not end the worker."""
+    """Another program may have written to the topic; such a record must not end the worker."""
     ours = {REHOMED_TOPIC: b"conversations", REHOMED_PARTITION: b"1", REHOMED_OFFSET: b"2"}
     source = a_record(topic=TOPICS.rehomed, headers=list((ours | headers).items()) if headers else [])
     assert Record(source, was_rehomed=True).origin == Origin(TOPICS.rehomed, 0, 42)
@@ -168,7 +168,7 @@ def test_a_rehomed_record_without_a_usable_origin_has_its_own(headers: dict[str,
 
 @pytest.mark.parametrize("end", ["finished", "revoked"])
 def test_a_job_is_wanted_until_it_is_finished_or_revoked(end: str) -> None:
-    """Late work asks before it does anything that others would see."""
+    """Late work checks this before any visible effect."""
     job = a_job()
     assert job.is_wanted
     if end == "finished":

@@ -1,4 +1,4 @@
-"""Failed calls: which error, which class, how long to wait, billed or not, and whether the breaker counts them."""
+"""Failed calls: which error and class, how long to wait, whether they are billed, and whether the breaker counts them."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -77,7 +77,7 @@ def test_wrong_settings_stop_the_work_and_are_named(status: int, body: bytes, se
     ],
 )
 def test_what_is_about_one_text_ends_that_text_only(status: int, body: bytes) -> None:
-    """A dead letter; all others go on."""
+    """It becomes a dead letter; all others continue."""
     failure = failure_of_status(status, {}, body, NOW)
     assert isinstance(failure.error, Unprocessable)
     assert failure.error.reason == "refused"
@@ -91,7 +91,7 @@ def test_what_is_about_one_text_ends_that_text_only(status: int, body: bytes) ->
     ids=["by type", "by content"],
 )
 def test_a_proxys_page_is_tried_again(status: int, headers: dict[str, str], body: bytes) -> None:
-    """It says nothing about key, model or text, whatever its status."""
+    """It proves nothing about key, model or text, whatever its status."""
     failure = failure_of_status(status, headers, body, NOW)
     assert isinstance(failure.error, Retryable)
     assert (failure.error_class, failure.trips_breaker) == ("server", True)
@@ -106,7 +106,7 @@ def test_a_proxys_page_is_tried_again(status: int, headers: dict[str, str], body
     ],
 )
 def test_spent_credits_are_waited_for(status: int, body: bytes) -> None:
-    """In each of their documented shapes: neither a dead letter nor a worker that is restarted again and again."""
+    """Each of the documented forms leads neither to a dead letter nor to a restart loop."""
     failure = failure_of_status(status, {}, body, NOW)
     assert isinstance(failure.error, Retryable)
     assert failure.trips_breaker
@@ -147,18 +147,18 @@ def test_the_providers_words_are_shown_without_keys(body: bytes, words: str) -> 
     ],
 )
 def test_words_that_may_quote_the_text_are_not_shown(body: bytes, text: str) -> None:
-    """Whole or in part, with other spaces or in other letters."""
+    """Whole or in part, with other spaces or in another case."""
     assert provider_words(body, "secret-key", text) == ""
 
 
 def test_words_beside_the_text_are_shown() -> None:
-    """An ordinary word in both is no quotation."""
+    """An ordinary word in both is not a quotation."""
     body = b'{"error": "The service is overloaded."}'
     assert provider_words(body, "secret-key", "user: the parcel service was late") == "The service is overloaded."
 
 
 def test_a_text_that_is_echoed_cannot_stop_the_service() -> None:
-    """Only the beginning of an error body is looked at: a conversation may well speak of incorrect API keys."""
+    """Only the beginning of an error body is examined: a conversation may mention incorrect API keys."""
     echoed = b'{"code": "invalid", "error": "cannot be processed: ' + b"x" * 300 + b"incorrect API key" + b'"}'
     assert isinstance(failure_of_status(400, {}, echoed, NOW).error, Unprocessable)
 
@@ -182,7 +182,7 @@ def test_a_text_that_is_echoed_cannot_stop_the_service() -> None:
     ],
 )
 def test_retry_after_is_read_in_both_forms_and_bounded(value: str | None, expected_s: float | None) -> None:
-    """Seconds or an HTTP date; what cannot be read is no wait at all rather than a wrong one."""
+    """Seconds or an HTTP date; an unreadable value means no wait rather than a wrong one."""
     assert retry_after_s(value, NOW) == expected_s
 
 
@@ -205,8 +205,8 @@ def test_lost_replies_may_have_been_billed(error: Exception, error_class: ErrorC
     assert (failure.error_class, failure.ambiguous, failure.trips_breaker) == (error_class, ambiguous, True)
 
 
-def test_an_address_that_is_no_url_is_a_wrong_setting() -> None:
-    """No retry makes it one."""
+def test_an_invalid_url_is_a_wrong_setting() -> None:
+    """A retry would not help."""
     failure = failure_of_exception(aiohttp.InvalidURL("nonsense"))
     assert isinstance(failure.error, Fatal)
     assert "GROK_BASE_URL" in failure.error.hint

@@ -88,7 +88,7 @@ def test_wrong_types_enums_and_ranges_are_bad_answers(field: str, value: Any) ->
 
 @pytest.mark.parametrize("field", ANSWER)
 def test_every_field_is_required(field: str) -> None:
-    """No default stands in for what the model left out."""
+    """No default replaces a field that the model left out."""
     with pytest.raises(BadAnswer):
         read_reply(reply({name: value for name, value in ANSWER.items() if name != field}))
 
@@ -150,7 +150,7 @@ def test_characters_that_postgres_refuses_are_replaced() -> None:
 
 
 def test_unknown_fields_are_kept_up_to_a_bound() -> None:
-    """They go to `extra`; more than 8 KiB of them is no answer."""
+    """They go to `extra`; more than 8 KiB of them is a bad answer."""
     assert insight_of(product="router", nested={"a": [1.5, None]}).extra == {
         "product": "router",
         "nested": {"a": [1.5, None]},
@@ -187,8 +187,8 @@ def test_a_filtered_answer_is_a_refusal_and_a_cut_one_a_bad_answer() -> None:
         *([], [7], [{"type": "text"}], "```json\n```", "```json\n[]\n```", f"```{'x' * 100_000}"),
     ],
 )
-def test_content_that_is_no_object_is_a_bad_answer(content: Any) -> None:
-    """No odd content makes another exception."""
+def test_content_that_is_not_an_object_is_a_bad_answer(content: Any) -> None:
+    """No content raises another exception."""
     with pytest.raises(BadAnswer) as raised:
         read_reply(reply(content=content))
     assert not isinstance(raised.value, UnreadableReply)

@@ -59,7 +59,8 @@ def test_a_complaint_is_read_as_one(insights: LocalInsights) -> None:
 def test_sentiment_knows_negation_courtesy_and_plain_reports(
     insights: LocalInsights, text: str, sentiment: Sentiment
 ) -> None:
-    """A negation turns the words behind it, courtesy is no praise, and a fault is blame without a harsh word."""
+    """A negation turns the words behind it, courtesy does not count as praise, and a reported fault is blame even
+    without harsh words."""
     assert insights.insight(text).sentiment == sentiment
 
 
@@ -71,7 +72,7 @@ def test_staff_messages_do_not_change_the_customers_sentiment(insights: LocalIns
 
 
 def test_the_last_messages_weigh_more(insights: LocalInsights) -> None:
-    """The same two sentences in both orders: what comes last tells how it went."""
+    """The same two sentences in both orders: the last one shows how things went."""
     happy, angry = "user: this is wonderful", "user: this is terrible"
     better, worse = (insights.insight(f"{first}\n{last}") for first, last in ((angry, happy), (happy, angry)))
     assert better.sentiment_score > worse.sentiment_score
@@ -86,7 +87,7 @@ def test_the_last_messages_weigh_more(insights: LocalInsights) -> None:
         ("There is a strong gas leak in my kitchen", "report_danger", "critical"),
         ("You will hear from my lawyer", "threaten_legal_action", "critical"),
         ("I will sue you if you don't refund me", "threaten_legal_action", "critical"),
-        ("Somebody has just withdrawn money, somebody took $300 from my account", "report_fraud", "high"),
+        ("Someone has just withdrawn money, someone took $300 from my account", "report_fraud", "high"),
         ("I lost my debit card yesterday", "report_loss", "high"),
         ("I was charged twice and want my money back", "request_refund", "high"),
         ("You charged me for it twice, please refund it", "request_refund", "high"),
@@ -161,7 +162,7 @@ def test_action_is_needed_until_staff_has_answered(insights: LocalInsights, text
     ],
 )
 def test_another_language_is_undetermined(insights: LocalInsights, text: str) -> None:
-    """`und` is BCP 47 for undetermined. Neutral would be a claim; somebody must read it."""
+    """`und` is BCP 47 for undetermined. Neutral would be a claim; a person must read it."""
     insight = insights.insight(text)
     assert (insight.sentiment, insight.intent, insight.language) == ("undetermined", "undetermined", "und")
     assert insight.confidence <= 0.1
@@ -200,7 +201,7 @@ def test_no_text_takes_long(insights: LocalInsights, part: str) -> None:
 
 
 def test_the_end_of_a_long_text_is_read(insights: LocalInsights) -> None:
-    """It tells how it went, and may hold what matters most."""
+    """It shows how things went, and may hold what matters most."""
     assert insights.insight("all is as it was. " * 2_000 + "I want to kill myself").urgency == "critical"
 
 

@@ -148,14 +148,14 @@ def low_value_by_every_rule(text: str) -> FilterReason | None:
 
 def turn_by_every_rule(turn: str) -> FilterReason | None:
     dense = "".join(turn.casefold().split())
-    letters = rules._PUNCTUATION.sub("", dense)
-    repeated = letters or dense
+    stripped = rules._PUNCTUATION.sub("", dense)
+    repeated = stripped or dense
     words = " ".join(small_talk._TOKENS.findall(turn.casefold().replace("’", "'")))
     marks = small_talk._TOKENS.sub("", turn)
     weight = sum(map(rules._weight_of, turn))
     if rules._URLS.fullmatch(turn):
         return FilterReason.URL_ONLY
-    is_noise = not rules._is_word(letters) if letters else dense.isascii()
+    is_noise = not rules._is_word(stripped) if stripped else dense.isascii()
     if len(repeated) >= rules.MIN_REPEATED_CHARS and len(set(repeated)) == 1 and is_noise:
         return FilterReason.REPEATED_CHARACTERS
     if small_talk._SMALL_TALK.fullmatch(words) and small_talk._NEUTRAL_MARKS.fullmatch(marks):

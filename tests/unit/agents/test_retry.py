@@ -72,7 +72,7 @@ async def test_a_defect_has_a_bound() -> None:
 
 
 @pytest.mark.parametrize("error", [Unprocessable("refused", ""), Fatal("stop"), NoLongerWanted()])
-async def test_what_another_attempt_cannot_mend_is_raised_at_once(error: Exception) -> None:
+async def test_what_another_attempt_cannot_fix_is_raised_at_once(error: Exception) -> None:
     """One attempt, no more."""
     work = Work(error)
     with pytest.raises(type(error)):
@@ -81,7 +81,7 @@ async def test_what_another_attempt_cannot_mend_is_raised_at_once(error: Excepti
 
 
 async def test_nothing_is_tried_once_it_is_no_longer_wanted() -> None:
-    """Also not after a failure that came while it was."""
+    """This holds after a failure that came while it was still wanted, too."""
     wanted = iter([True, False])
     work = Work(Retryable("down"))
     with pytest.raises(NoLongerWanted):

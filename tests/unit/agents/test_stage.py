@@ -1,4 +1,4 @@
-"""A stage takes all that waits as one batch, loses nothing to a failure, and is idle only when nothing is left."""
+"""A stage takes all waiting items as one batch, loses nothing to a failure, and is idle only when nothing is left."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,9 +10,9 @@ from schemas.errors import Fatal
 
 
 class Work:
-    """Remembers its batches; raises the given errors first, one a batch; waits while the gate is closed.
+    """Remembers its batches; raises the given errors first, one per batch; waits while the gate is closed.
 
-    `gates` has those of single batches, by their first item.
+    `gates` are those of single batches, by their first item.
     """
 
     def __init__(self, *errors: Exception) -> None:
@@ -106,7 +106,7 @@ async def test_it_is_idle_when_nothing_waits_and_no_worker_works() -> None:
 
 
 async def test_a_stage_that_got_nothing_is_idle() -> None:
-    """Whoever drains does not wait for it."""
+    """A drain does not wait for it."""
     async with running(Work()) as stage:
         stage.put([])
         await stage.wait_idle()
@@ -125,7 +125,7 @@ async def test_a_defect_is_tried_again_with_the_same_batch() -> None:
 
 
 async def test_a_defect_that_stays_ends_the_worker() -> None:
-    """After a few attempts, so that it does not hold up a partition for ever."""
+    """A few attempts are made, so that it does not hold up a partition forever."""
     error = ZeroDivisionError()
     work = Work(*[error] * DEFECT_ATTEMPTS)
     async with running(work) as stage:

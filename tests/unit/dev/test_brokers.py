@@ -1,4 +1,4 @@
-"""Tansu forgets its topics, so what workers kept of them must go, and nothing else."""
+"""Tansu loses its topics, so the data that workers derived from them must go, and nothing else."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from streams.dev.local.process import ProcessLog
 
 
 def test_only_the_workers_data_of_lost_topics_are_removed(tmp_path: Path) -> None:
-    """The folder may be anyone's: its name is a common word."""
+    """Other programs may use the folder: its name is a common word."""
     workers, foreign = tmp_path / "tansu" / "worker-1", tmp_path / "tansu" / "README.md"
     workers.mkdir(parents=True)
     (workers / "table").touch()

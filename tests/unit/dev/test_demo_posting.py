@@ -36,7 +36,7 @@ class Gateway:
         self.answers: list[int] = []
         self.accepted: list[str] = []
         self.most_at_once = self._at_once = 0
-        self.opens_at = 0  # so many requests must be there at once before any is answered
+        self.opens_at = 0  # this many requests must be in flight before any is answered
         self._open = asyncio.Event()
 
     async def take(self, request: web.Request) -> web.Response:
@@ -206,14 +206,14 @@ def test_the_script_gives_the_same_for_the_same(source: Path) -> None:
 
 
 def test_the_script_repeats_what_the_source_repeats(source: Path) -> None:
-    """A post that stood there three times has at least two repeats; labels do not come along."""
+    """A post that occurs three times in the source has at least two repeats; labels are left out."""
     posts = [record for record in script().sample(source) if record["source"] == "vader-tweets"]
     assert {record["id"] for record in posts} >= {"vader-tweets:1", "vader-tweets:1-again-1", "vader-tweets:1-again-2"}
     assert all(record.keys() == {"id", "source", "text"} for record in posts)
 
 
 def test_the_script_makes_short_turns_conversations(source: Path) -> None:
-    """They come from conversations that are not in the sample themselves."""
+    """They come from conversations that are not part of the sample themselves."""
     made = {record["id"]: record for record in script().sample(source)}
     turns = [identifier for identifier in made if identifier.endswith((":opening", ":closing"))]
     assert len(turns) == 80
@@ -296,7 +296,7 @@ async def test_rows_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_process_that_ended_is_named() -> None:
-    """The error has its last lines; waiting on would be in vain."""
+    """The error has its last lines; there is nothing left to wait for."""
     posting = asyncio.create_task(asyncio.sleep(0))
     with pytest.raises(Fatal, match="worker-1 ended during the demo") as ended:
         await wait(posting, Table(1), ["a", "b"], stack(is_running=False))

@@ -65,7 +65,7 @@ def test_with_a_standin_calls_must_be_distinct_texts(calls: int, holds: bool) ->
 
 
 def test_times_are_those_of_conversations_with_an_insight() -> None:
-    """What the prefilter ended at once must not make the others look faster."""
+    """Filtered conversations, which end at once, must not make the others look faster."""
     rows = [row(1, seconds=1), row(2, "cached", seconds=3), row(3, "filtered", seconds=0)]
     result = compute_figures(["c1", "c2", "c3"], rows, Calls(None, 0), 0)
     assert (result.p50_s, result.p95_s) == (1.0, 3.0)
@@ -83,7 +83,7 @@ def test_percentiles_are_by_nearest_rank(percent: float, expected: float) -> Non
 
 
 def test_no_values_have_no_percentile() -> None:
-    """Not zero: nothing was measured."""
+    """It is None and not zero: nothing was measured."""
     assert percentile([], 50) is None
 
 
@@ -93,7 +93,7 @@ def example(number: int, sentiment: Sentiment, urgency: Urgency, *, summary: str
 
 
 def test_examples_differ_in_sentiment_and_urgency() -> None:
-    """Many alike do not crowd out the few others; the most urgent comes first."""
+    """Many similar ones do not crowd out the few others; the most urgent comes first."""
     alike = [example(number, "neutral", "low") for number in range(50)]
     picked = pick_examples([*alike, example(98, "positive", "low"), example(99, "negative", "critical")], 3)
     assert [(insight.sentiment, insight.urgency) for insight in picked] == [

@@ -1,4 +1,4 @@
-"""Child processes and their log: output, end, and that nothing of them stays."""
+"""Child processes and their log: output, end, and that nothing of them is left behind."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie has ended: when it is reaped is not our business."""
+    """Returns False for a zombie, which has ended but was not reaped yet."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -157,7 +157,7 @@ threading.Event().wait()
 
 
 def test_nothing_outlives_a_parent_that_was_killed(tmp_path: Path) -> None:
-    """SIGKILL for us is the end of our children and theirs, also when the thread that started them is long gone."""
+    """SIGKILL for us also ends our children and theirs, even when the thread that started them has ended."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None

@@ -21,7 +21,7 @@ SERVE = "echo ready; while :; do sleep 0.01; done"
 
 
 class Script(Service):
-    """Ready when its script has said so."""
+    """Is ready when its script has said so."""
 
     def __init__(self, name: str, log: ProcessLog, script: str = SERVE, *, ready_within_s: float = 10) -> None:
         super().__init__(name, log)
@@ -42,7 +42,7 @@ class InMemory(Script):
 
 
 class Loading(Server):
-    """Ready when it has printed its environment."""
+    """Is ready when it has printed its environment."""
 
     def __init__(self, argv: list[str], environment: Environment, log: ProcessLog) -> None:
         super().__init__("gateway", log, argv, environment, port=0)
@@ -216,7 +216,7 @@ def test_everything_after_a_service_that_loses_data_restarts(
     assert [database.launches, broker.launches] == [1, 2]
 
 
-def test_stop_goes_on_when_a_service_cannot_be_stopped(
+def test_stop_continues_when_a_service_cannot_be_stopped(
     make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
 ) -> None:
     """One failure leaves nothing else running, and the folder is free again."""

@@ -34,13 +34,13 @@ def test_a_missing_key_is_401_and_a_wrong_one_400(authorization: str | None, sta
 
 
 def test_any_key_will_do_where_none_is_configured() -> None:
-    """But there must be one."""
+    """A key is required all the same."""
     check_key("Bearer anything", None)
     check_key("bearer right", "right")
 
 
 def test_a_caller_is_known_by_its_key_without_the_key() -> None:
-    """The same caller for the same key, however it is spaced."""
+    """The same key is the same caller, however it is spaced."""
     caller = check_key("Bearer a-key", None)
     assert caller == check_key("bearer  a-key ", "a-key") != check_key("Bearer another", None)
     assert (len(caller), caller in "a-key") == (8, False)
@@ -177,7 +177,7 @@ def test_a_plan_that_makes_no_sense_is_refused(plan: bytes) -> None:
         msgspec.json.decode(plan, type=FaultPlan)
 
 
-def test_texts_are_told_apart_and_repetitions_counted() -> None:
+def test_texts_are_distinguished_and_repetitions_counted() -> None:
     """Three calls, two texts, one asked for twice but billed once."""
     stats = Stats()
     for text, billed in (("a", False), ("a", True), ("b", True)):
@@ -282,7 +282,7 @@ def test_options_that_make_no_sense_are_misuse(arguments: list[str]) -> None:
 
 
 async def turns_until_answered(connections: int) -> int:
-    """Turns of the loop until each of so many connections, which all wait before the first of them, has its answer."""
+    """Turns of the loop until each of `count` connections, which all wait before the first of them, has its answer."""
     async with serving(StandinConfig()) as address:
         host, port = address.removeprefix("http://").split(":")
         waiting = [socket.create_connection((host, int(port))) for _ in range(connections)]
@@ -298,7 +298,7 @@ async def turns_until_answered(connections: int) -> int:
 
 
 def test_callers_that_come_at_once_are_noticed_at_once() -> None:
-    """On the loop of its command: one new caller in each turn would let hundreds wait for as long as others keep the
-    stand-in busy, and a call that it has not noticed is cut off by a rebalance all the same."""
+    """On the loop of its command: one new caller per turn would let hundreds wait for as long as others keep the stand-
+    in busy, and a rebalance cuts off a call that it has not noticed too."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(turns_until_answered(200)) < 50

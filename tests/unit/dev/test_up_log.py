@@ -17,7 +17,7 @@ def test_our_events_are_condensed() -> None:
 
 
 def test_what_every_start_says_is_left_out_unless_it_warns() -> None:
-    """The stack says what is ready; the file has the rest."""
+    """The stack reports what is ready; the file has the rest."""
     assert shown("gateway", event="gateway_listening", level="info", port=8080) is None
     assert shown("worker-1", event="Heartbeat failed", level="warning") == "worker-1  |  Heartbeat failed"
     for line in ("tansu | ready in 13ms", "migrate | Applied: 0001_insights.sql", "topics | insights\t8 partitions"):
@@ -25,7 +25,7 @@ def test_what_every_start_says_is_left_out_unless_it_warns() -> None:
 
 
 def test_other_output_stays_as_it_is() -> None:
-    """Text that is no event, JSON or not, is not swallowed; Postgres's routine is."""
+    """Text that is not an event, JSON or not, is shown; Postgres's routine messages are not."""
     for text in ("Segmentation fault", "[1, 2]", '{"a": 1}', "2026-01-01 UTC [1] ERROR:  no such table"):
         line = terminal_line(f"postgres | {text}")
         assert line is not None

@@ -1,4 +1,4 @@
-"""Faust's consumer without its read positions, and without its care for inputs that it never reads."""
+"""Faust's consumer without its read positions, and without its handling of inputs that it never reads."""
 
 import asyncio
 from collections.abc import Iterator
@@ -44,8 +44,8 @@ async def test_the_ends_of_changelogs_are_the_logs_own(consumer: MemberConsumer)
     assert await consumer.highwaters(CHANGELOG) == {CHANGELOG: 7}
 
 
-async def test_an_input_that_faust_does_not_read_is_no_error(consumer: MemberConsumer) -> None:
-    """It asks no broker where to begin, and logs nothing every few seconds."""
+async def test_an_input_that_faust_does_not_read_is_not_an_error(consumer: MemberConsumer) -> None:
+    """Faust asks no broker for its start offset, and logs nothing every few seconds."""
     await consumer.perform_seek()
     with capture_logs() as logs:
         consumer.verify_event_path(1_000.0, INPUT)

@@ -1,4 +1,4 @@
-"""The lease is held exactly as long as the group is sure to count this worker in."""
+"""The lease is held exactly as long as the group membership is certain."""
 
 import asyncio
 from types import SimpleNamespace
@@ -8,13 +8,13 @@ from aiokafka.errors import KafkaConnectionError
 
 from streams.engine.membership import GroupLease, watch_membership
 
-#: Kafka's code of a coordinator that reads what it took over, and which answers no question about offsets.
+#: Kafka's error code of a coordinator that still loads its groups, and refuses requests for offsets.
 COORDINATOR_LOAD_IN_PROGRESS = 14
 
 
 class Coordinator:
-    """aiokafka's, with as much of its broker as it takes: heartbeats are accepted while the group knows the member,
-    and always while the broker loads."""
+    """aiokafka's coordinator with a scripted broker: heartbeats are accepted while the group knows the member, and
+    always while the broker loads."""
 
     def __init__(self) -> None:
         self.group_id = "group"
@@ -28,7 +28,7 @@ class Coordinator:
         self.found()
 
     def found(self) -> None:
-        """Another broker, or the same one again."""
+        """Finds another coordinator, or the same one again."""
         self._coordinator_dead_fut = asyncio.get_running_loop().create_future()
 
     async def _do_heartbeat(self) -> bool:
@@ -41,7 +41,7 @@ class Coordinator:
         return self.knows_us
 
     def reset_generation(self) -> None:
-        """Nothing to forget."""
+        """Does nothing."""
 
     async def _send_req(self, request: Any) -> Any:
         if self.is_away:
@@ -53,12 +53,12 @@ class Coordinator:
 
 
 def test_it_is_not_held_before_the_first_join() -> None:
-    """A worker that the group does not know pays for nothing."""
+    """A worker that the group does not know makes no paid calls."""
     assert not GroupLease(10, lambda: 100.0).is_held
 
 
 def test_it_is_held_for_one_session_timeout_from_when_the_heartbeat_was_sent() -> None:
-    """The group counts from its arrival, which is later: the worker never believes longer than the group."""
+    """The group counts from its arrival, which is later, so the lease never outlasts the membership."""
     now_s = 100.0
     lease = GroupLease(10, lambda: now_s)
     lease.renew(97)
@@ -69,7 +69,7 @@ def test_it_is_held_for_one_session_timeout_from_when_the_heartbeat_was_sent() -
 
 
 async def joined() -> tuple[Coordinator, GroupLease]:
-    """A worker that has just joined, and forgot its lease, as after a freeze."""
+    """A worker that has just joined and lost its lease, as after a freeze."""
     coordinator, lease = Coordinator(), GroupLease(10)
     watch_membership(coordinator, lease)
     assert await coordinator._do_rejoin_group(None)
@@ -100,7 +100,7 @@ async def test_a_heartbeat_that_is_answered_with_a_rebalance_renews_nothing() ->
     """It is accepted, but calls that wait for the lease would begin just before the drain that cuts them off."""
     coordinator, lease = await joined()
     coordinator.is_rebalancing = True
-    assert await coordinator._do_heartbeat(), "aiokafka goes on with heartbeats until the member rejoins"
+    assert await coordinator._do_heartbeat(), "aiokafka continues with heartbeats until the member rejoins"
     assert not lease.is_held
 
 

@@ -1,4 +1,4 @@
-"""The offset up to which a shard has everything that its changelog has."""
+"""The offset up to which a shard has every answer that its changelog has."""
 
 import random
 import secrets
@@ -7,13 +7,13 @@ from streams.engine.answers_table import OffsetRun
 
 
 def test_it_moves_over_an_unbroken_run_only() -> None:
-    """What is missing is another worker's, or still to be confirmed."""
+    """A missing offset belongs to another worker, or is not confirmed yet."""
     run = OffsetRun()
     assert [run.add(-1, 0), run.add(0, 2), run.add(0, 3), run.add(0, 1)] == [0, 0, 0, 3]
 
 
 def test_any_order_ends_at_the_end() -> None:
-    """Each offset once, shuffled: the run is whole when the last one comes."""
+    """Each offset is added once, shuffled: the run is complete when the last one comes."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     offsets = list(range(10, 500))
@@ -26,7 +26,7 @@ def test_any_order_ends_at_the_end() -> None:
 
 
 def test_a_recovery_in_between_is_taken_up() -> None:
-    """Recovery has read what was missing, and the shard now goes further: the run goes on from there."""
+    """Recovery has read the missing offsets: the run continues where the shard now ends."""
     run = OffsetRun()
     assert run.add(3, 9) == 3
     assert run.add(8, 10) == 10

@@ -1,4 +1,4 @@
-"""POST /api/v1/conversations: what is accepted, and every way to be refused."""
+"""POST /api/v1/conversations: what is accepted, and every reason for a refusal."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ GOOD = b'{"text": "my card was charged twice"}'
 
 
 async def test_accepted_means_published(client: TestClient, fakes: FakeDependencies) -> None:
-    """202 names the id and where the result will be, and the record is in the topic under it."""
+    """The 202 has the id and the location of the result, and the record is in the topic under that id."""
     async with client.post(PATH, data=b'{"id": "c/1 \xc3\xa4", "text": "hello there"}', headers=JSON) as response:
         assert response.status == 202
         assert await response.json() == {"id": "c/1 \u00e4", "status": "accepted"}
@@ -95,7 +95,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
-async def test_a_bad_body_is_a_problem_and_harms_nobody(
+async def test_a_bad_body_is_a_problem_and_affects_no_other_request(
     client: TestClient, fakes: FakeDependencies, body: bytes, status: int, code: str, field: str | None
 ) -> None:
     """The status, a stable code, the field where there is one; nothing is published; the next request is served."""
@@ -152,10 +152,10 @@ async def test_broken_chunks_are_400(client: TestClient) -> None:
     assert answer.split(maxsplit=2)[1] == b"400"
 
 
-async def test_a_client_that_goes_away_is_no_error(
+async def test_a_client_that_disconnects_is_not_an_error(
     client: TestClient, fakes: FakeDependencies, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A connection that ends in the middle of a body is logged as nothing and publishes nothing."""
+    """A connection that ends in the middle of a body logs and publishes nothing."""
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
     _, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(head.encode() + b"\r\n{")
@@ -169,7 +169,7 @@ async def test_a_client_that_goes_away_is_no_error(
 
 
 async def test_no_confirmation_is_503(client: TestClient, fakes: FakeDependencies) -> None:
-    """The broker's silence is told with a time to come back, and passes."""
+    """The response says when to retry, and the gateway recovers."""
     fakes.publisher.failure = BrokerUnavailable("the broker did not confirm in time", retry_after_s=2.2)
     async with client.post(PATH, data=GOOD, headers=JSON) as response:
         answer = await response.json(content_type="application/problem+json")
@@ -179,8 +179,8 @@ async def test_no_confirmation_is_503(client: TestClient, fakes: FakeDependencie
         assert response.status == 202
 
 
-async def test_a_defect_tells_nothing(client: TestClient, fakes: FakeDependencies, capfd: Any) -> None:
-    """500 is a problem without internals; the next request is served."""
+async def test_a_defect_discloses_nothing(client: TestClient, fakes: FakeDependencies, capfd: Any) -> None:
+    """A 500 is a problem without internals; the next request is served."""
     fakes.publisher.failure = ZeroDivisionError("secret canary")
     async with client.post(PATH, data=GOOD, headers=JSON) as response:
         body = await response.text()

@@ -1,4 +1,4 @@
-"""What a gateway remembers of the conversations that it accepted: bounded in number and age."""
+"""What a gateway remembers of the conversations that it accepted, bounded in number and age."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def test_the_latest_acceptance_counts_for_a_while() -> None:
-    """Of each tenant for itself."""
+    """Each tenant has its own."""
     accepted = RecentlyAccepted()
     accepted.add("a", "c-1", NOON)
     accepted.add("a", "c-1", NOON + timedelta(minutes=1))

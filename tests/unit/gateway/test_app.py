@@ -1,4 +1,4 @@
-"""What holds for every route: limits, unknown paths, metrics, probes."""
+"""What applies to every route: limits, unknown paths, metrics, probes."""
 
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -10,7 +10,7 @@ from tests.fakes.gateway import FakeDependencies
 
 
 async def test_more_than_the_limit_is_429_with_a_true_retry_after() -> None:
-    """Who waits as long as told is served at the first try; probes are never refused."""
+    """A client that waits that long succeeds at the first retry; probes are never refused."""
     fakes = FakeDependencies(rate_limit_per_minute=2)
     async with TestClient(TestServer(build_application(fakes.dependencies))) as client:
         statuses = [(await client.get("/api/v1/insights")).status for _ in range(2)]
@@ -81,7 +81,7 @@ async def _failing(client: TestClient) -> set[str]:
 
 
 async def test_readiness_asks_dependencies_and_liveness_does_not(client: TestClient, fakes: FakeDependencies) -> None:
-    """A dead broker makes the gateway unready, not dead; a lag that nobody can tell does neither."""
+    """A dead broker makes the gateway unready, not dead; an unknown lag does neither."""
     fakes.lag.lag = OSError()
     assert (await client.get("/readyz")).status == 200
     fakes.publisher.failure = BrokerUnavailable("the broker does not answer")

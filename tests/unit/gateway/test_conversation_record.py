@@ -13,7 +13,7 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_equal_texts_get_equal_keys() -> None:
-    """White space and Unicode composition are no difference; id and metadata neither."""
+    """White space, Unicode composition, id and metadata make no difference."""
     one = conversation_record(Conversation(id="a", text="caf\u00e9  please"), "default", NOW, None)
     two = conversation_record(
         Conversation(id="b", text=" cafe\u0301\nplease ", metadata={"a": 1}), "default", NOW, None
@@ -48,6 +48,6 @@ def test_headers_are_cloudevents_in_binary_mode() -> None:
     ["", PARENT.upper(), PARENT + "-00", PARENT[:-1], "ff" + PARENT[2:], f"00-{'0' * 32}-{'1' * 16}-01", PARENT + "\n"],
 )
 def test_an_invalid_traceparent_is_left_out(parent: str) -> None:
-    """A broken trace header starts no broken trace and refuses no conversation."""
+    """It starts no broken trace, and the conversation is accepted."""
     headers = dict(conversation_record(Conversation(id="a", text="hello"), "default", NOW, parent).headers)
     assert "traceparent" not in headers

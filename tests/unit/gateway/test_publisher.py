@@ -1,4 +1,4 @@
-"""The publisher's judgement on what the producer reports; the real producer is in the integration tests."""
+"""How the publisher reacts to the producer's errors; the real producer is in the integration tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -52,7 +52,7 @@ async def _published(publisher: KafkaPublisher, producer: FakeProducer) -> None:
 
 
 async def test_before_the_connection_records_are_refused() -> None:
-    """Nothing is kept for later: the client has the record and is told when to come back."""
+    """Nothing is buffered: the client keeps the record and learns when to retry."""
     publisher = KafkaPublisher(lambda _: FakeProducer(), TOPICS.conversations)
     with pytest.raises(BrokerUnavailable) as caught:
         await publisher.publish(RECORD)
@@ -85,8 +85,8 @@ async def test_a_broker_without_producer_ids_gets_a_plain_producer() -> None:
     assert asked == [True, False]
 
 
-async def test_a_hole_in_the_sequence_replaces_the_producer() -> None:
-    """The record is refused, the next producer takes the next one."""
+async def test_a_gap_in_the_sequence_numbers_replaces_the_producer() -> None:
+    """The record is refused; the next producer sends the next one."""
     holed, fresh = FakeProducer(send_error=OutOfOrderSequenceNumber()), FakeProducer()
     async with _publishing(holed, fresh) as publisher:
         await _becomes(lambda: publisher._connection.current is holed)
@@ -97,7 +97,7 @@ async def test_a_hole_in_the_sequence_replaces_the_producer() -> None:
 
 
 async def test_a_passing_error_keeps_the_producer() -> None:
-    """What the producer itself would retry says nothing against it."""
+    """The producer would retry such an error itself."""
     only = FakeProducer(send_error=NotLeaderForPartitionError())
     async with _publishing(only) as publisher:
         await _becomes(lambda: publisher._connection.current is only)
@@ -116,8 +116,8 @@ async def test_a_record_that_the_broker_finds_too_large_is_413() -> None:
     assert (caught.value.status, caught.value.code) == (413, "too_large")
 
 
-async def test_silence_ends_at_the_deadline() -> None:
-    """No confirmation in time is no 202."""
+async def test_waiting_for_a_confirmation_ends_at_the_deadline() -> None:
+    """Without a confirmation in time there is no 202."""
     silent = FakeProducer()
     silent.is_silent = True
     async with _publishing(silent, confirm_timeout_s=0.01) as publisher:
@@ -127,7 +127,7 @@ async def test_silence_ends_at_the_deadline() -> None:
 
 
 async def test_unconfirmed_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a silent broker the memory does not grow with the clients; what ends makes room."""
+    """With a frozen broker the memory does not grow with the clients; requests that end make room."""
     monkeypatch.setattr(module, "MAX_UNCONFIRMED_BYTES", len(RECORD.value))
     producer = FakeProducer()
     producer.is_silent = True

@@ -9,7 +9,7 @@ from streams.gateway.rate_limit import STEP_S, WINDOW_S, RateLimiter, client_key
 
 
 def test_refused_requests_are_not_counted() -> None:
-    """Knocking while refused does not delay the next grant."""
+    """Retrying while refused does not delay the next grant."""
     limiter = RateLimiter(2)
     assert [limiter.check("10.0.0.1", 100.0) for _ in range(2)] == [0.0, 0.0]
     wait_s = limiter.check("10.0.0.1", 100.0)
@@ -17,8 +17,8 @@ def test_refused_requests_are_not_counted() -> None:
     assert limiter.check("10.0.0.1", 100.0 + wait_s) == 0.0
 
 
-def test_the_wait_is_true() -> None:
-    """Who waits exactly as long as told is granted; a moment earlier is refused."""
+def test_the_wait_is_exact() -> None:
+    """A client that waits exactly that long is granted; a moment earlier it is refused."""
     limiter = RateLimiter(1)
     limiter.check("10.0.0.1", 7.1)
     wait_s = limiter.check("10.0.0.1", 20.0)
@@ -56,7 +56,7 @@ def test_clients_do_not_share_their_limit() -> None:
 
 
 def test_a_host_with_many_ipv6_addresses_is_one_client() -> None:
-    """All of a /64 counts together, its neighbour does not; mapped IPv4 is IPv4; a zone index is no difference."""
+    """All of a /64 counts together, its neighbour does not; mapped IPv4 is IPv4; the zone index does not count."""
     assert client_key("2001:db8:0:1::1") == client_key("2001:db8:0:1:ffff::2")
     assert client_key("2001:db8:0:1::1") != client_key("2001:db8:0:2::1")
     assert client_key("::ffff:10.0.0.1") == client_key("10.0.0.1")
@@ -98,7 +98,7 @@ def test_memory_of_one_client_does_not_grow_with_the_limit() -> None:
         tracemalloc.stop()
 
 
-def test_forgetting_after_a_minute_of_silence_loses_nothing() -> None:
+def test_forgetting_after_a_minute_without_requests_loses_nothing() -> None:
     """Generations change while a client is at its limit: it stays refused until its own window has passed."""
     limiter = RateLimiter(1)
     limiter.check("10.0.0.9", 0.0)

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[3] / "infra/docker/healthcheck.py"
 
 @contextmanager
 def serving(status: int) -> Iterator[int]:
-    """A server that answers `status` and tells the path it was asked for; yields its port."""
+    """A server that answers `status` and records the requested path; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # the base class looks for this name
@@ -44,7 +44,7 @@ def check(port: int, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_living_process_is_healthy() -> None:
-    """200 is healthy, and nothing is said."""
+    """200 is healthy, and nothing is printed."""
     with serving(200) as port:
         done = check(port)
 
@@ -52,7 +52,7 @@ def test_a_living_process_is_healthy() -> None:
 
 
 @pytest.mark.parametrize(("environment", "path"), [({}, "/livez"), ({"HEALTH_PATH": "/readyz"}, "/readyz")])
-def test_another_answer_is_told(environment: dict[str, str], path: str) -> None:
+def test_another_answer_is_printed(environment: dict[str, str], path: str) -> None:
     """Anything but 200 is unhealthy; the engine keeps the line that says why."""
     with serving(503) as port:
         done = check(port, **environment)
@@ -61,8 +61,8 @@ def test_another_answer_is_told(environment: dict[str, str], path: str) -> None:
     assert done.stderr == f"{path} on port {port}: 503 asked for {path}\n"
 
 
-def test_nobody_listening_is_unhealthy() -> None:
-    """A refused connection is an answer, not a traceback."""
+def test_a_refused_connection_is_unhealthy() -> None:
+    """It is reported in one line, without a traceback."""
     port = free_port()
     done = check(port)
 

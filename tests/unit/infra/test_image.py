@@ -93,7 +93,7 @@ def test_every_port_is_published_on_loopback() -> None:
 
 
 def test_no_container_leaves_a_volume_without_a_name() -> None:
-    """Every volume is named, and the image's own lies under a tmpfs: `down` leaves nothing that nobody can find."""
+    """Every volume is named, and the image's own one lies under a tmpfs: `down` leaves no anonymous volume."""
     named = set(re.findall(r"^  ([a-z-]+):$", COMPOSE.split("\nvolumes:\n")[1], re.MULTILINE))
     mounts = re.findall(r'volumes: \["?([^"\]]+)"?\]', COMPOSE) + re.findall(
         r"^      - (\S+:/\S+)$", COMPOSE, re.MULTILINE

@@ -29,7 +29,7 @@ def names_in(expression: str) -> set[str]:
 
 
 def test_every_metric_of_a_rule_exists() -> None:
-    """A rule on a name that nothing exports never fires, and nobody would notice. `up` is Prometheus's own."""
+    """A rule on a metric that does not exist never fires, unnoticed. `up` is Prometheus's own."""
     assert len(EXPRESSIONS) == RULES.count("- alert:")
     used = set().union(*map(names_in, EXPRESSIONS))
 
@@ -38,12 +38,12 @@ def test_every_metric_of_a_rule_exists() -> None:
 
 
 def test_every_metric_of_an_annotation_exists() -> None:
-    """What a person is sent to look at is there."""
+    """Annotations point a person only to existing metrics."""
     assert set(re.findall(r"\b[a-z_]+_total\b", RULES)) <= metric_names()
 
 
 def test_every_alert_waits_and_says_what_it_means() -> None:
-    """No alert on a single look, none without severity, summary and description."""
+    """No alert fires on a single scrape; each has severity, summary and description."""
     alerts = RULES.split("- alert:")[1:]
 
     for part in ("        for: ", "severity: ", "summary: ", "description: "):

@@ -1,4 +1,4 @@
-"""infra/setup.sh, with a stand-in for pip: it says how far it is, and why it fails."""
+"""infra/setup.sh, with a stand-in for pip: it shows its progress and the reason of a failure."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def run_setup(venv: Path, pip: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_installation_says_how_far_it_is(tmp_path: Path) -> None:
-    """A minute without a line looks like one that hangs; pip's own lines are hundreds."""
+    """A minute without output looks like a hang; pip's own output has hundreds of lines."""
     done = run_setup(tmp_path, f"printf '{COLLECTED}\\nInstalling collected packages: a, b\\n'")
     lines = done.stderr.splitlines()
     assert done.returncode == 0

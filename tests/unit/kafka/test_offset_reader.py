@@ -1,4 +1,4 @@
-"""An incomplete answer of the broker is never taken for an offset."""
+"""An incomplete response of the broker is never mistaken for an offset."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ ANSWER = OffsetFetchResponse_v3(0, [(FIRST.topic, [(0, 5, "", 0), (1, -1, "", 0)
 
 
 def admin_that_receives(*answers: OffsetFetchResponse_v3) -> AIOKafkaAdminClient:
-    """A client whose requests get these answers, one after the other."""
+    """A client whose requests get these responses, one after the other."""
     left = list(answers)
 
     async def send_request(*_: object) -> OffsetFetchResponse_v3:

@@ -26,7 +26,7 @@ from streams.operations.broker_errors import broker_errors_as_fatal
     ],
 )
 async def test_each_kind_of_failure_has_its_own_hint(error: KafkaError, what: str, why: str, hint: str) -> None:
-    """A refusal is no reason to check whether the broker runs; the cause is always named."""
+    """A refusal does not ask to check whether the broker runs; the cause is always named."""
 
     @broker_errors_as_fatal()
     async def fail() -> None:

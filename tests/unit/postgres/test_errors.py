@@ -47,7 +47,7 @@ def of_state(state: str) -> Exception:
     ],
 )
 def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> None:
-    """By the class of its SQLSTATE."""
+    """The class of its SQLSTATE decides."""
     assert classify(of_state(state)) is means
 
 
@@ -64,7 +64,7 @@ def test_the_server_says_whose_fault_it_is(state: str, means: SqlFailure) -> Non
     ],
 )
 def test_what_the_client_says_itself(error: Exception, means: SqlFailure) -> None:
-    """A lost connection passes; a defect is looked for row by row."""
+    """A lost connection passes; after a defect the faulty row is searched for."""
     assert classify(error) is means
 
 

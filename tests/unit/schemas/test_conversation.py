@@ -270,7 +270,7 @@ def test_a_bom_before_and_nul_behind_the_value_are_removed(wrapped: bytes) -> No
 
 @pytest.mark.parametrize("from_topic", [True, False])
 def test_an_integer_id_is_its_digits(from_topic: bool) -> None:
-    """Databases number their conversations; the same number as a string is the same conversation."""
+    """Many databases number their conversations; the same number as a string is the same conversation."""
     for id_ in (7, 0, -(2**63), 2**63 - 1):
         conversation, repairs = decode_conversation(body(id=id_), from_topic=from_topic)
         assert (conversation.id, repairs) == (str(id_), ())
@@ -316,8 +316,8 @@ def test_messages_beyond_the_limit_are_cut_in_the_middle(texts: list[str], empty
         ({"messages": [{"role": "u", "text": "x"}] * (MAX_MESSAGES + 1)}, "messages", MAX_MESSAGES),
     ],
 )
-def test_a_client_of_the_gateway_is_told_the_limit(fields: dict[str, object], field: str, limit: int) -> None:
-    """It can cut for itself; a producer's record cannot be given back."""
+def test_the_gateway_names_the_limit(fields: dict[str, object], field: str, limit: int) -> None:
+    """A client can shorten its text; a record cannot be returned to its producer."""
     error = rejected(json.dumps({"id": "c", **fields}).encode(), from_topic=False)
     assert (error.status, error.code, error.field) == (422, "too_long", field)
     assert str(limit) in error.detail

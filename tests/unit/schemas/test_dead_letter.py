@@ -1,4 +1,4 @@
-"""A dead letter keeps what came and says why it was set aside."""
+"""A dead letter keeps the original record and the reason of its death."""
 
 from datetime import UTC, datetime
 
@@ -9,22 +9,22 @@ RECEIVED = datetime(2026, 1, 31, 11, tzinfo=UTC)
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def letter(headers: list[tuple[str, bytes]], key: bytes | None = b"k") -> DeadLetter:
+def dead_letter_of(headers: list[tuple[str, bytes]], key: bytes | None = b"k") -> DeadLetter:
     origin = Origin("conversations", 3, 42)
     return DeadLetter(key, b"not json", headers, DeadLetterReason.UNDECODABLE, "not_json", origin, RECEIVED, AT)
 
 
 def test_original_headers_stay_and_ours_follow() -> None:
-    """Reason, detail, place and time are added; nothing of the producer's is changed."""
-    out = dict(letter([("tenant", b"acme"), ("x", b"\xff")]).headers_out())
+    """Reason, detail, place and time are added; the producer's headers are unchanged."""
+    out = dict(dead_letter_of([("tenant", b"acme"), ("x", b"\xff")]).headers_out())
     assert (out["tenant"], out["x"], out["dlq.key"]) == (b"acme", b"\xff", b"k")
     assert (out["dlq.reason"], out["dlq.topic"]) == (b"undecodable", b"conversations")
     assert (out["dlq.partition"], out["dlq.offset"], out["dlq.at"]) == (b"3", b"42", b"2026-01-31T12:00:00+00:00")
     assert out["dlq.received_at"] == b"2026-01-31T11:00:00+00:00"
 
 
-def test_a_second_death_tells_its_own_reason() -> None:
+def test_a_second_death_has_its_own_reason() -> None:
     """Headers of an earlier dead letter are replaced, not doubled."""
-    names = [name for name, _ in letter([("dlq.reason", b"old"), ("dlq.key", b"old")], key=None).headers_out()]
+    names = [name for name, _ in dead_letter_of([("dlq.reason", b"old"), ("dlq.key", b"old")], key=None).headers_out()]
     assert names.count("dlq.reason") == 1
     assert "dlq.key" not in names

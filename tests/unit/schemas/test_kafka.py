@@ -1,4 +1,4 @@
-"""The names of topics and group, by which environments that share a cluster are kept apart."""
+"""The names of topics and group, which separate environments that share a cluster."""
 
 from schemas.kafka import Topics
 

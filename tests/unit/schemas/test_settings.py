@@ -59,10 +59,10 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
     ],
 )
 @pytest.mark.parametrize("source", [".env", "the environment"])
-def test_a_name_that_people_try_is_refused_with_what_they_mean(
+def test_a_guessed_name_is_refused_with_the_right_one(
     monkeypatch: pytest.MonkeyPatch, name: str, hint: str, source: str
 ) -> None:
-    """Ignored, it would leave them with a limit that is not there."""
+    """Ignored, it would leave the user with a limit that does not exist."""
     if source == ".env":
         Path(".env").write_text(f"{name}=5\n")
     else:
@@ -95,13 +95,13 @@ def test_no_setting_is_suggested_that_has_only_an_end_in_common() -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_words(monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str) -> None:
-    """Not in those of pydantic, which are about Python's types."""
+    """The message is ours, not pydantic's, which is about Python's types."""
     monkeypatch.setenv(name, value)
     assert problems().strip() == f"{name}: {sentence}"
 
 
 def test_no_setting_answers_a_wrong_value_in_words_of_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting may be added with a kind of check that has no sentence yet."""
+    """A new setting may have a kind of check that has no sentence yet."""
     for name in KNOWN_NAMES - {"SECRETS_DIR"}:
         for value in ("?/ ", "-1", "nan", "1e99", "x" * 200):
             monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Health checks: together, each with a deadline, not more often than useful, and without secrets."""
+"""Health checks: run together, each with a deadline, no more often than useful, and without secrets."""
 
 import asyncio
 
@@ -81,7 +81,7 @@ async def test_a_check_that_cannot_be_cancelled_is_not_waited_for() -> None:
 
 
 async def test_one_that_hangs_holds_up_only_those_who_name_it() -> None:
-    """Readiness does not wait for the lag, which only /health tells."""
+    """Readiness does not wait for the lag, which only /health reports."""
     health = Health({"a": passes, "b": hangs}, timeout_s=60)
     everything = asyncio.create_task(health.report())
     async with asyncio.timeout(5):
@@ -90,12 +90,12 @@ async def test_one_that_hangs_holds_up_only_those_who_name_it() -> None:
 
 
 def test_a_finding_shows_within_three_seconds() -> None:
-    """What was found just before is told for FRESH_S, and the next question is given up after CHECK_TIMEOUT_S."""
+    """A result is reused for FRESH_S, and the next check is given up after CHECK_TIMEOUT_S."""
     assert CHECK_TIMEOUT_S + FRESH_S <= 2.5  # half a second is for the probe's own interval and a busy machine
 
 
-async def test_a_check_that_was_cancelled_is_told_as_that() -> None:
-    """Not as one that did not answer in time."""
+async def test_a_check_that_was_cancelled_is_reported_as_cancelled() -> None:
+    """It is not reported as one that did not answer in time."""
 
     async def is_cancelled() -> None:
         raise asyncio.CancelledError
@@ -104,7 +104,7 @@ async def test_a_check_that_was_cancelled_is_told_as_that() -> None:
 
 
 async def test_the_log_has_failures_after_the_start_and_their_end() -> None:
-    """What a start waits for, and that it came, is not worth a line."""
+    """The start itself logs what it waits for."""
     states = iter([explains, passes, explains, explains, passes, passes])
     clock = ManualClock()
     health = Health({"a": lambda: next(states)()}, clock=clock)
@@ -112,5 +112,5 @@ async def test_the_log_has_failures_after_the_start_and_their_end() -> None:
         for _ in range(6):
             clock.now_s += FRESH_S
             await health.report()
-    told = [(line["event"], line["state"]) for line in logged]
-    assert told == [("health_changed", "the broker does not answer"), ("health_changed", "ok")]
+    changes = [(line["event"], line["state"]) for line in logged]
+    assert changes == [("health_changed", "the broker does not answer"), ("health_changed", "ok")]

@@ -16,7 +16,7 @@ from streams.telemetry.log import REPEAT_AFTER_S, LibraryFilter, LogThrottle, co
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """A log that is no terminal; the process's own configuration is put back afterwards."""
+    """A log that is not a terminal; the process's own configuration is restored afterwards."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     stream = io.StringIO()
@@ -64,20 +64,20 @@ def test_the_standard_library_takes_the_same_way(lines: io.StringIO) -> None:
     ],
 )
 def test_fields_that_hold_contents_or_secrets_are_dropped(lines: io.StringIO, name: str) -> None:
-    """Whoever logs them, at whatever depth."""
+    """This holds for every logger and at any depth."""
     structlog.get_logger().info("e", **{name: "canary", "inner": {name: "canary", "id": 1}})
     assert "canary" not in lines.getvalue()
     assert _events(lines)[0]["inner"] == {"id": 1}
 
 
 def test_fields_that_only_sound_alike_stay(lines: io.StringIO) -> None:
-    """Hashes and counts are what logs are for."""
+    """Hashes and counts are useful."""
     structlog.get_logger().info("e", text_key="ab", prompt_tokens=3, conversation_id="c")
     assert {"text_key", "prompt_tokens", "conversation_id"} <= _events(lines)[0].keys()
 
 
 def test_errors_show_types_and_places_but_quote_nothing(lines: io.StringIO) -> None:
-    """A foreign error's words may hold what it choked on; ours never do."""
+    """A foreign error's message may quote its input; ours never do."""
     try:
         try:
             raise ValueError("canary")
@@ -100,7 +100,7 @@ def test_debug_does_not_make_libraries_talk_about_contents(lines: io.StringIO) -
     assert [event["event"] for event in _events(lines)] == ["ours"]
 
 
-def test_values_that_are_no_json_show_their_type(lines: io.StringIO) -> None:
+def test_values_that_are_not_json_show_their_type(lines: io.StringIO) -> None:
     """A repr may hold anything."""
     structlog.get_logger().info("e", thing=io.StringIO("canary"))
     assert _events(lines)[0]["thing"] == "<StringIO>"
@@ -118,7 +118,8 @@ def test_a_failure_that_lasts_is_logged_at_a_growing_interval() -> None:
 
 
 def test_libraries_log_warnings_only_and_none_of_them_again_within_a_minute() -> None:
-    """Faust tells hundreds of lines at each start, also under the names of our subclasses; aiokafka at each attempt."""
+    """Faust logs hundreds of lines at each start, also under the names of our subclasses; aiokafka logs at each
+    attempt."""
     now_s = 0.0
     passes = LibraryFilter(logging.WARNING, clock=lambda: now_s).filter
 
@@ -136,7 +137,7 @@ def test_libraries_log_warnings_only_and_none_of_them_again_within_a_minute() ->
 
 
 def test_what_libraries_do_is_logged_at_debug_level(lines: io.StringIO) -> None:
-    """For whoever looks into Faust itself."""
+    """It helps to debug Faust itself."""
     logging.getLogger("faust.app").info("Starting...")
     configure_logging("debug", lines)
     logging.getLogger("faust.app").info("Recovering...")
@@ -153,7 +154,7 @@ def test_what_libraries_do_is_logged_at_debug_level(lines: io.StringIO) -> None:
 def test_what_ends_a_service_is_one_event(
     monkeypatch: pytest.MonkeyPatch, lines: io.StringIO, error: Exception, code: int, shown: dict[str, str]
 ) -> None:
-    """A log that is read by programs has no other lines, and a defect's own words are not in it."""
+    """A log that programs read has no other lines, and the message of a defect is not in it."""
     monkeypatch.setattr(sys, "stderr", lines)
     with pytest.raises(SystemExit) as ended, service_log():
         raise error

@@ -1,4 +1,4 @@
-"""The worker's little server, on real sockets."""
+"""The worker's HTTP server, on real sockets."""
 
 import socket
 
@@ -31,7 +31,7 @@ async def test_any_free_port_serves_metrics_and_probes() -> None:
 
 
 async def test_health_has_checks_that_readiness_leaves_out() -> None:
-    """Nothing that a restart or another worker would not mend makes a worker unready."""
+    """A failure that neither a restart nor another worker would fix does not make a worker unready."""
 
     async def passes() -> None:
         return
@@ -62,7 +62,7 @@ async def test_a_port_in_use_names_the_setting() -> None:
     await server.stop()
 
 
-async def test_an_address_of_nobody_is_explained() -> None:
-    """A host that is not this machine's is Fatal as well, in words."""
+async def test_an_address_of_another_host_is_explained() -> None:
+    """Listening on it is Fatal as well, with a reason in words."""
     with pytest.raises(Fatal):
         await MetricsServer("192.0.2.1", 0, Health({})).start()

@@ -1,4 +1,4 @@
-"""What a worker did, in its log: a line a minute, and none where there is nothing to tell."""
+"""The worker logs its work: one line a minute, and none without work."""
 
 import asyncio
 from collections.abc import Iterator, MutableMapping

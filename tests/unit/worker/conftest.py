@@ -9,5 +9,5 @@ from tests.support.virtual_time import pytest_asyncio_loop_factories as pytest_a
 
 @pytest.fixture(autouse=True)
 def _no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that fails ends its process after 9.5 s of real time, which would be pytest."""
+    """Disables the last resort, which would end pytest after 9.5 s of real time."""
     monkeypatch.setattr(lifecycle, "end_process_within", lambda _: None)

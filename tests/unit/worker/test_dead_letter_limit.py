@@ -1,4 +1,4 @@
-"""The dead-letter limit: where it stops, what it counts, and that it never lets more through, whatever comes."""
+"""The dead-letter limit: where it stops the worker, what it counts, and that it never admits more."""
 
 from collections import deque
 
@@ -25,7 +25,7 @@ class Bench:
         self.offset = 0
 
     def die(self, count: int = 1, reason: DeadLetterReason = BAD) -> int:
-        """How many of the dead letters were admitted."""
+        """Lets records die and returns how many dead letters were admitted."""
         self.offset += count
         offsets = range(self.offset - count, self.offset)
         return sum(self.admits(offset, reason) for offset in offsets)
@@ -49,8 +49,8 @@ def test_the_hundredth_in_a_row_is_the_last_dead_letter() -> None:
     assert len(bench.stops) == 1
 
 
-def test_one_that_lives_begins_the_row_anew() -> None:
-    """Such as one of ten thousand."""
+def test_a_living_record_ends_the_run_of_deaths() -> None:
+    """One in ten thousand is an example."""
     bench = Bench()
     bench.live(LAST_OUTCOMES)
     for _ in range(20):
@@ -60,7 +60,7 @@ def test_one_that_lives_begins_the_row_anew() -> None:
 
 
 def test_a_tenth_of_the_last_outcomes_may_die_and_no_more() -> None:
-    """Every tenth record may die, however long that goes on; one more among the last thousand stops the worker."""
+    """Every tenth record may die indefinitely; one more among the last thousand stops the worker."""
     bench = Bench()
     for _ in range(300):
         bench.die()
@@ -84,7 +84,8 @@ def test_few_outcomes_are_not_judged_by_their_share() -> None:
 
 
 def test_a_record_that_dies_again_counts_once() -> None:
-    """A partition that comes and goes before its offset is committed is no row of deaths; its letters may be sent."""
+    """A partition that is revoked and assigned again before its offset is committed causes no run of deaths; its dead
+    letters may be sent."""
     bench = Bench()
     for _ in range(30):
         assert all(bench.admits(offset) for offset in range(20))
@@ -92,14 +93,14 @@ def test_a_record_that_dies_again_counts_once() -> None:
 
 
 def test_a_dead_letter_on_its_way_is_sent_though_the_limit_was_reached_meanwhile() -> None:
-    """Its sending may have to be tried again; it was counted, so it must not be lost either."""
+    """Sending it may need several attempts; it was counted, so it must not be lost."""
     bench = Bench()
     bench.die(LIMIT)
     assert bench.admits(LIMIT - 1)
 
 
 def test_stopped_it_stays() -> None:
-    """Work in flight that ends well tells nothing of the records that wait."""
+    """Work in flight that ends well proves nothing about the records that wait."""
     bench = Bench()
     bench.die(LIMIT)
     bench.live(5_000)

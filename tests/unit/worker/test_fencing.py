@@ -26,7 +26,7 @@ async def test_calls_begin_while_the_lease_is_held() -> None:
 
 
 async def test_no_call_begins_while_the_assignment_ends() -> None:
-    """The drain would cut it off, and the next owner pay for it again; with the next assignment calls begin again."""
+    """The drain would cut it off, and the next owner would pay for it again; calls resume with the next assignment."""
     fence, _ = a_fence()
     fence.close()
     with pytest.raises(NoLongerWanted):
@@ -46,7 +46,7 @@ async def test_calls_wait_for_the_lease() -> None:
 
 
 async def test_the_end_of_the_assignment_wakes_calls_that_wait_for_the_lease() -> None:
-    """Otherwise the drain would wait for them in vain."""
+    """Otherwise the drain would wait for them until its deadline."""
     fence, _ = a_fence(is_held=False)
     waiting = asyncio.create_task(fence.wait_open())
     await asyncio.sleep(60)
@@ -56,7 +56,7 @@ async def test_the_end_of_the_assignment_wakes_calls_that_wait_for_the_lease() -
 
 
 async def test_one_task_looks_for_all_that_wait() -> None:
-    """Hundreds of calls wait while the brokers are away; one that is cancelled takes no other along."""
+    """Hundreds of calls wait while the brokers are away; cancelling one of them affects no other."""
     fence, lease = a_fence(is_held=False)
     waiting = [asyncio.create_task(fence.wait_open()) for _ in range(100)]
     await asyncio.sleep(1)

@@ -20,7 +20,7 @@ GENERATION = 7
 
 
 class Taken:
-    """In the analyst's place: opens the slots, and remembers what it was given."""
+    """Acts as the analyst: opens the slots, and remembers the records."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
@@ -36,7 +36,7 @@ class Taken:
 
 
 class Broker:
-    """Takes commits while it `accepts` them; may first do what happens meanwhile."""
+    """Accepts commits while `accepts` is set; may first do what happens meanwhile."""
 
     def __init__(self) -> None:
         self.accepts = True
@@ -70,14 +70,14 @@ class Rig:
 
 
 async def test_a_fetch_is_given_to_the_analyst() -> None:
-    """The reader then goes on."""
+    """The reader then continues."""
     rig = Rig()
     fetch = rig.process(5, 6, 9)
     assert (rig.analyst.offsets, rig.analyst.rehomed, fetch.is_taken.is_set()) == ([5, 6, 9], [False], True)
 
 
-async def test_records_of_the_topic_of_rehomed_ones_are_told_apart() -> None:
-    """Only there are our own headers believed."""
+async def test_records_of_the_topic_of_rehomed_ones_are_distinguished() -> None:
+    """Only there are our own headers trusted."""
     rig, tp = Rig(), TopicPartition(TOPICS.rehomed, 0)
     rig.assignment.trackers[tp] = a_tracker(topic=TOPICS.rehomed)
     rig.process(0, tp=tp)
@@ -125,7 +125,7 @@ async def test_records_that_a_new_reader_delivers_again_are_dropped() -> None:
 
 
 async def test_a_defect_ends_the_worker() -> None:
-    """Faust would restart the agent, and the records of the fetch would be lost from view."""
+    """Faust would restart the agent, and the records of the fetch would be lost unnoticed."""
     rig = Rig()
     rig.analyst.error = ZeroDivisionError()
     fetch = rig.process(5)
@@ -146,7 +146,7 @@ async def test_only_what_is_due_is_committed() -> None:
 
 
 async def test_what_the_broker_did_not_take_is_due_again() -> None:
-    """With what has been finished since."""
+    """It is committed together with later work."""
     rig = Rig()
     rig.broker.accepts = False
     rig.process(5, 6)

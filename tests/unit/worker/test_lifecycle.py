@@ -1,4 +1,4 @@
-"""Parts start in order and stop in time; what fails ends the worker, and what halts it does not."""
+"""Parts start in order and stop in time; a failure ends the worker, a halt does not."""
 
 import asyncio
 
@@ -46,7 +46,7 @@ def a_life(*parts: APart) -> Lifecycle:
 
 
 async def test_a_start_waits_for_servers_that_are_not_there_yet() -> None:
-    """In order: what comes later may need what comes first."""
+    """Parts start in order: later ones may need earlier ones."""
     journal: list[str] = []
     errors = [NodeNotReadyError(), OSError(), Retryable("Postgres: ConnectionRefusedError")]
     await a_life(APart(journal, "broker", *errors), APart(journal, "rows")).start()
@@ -98,7 +98,7 @@ async def test_parts_that_hang_do_not_keep_others_from_stopping() -> None:
 
 
 async def test_a_loop_that_fails_ends_the_worker() -> None:
-    """Nothing else would notice; loops that run are cancelled by the stop."""
+    """No other part would notice; running loops are cancelled by the stop."""
     life = a_life()
 
     async def fail() -> None:
@@ -134,7 +134,8 @@ async def test_a_drain_ends_the_work_within_a_bounded_time(deadlines: list[float
 
 
 async def test_a_halted_worker_lives_on_and_is_not_ready() -> None:
-    """A process that ended would be restarted, and drain another hundred. The check says why, and what to do."""
+    """A supervisor would restart an ended process, which would write another hundred dead letters. The check says why,
+    and what to do."""
     life = a_life()
     await life.check_not_halted()
     life.halt(HALT)

@@ -1,4 +1,4 @@
-"""The offsets of one partition by examples; test_tracker_model.py has every order of events."""
+"""The offsets of one partition by examples; test_tracker_model.py tries every order of events."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.support.factories import a_tracker
 
 
 def test_offset_is_held_until_earlier_record_finishes() -> None:
-    """What is done later does not move the offset past earlier work that is not done."""
+    """Later finished work does not move the offset past earlier unfinished work."""
     tracker = a_tracker(start=5)
     tracker.admit([5, 6, 7])
     tracker.finish(6)

@@ -47,7 +47,7 @@ class FakeLog:
 
 
 class Work:
-    """In the place of intake and analyst: writes down what it is told; a commit may fail or hang."""
+    """Acts as intake and analyst: records its calls; a commit may fail or hang."""
 
     def __init__(self) -> None:
         self.journal: list[str] = []
@@ -147,7 +147,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 
 async def test_the_inputs_are_read_once_the_table_is_restored(rig: Rig) -> None:
-    """Before that a lookup would miss answers, and pay for them again. Changelogs are Faust's to read."""
+    """Earlier, lookups would miss answers and pay for them again. Faust reads the changelogs."""
     rig.fence.close()
     await rig.assign(*ASSIGNED)
     assert rig.work.journal == []
@@ -191,7 +191,8 @@ async def test_an_assignment_revoked_before_its_table_is_restored_does_not_begin
 
 
 async def test_an_assignment_ends_in_order(rig: Rig) -> None:
-    """No new record or call, a bounded time for those in flight, the last commit; only then does nothing count."""
+    """No new record or call starts, those in flight get a bounded time, then comes the last commit; only after that are
+    trackers revoked."""
     await rig.begin()
     assignment = rig.work.current
     await rig.revoke()
@@ -231,7 +232,7 @@ async def test_a_reader_that_does_not_end_is_not_waited_for(rig: Rig) -> None:
 
 
 async def test_a_stop_ends_the_work_for_good(rig: Rig) -> None:
-    """With the stop's own time for calls; whatever is assigned afterwards does not begin."""
+    """Calls get the stop's own time; a later assignment does not begin."""
     await rig.begin()
     await rig.rebalance.leave()
     await rig.rebalance.leave()
@@ -281,7 +282,7 @@ async def test_a_worker_does_not_start_on_topics_that_differ(rig: Rig) -> None:
 
 
 async def test_a_topic_that_grows_alone_is_named_within_a_minute(rig: Rig) -> None:
-    """The work goes on until the group assigns again; once the topics agree there is nothing to name."""
+    """The work continues until the group assigns again; once the topics agree there is nothing to report."""
     await rig.rebalance.start()
     await rig.begin()
     rig.log.counts = {TOPICS.conversations: 16}

@@ -20,7 +20,7 @@ SEED = int(os.environ.get("GROK_INSIGHTS_MODEL_SEED") or random.randrange(2**32)
 STEPS_PER_EXAMPLE = 200
 #: Hypothesis also tries shorter examples, by less than this share.
 RESERVE = 1.05
-#: A mutant that survives so many examples is not seen.
+#: A mutant that survives this many examples is not found.
 MUTANT_EXAMPLES = 200
 
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, print_blob=True)
@@ -67,7 +67,7 @@ def test_offsets_are_the_contiguous_prefix_whatever_happens(steps: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
 def test_every_mutant_is_killed(mutant: Mutant) -> None:
-    """Built outside of the check: a mutant whose source has moved on must not count as killed."""
+    """The mutant is built before the check: one whose source has changed must not count as killed."""
     parts = mutated(mutant)
     with pytest.raises(Exception) as caught:  # noqa: PT011  any failure kills it: our assertion or its own error
         run_model(parts, SEED, FEW)
@@ -75,6 +75,6 @@ def test_every_mutant_is_killed(mutant: Mutant) -> None:
 
 
 def test_what_is_not_mutated_stays_green() -> None:
-    """Loaded the same way, so that no mutant dies of that; each mutant is another one."""
+    """It is loaded the same way, so that no mutant fails because of that; each mutant is different."""
     run_model(mutated(), SEED, FEW)
     assert len({mutant.what for mutant in MUTANTS}) == len(MUTANTS) >= 20

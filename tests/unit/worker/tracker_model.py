@@ -142,7 +142,7 @@ class TrackerMachine(RuleBasedStateMachine):
         self.deliver(reading, reading.next_offset, which)
 
     def restart_reader(self, which: int) -> None:
-        """A reader that began anew delivers again what lay in the channel."""
+        """A restarted reader delivers again what was still in the channel."""
         if self.intake.current is None or not self.open:
             self.read(which)
             return
@@ -162,7 +162,7 @@ class TrackerMachine(RuleBasedStateMachine):
             self.open += [(reading, offset) for offset in new]
 
     def taken_of(self, assignment: Any, number: int, records: list[int]) -> list[int]:
-        """What of a fetch is taken; in any case the reader is told to go on."""
+        """Returns what was taken of a fetch; in any case the reader is woken."""
         self.taken = []
         fetch = self.parts.intake.Fetch(assignment, {TPS[number]: [SimpleNamespace(offset=at) for at in records]})
         self.intake.process(fetch)
@@ -246,8 +246,8 @@ class TrackerMachine(RuleBasedStateMachine):
         else:
             self.read(which)
 
-    def begin_commit(self, assignment: Any, fate: int) -> Commit | None:
-        """Bit 0 of the fate has the broker refuse, bit 1 loses the answer of a commit that it took."""
+    def begin_commit(self, assignment: Any, faults: int) -> Commit | None:
+        """With bit 0 of `faults` the broker refuses; with bit 1 the response to an accepted commit is lost."""
         wanted = {TPS[reading.number]: reading.due for reading in self.readings if reading.due is not None}
         self.asked, self.intake_generation = {}, assignment.generation
         work = self.intake.commit(assignment)
@@ -256,14 +256,14 @@ class TrackerMachine(RuleBasedStateMachine):
         assert has_ended is not bool(wanted)
         if has_ended:
             return None
-        is_taken = not fate & 1 and assignment.generation == self.generation
+        is_taken = not faults & 1 and assignment.generation == self.generation
         if is_taken:
             for tp, offset in wanted.items():
                 self.partitions[TPS.index(tp)].take(offset)
         self.happened["commit" if is_taken else "commit refused"] += 1
-        self.happened["commit answer lost"] += is_taken and bool(fate & 2)
+        self.happened["commit answer lost"] += is_taken and bool(faults & 2)
         offsets = [(reading, reading.due) for reading in self.readings if reading.due is not None]
-        self.pending.append(Commit(work, is_taken and not fate & 2, offsets))
+        self.pending.append(Commit(work, is_taken and not faults & 2, offsets))
         return self.pending[-1]
 
     def answer(self, commit: Commit) -> None:
@@ -286,7 +286,7 @@ class TrackerMachine(RuleBasedStateMachine):
         if self.intake.current is None:
             self.assign(which % 4)
         elif which % 3 == 0:
-            # The session has timed out: the generation moves on before this worker is told.
+            # The session has timed out: the generation moves on before this worker learns of it.
             self.generation += 1
             self.happened["fenced"] += 1
         else:

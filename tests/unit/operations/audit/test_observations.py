@@ -75,7 +75,7 @@ def test_a_rehomed_record_is_a_copy_of_its_original() -> None:
 
 
 def test_a_foreign_record_in_the_topic_of_copies_is_its_own_origin() -> None:
-    """Also where its headers name an offset that no log has."""
+    """This holds where its headers name an offset that no log has, too."""
     absurd = [("rehomed.topic", b"x"), ("rehomed.partition", b"1"), ("rehomed.offset", b"9" * 30)]
     for headers in ([], absurd):
         observation = observe_record(found(TOPICS.rehomed, headers=headers), is_due=True, is_rehomed=True)

@@ -1,4 +1,4 @@
-"""Every way in which records, rows, events and dead letters can disagree, and every way in which they only seem to."""
+"""Every way in which records, rows, events and dead letters disagree, and every way in which they only seem to."""
 
 import tracemalloc
 from contextlib import closing
@@ -50,7 +50,7 @@ def without_id(kind: Kind, offset: int = 20, *, state: int = 1) -> Observation:
 def reconciled(
     *observations: Observation, strict: bool = False, complete: CompleteSince | None = None, show: int = 20
 ) -> Reconciliation:
-    """The result for these observations, whose own sums add up."""
+    """Returns the result for these observations after checking that its own sums add up."""
     result = Reconciliation(TOPICS.inputs, show, strict=strict)
     for found in observations:
         if found.kind == Kind.RECORD:
@@ -171,7 +171,7 @@ def test_an_absence_proves_something_only_of_records_later_than_the_oldest_event
     assert reconciled(record(written_us=500), *other, complete=cut).total.by["unverifiable"] == 1
 
 
-def test_a_record_stamped_with_a_time_in_the_future_is_no_finding() -> None:
+def test_a_record_stamped_with_a_time_in_the_future_causes_no_finding() -> None:
     """Its row shows by when it was finished; a copy is written after its record."""
     cut = CompleteSince(events_us=LATE_US + 1)
     assert reconciled(record(written_us=2**62), row("cached"), complete=cut).total.by["unverifiable"] == 1

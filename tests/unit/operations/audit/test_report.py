@@ -73,7 +73,7 @@ def test_control_characters_in_an_id_are_escaped() -> None:
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_foreign_ids_and_topics_are_shown_literally_and_truncated(is_terminal: bool) -> None:
-    """They are no markup, and a long one hides nothing else."""
+    """They are not treated as markup, and a long one hides nothing else."""
     result = result_with(Status.MISSING, "x", "[red]" + "y" * 100_000)
     origin = Origin("\x9b2J[bold]" + "z" * 100_000, 1, 2)
     result.add(result.counts("[blue]", 1), b"\xff", origin, Discrepancy.ORPHANED, "w")

@@ -31,7 +31,7 @@ def record(
 
 
 def dead_letter(*, offset: int = 7, extra: Headers | None = None, **fields: Any) -> StoredDeadLetter:
-    """Read back as DeadLetterSink wrote it, with `extra` headers after its own."""
+    """Returns a dead letter read back as DeadLetterSink wrote it, with `extra` headers after its own."""
     values = {
         "key": b"key",
         "value": b'{"id":"c-1","text":"where is my parcel"}',
@@ -48,12 +48,12 @@ def dead_letter(*, offset: int = 7, extra: Headers | None = None, **fields: Any)
 
 
 def foreign(*, offset: int = 7) -> StoredDeadLetter:
-    """A dead letter that another program wrote."""
+    """Returns a dead letter that another program wrote."""
     return read_dead_letter(record(offset=offset))
 
 
 def ledger_of(*replayed: StoredDeadLetter) -> ReplayLedger:
-    """A ledger with a mark for each."""
+    """Returns a ledger with a mark for each."""
     ledger = ReplayLedger()
     for one in replayed:
         ledger.add(*mark_record(one, NOON, SENT_TO)[:2])

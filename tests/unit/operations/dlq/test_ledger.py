@@ -1,4 +1,4 @@
-"""The ledger knows what was replayed, and nothing else."""
+"""The ledger knows which dead letters were replayed, and nothing else."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_the_latest_mark_counts() -> None:
     assert mark.sent_to == Origin("conversations", 0, 1)
 
 
-def test_a_dead_letter_of_a_recreated_topic_is_not_taken_for_the_old_one() -> None:
+def test_a_dead_letter_of_a_recreated_topic_is_not_mistaken_for_the_old_one() -> None:
     """The offsets start again: without the time stamp, new dead letters would be left out."""
     assert ledger_of(dead_letter()).mark_of(read_dead_letter(record(written_ms=WRITTEN_MS + 1))) is None
 

@@ -215,7 +215,7 @@ async def test_one_large_dead_letter_goes_alone() -> None:
 
 
 async def test_a_user_who_may_not_write_the_ledger_learns_it_at_once() -> None:
-    """With the cause, and not after the time that absent brokers get."""
+    """The error names the cause, without waiting as for absent brokers."""
 
     def refuse(_: Sent) -> None:
         raise Retryable("Kafka: TopicAuthorizationFailedError") from TopicAuthorizationFailedError()
@@ -227,7 +227,7 @@ async def test_a_user_who_may_not_write_the_ledger_learns_it_at_once() -> None:
 
 
 async def test_the_probe_of_the_ledger_marks_nothing() -> None:
-    """It is no dead letter's id and has no value."""
+    """Its key is not a dead letter's ID, and it has no value."""
     sender, ledger = FakeSender(), ReplayLedger()
     await check_may_mark(sender, TOPICS.replay_ledger)
     [probe] = sender.to(TOPICS.replay_ledger)

@@ -57,8 +57,8 @@ def test_a_list_fits_a_terminal_of_80_columns(tenant: bytes, mark: ReplayMark | 
     assert len(line) <= 80
 
 
-def test_a_cell_is_no_markup() -> None:
-    """rich would take it for a colour, or fail."""
+def test_a_cell_is_not_treated_as_markup() -> None:
+    """rich would show it as a style, or fail."""
     table = drawn(report.table([(dead_letter(detail="[/red] [bold]x"), MARK)], 200))
     assert "[/red] [bold]x" in table
     assert "replayed at" in table
