@@ -1,4 +1,4 @@
-# Every target works from a bare clone: the environment is made on first use. Needs python3 >= 3.11 and make.
+# Every target works from a bare clone: the environment is created on first use. Needs python3 >= 3.11 and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-demo: $(STAMP) ## See the main job: real conversations through the whole service, then a table of what became of them
+demo: $(STAMP) ## Run the demo: real conversations through the whole service, then a table of the outcomes
 	@$(BIN)/grok-insights demo $(ARGS)
 
 up: $(STAMP) ## Run the local stack in the foreground; Ctrl-C stops it
@@ -29,20 +29,21 @@ test-all: $(STAMP) ## Run the other tests of CI: Apache Kafka, outages, crash po
 
 ROUNDS ?= 3
 
-bench: $(STAMP) ## Measure the service beside other ways to do the same work; ARGS="--help" lists the scenarios
+bench: $(STAMP) ## Compare the service with other ways to do the same work; ARGS="--help" lists the scenarios
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 chaos: $(STAMP) ## Run ROUNDS=n rounds of random faults against the whole service and check every conversation
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
-check: $(STAMP) ## Lint, types, import layers, generated files
+check: $(STAMP) ## Lint, types, import layers, generated files, banned words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/grok-insights schemas --check
+	@$(BIN)/python -m pytest -q tests/unit/test_words.py
 
-format: $(STAMP) ## Format the code and write generated files anew
+format: $(STAMP) ## Format the code and regenerate generated files
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/grok-insights schemas
@@ -50,7 +51,7 @@ format: $(STAMP) ## Format the code and write generated files anew
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate
 
-lock: $(STAMP) ## Compile the lock files anew from pyproject.toml
+lock: $(STAMP) ## Recompile the lock files from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@$(LOCK) --all-extras pyproject.toml --output-file requirements.lock
 	@$(LOCK) --constraints requirements.lock pyproject.toml --output-file requirements-runtime.lock
