@@ -12,7 +12,7 @@ from streams.operations.broker_errors import broker_errors_as_fatal
     [
         (
             TopicAuthorizationFailedError("conversations.dlq"),
-            "do not allow",
+            "denied access",
             "TopicAuthorizationFailedError: conversations.dlq",
             "right",
         ),

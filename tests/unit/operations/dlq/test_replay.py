@@ -130,7 +130,7 @@ async def test_brokers_that_do_not_confirm_end_the_run(monkeypatch: pytest.Monke
     def refuse(_: Sent) -> None:
         raise Retryable("no broker")
 
-    with pytest.raises(Fatal, match="do not confirm") as error:
+    with pytest.raises(Fatal, match="did not confirm") as error:
         await run(FakeSender(refuse), [dead_letter(offset=number) for number in range(3)])
     assert "run it again" in error.value.hint
     assert error.value.why.startswith("no broker")
