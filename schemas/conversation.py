@@ -173,7 +173,7 @@ def _repaired(value: bytes) -> bytes:
 
 def _storable(found: re.Match[bytes]) -> bytes:
     backslashes, low = found[1], found[2]
-    if len(backslashes) % 2 == 0:  # the first is no escape, but text about one
+    if len(backslashes) % 2 == 0:  # the first is text about an escape
         return found[0] if low is None else found[0][: -len(low)] + _REPLACEMENT
     return found[0] if low is not None else backslashes[:-1] + _REPLACEMENT
 

@@ -240,7 +240,7 @@ def test_a_graceful_stop_excuses_only_answers_that_could_not_be_kept(away: bool,
 
 
 def test_a_stop_is_over_when_the_process_has_ended() -> None:
-    """Calls end after the stop signal, and brokers may go away between the two; an answer that it keeps then is kept."""
+    """Calls end after the stop signal, and brokers may go away in between; an answer that it keeps then is kept."""
     scene, _ = cut_off_scene()
     ended_s = long_ago(scene, 60)
     scene.evidence.calls.append(scene.evidence.calls.pop()._replace(caller=CALLER))

@@ -108,7 +108,7 @@ class WorkerFaults:
         self._happened("frozen")
 
     async def _thawed_without_coordinator(self, source: random.Random) -> None:
-        """It cannot learn that it was replaced: its coordinator is dead, and no other broker has loaded the group yet."""
+        """It cannot learn that it was replaced: its coordinator is dead, and no other broker has the group yet."""
         async with AsyncExitStack() as until_taken_over:
             with self._fleet.frozen(await self._fleet.pick(source)):
                 await asyncio.sleep(source.uniform(*_FREEZE_S))

@@ -49,7 +49,7 @@ async def test_a_member_commits_in_its_own_generation(
 async def test_the_group_can_see_who_has_halted(
     consumer: AIOKafkaConsumer, cluster: Cluster, offset_reader: OffsetReader
 ) -> None:
-    """The note lasts as long as the member, and until its next commit without it. Tansu keeps no note with an offset."""
+    """The note lasts as long as the member, or until its next commit without it. Tansu keeps none with an offset."""
     thread, generation, offsets = thread_of(consumer), consumer._coordinator.generation, {first(cluster): 10}
     reader = LagReader(offset_reader, cluster.topics.inputs)
     assert (await reader.read()).halted == 0

@@ -146,7 +146,7 @@ async def test_dead_letters_are_listed_newest_first_and_without_their_text(servi
 
 
 async def test_a_replay_sends_the_original_record_once(service: Service) -> None:
-    """It has key, value and headers, plus the dead letter's ID; a second replay sends nothing, and the list is empty."""
+    """It has key, value, headers and the dead letter's ID; a second replay sends nothing, and the list is empty."""
     await service.write(*(dead_letter(number) for number in range(4)), dead_letter(4, key=None))
     assert (await service.replay("--all", "--dry-run"))["to_send"] == 5
     assert {begin - end for begin, end in (await bounds(service.options, TOPICS, [TOPICS.conversations])).values()} == {

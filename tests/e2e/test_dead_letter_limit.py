@@ -1,4 +1,4 @@
-"""A topic full of records that die, on real brokers: the worker halts after a hundred dead letters and loses nothing."""
+"""A topic full of records that die, on real brokers: the worker halts after 100 dead letters and loses nothing."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ async def test_a_hundred_dead_letters_and_no_more(
 
 
 async def first_unfinished(service: Service, dead_letters: list[Any]) -> dict[int, int]:
-    """Returns by partition the first record that cannot be decoded and has no dead letter: here records die in order."""
+    """Returns by partition the first undecodable record without a dead letter: here records die in order."""
     dead = {(int(dict(at.headers)["dlq.partition"]), int(dict(at.headers)["dlq.offset"])) for at in dead_letters}
     unfinished: dict[int, int] = {}
     for record in await records_of(service.bootstrap_servers, service.topics.conversations):
@@ -121,7 +121,7 @@ async def test_bad_records_are_accepted_in_one_restart(service: Service, rows: a
 
 @on_kafka
 async def test_with_the_cause_fixed_the_rest_ends_well(service: Service, rows: asyncpg.Connection) -> None:
-    """Every answer fails its check, up to a hundred dead letters. Then the provider is fixed and the worker restarted."""
+    """Every answer fails its check, up to 100 dead letters. Then the provider is fixed and the worker restarted."""
     service.start_standin("--fault", "bad_schema=1", "--latency-min-s", "0", "--latency-max-s", "0.2")
     worker = service.start_worker("worker-1")
     await produce(service, texts_with_repeats(1_000, 0, seed=2))

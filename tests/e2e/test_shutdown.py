@@ -140,7 +140,7 @@ class Lots:
             await reader.stop()
 
     async def settle(self, name: str) -> Process:
-        """Lets another worker finish everything: one row each, and no second call except for those that were cut off."""
+        """Lets another worker finish everything: one row each, and no second call except those that were cut off."""
         self.release()
         worker = await asyncio.to_thread(self._service.start_worker, name)
         await self.rows(self._produced)

@@ -219,7 +219,7 @@ async def test_a_dead_letter_that_is_refused_for_good_ends_the_worker() -> None:
 
 @pytest.mark.parametrize("sink", ["events", "rehomed", "dead_letters"])
 async def test_only_what_the_brokers_did_not_take_is_sent_again(sink: str) -> None:
-    """It is retried any number of times, and each record is delivered once. The rows of dead records may have to wait."""
+    """It is retried any number of times, and each record is delivered once. Rows of dead records may have to wait."""
     async with Bench(partitions=PARTITIONS) as bench:
         sender = getattr(bench, sink)
         sender.errors = {1: [DOWN] * 20, 2: [DOWN]}

@@ -1,4 +1,4 @@
-"""Failed calls: which error and class, how long to wait, whether they are billed, and whether the breaker counts them."""
+"""Failed calls: which error and class, how long to wait, whether they are billed and the breaker counts them."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

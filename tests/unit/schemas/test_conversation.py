@@ -136,7 +136,7 @@ def test_what_is_decoded_can_be_stored(fields: dict[str, object]) -> None:
     assert b"\\u0000" not in conversation.encode().replace(b"\\\\", b"")
 
 
-#: Walks over every escape, also those that stay, so that no backslash is taken for the beginning of the next one.
+#: Walks over every escape, also those that stay, so that no backslash is read as the beginning of the next one.
 EVERY_ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
     rb"|(\x00|\xed[\xa0-\xbf][\x80-\xbf])",
