@@ -5,7 +5,6 @@ Maven, into a cache of the user.
 """
 
 import base64
-import fcntl
 import os
 import re
 import secrets
@@ -13,6 +12,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from filelock import FileLock
 
 from schemas.errors import Fatal
 from streams.dev.local.ports import LOOPBACK, free_port, kafka_has_broker
@@ -202,8 +203,7 @@ def download_jars(log: ProcessLog) -> Path:
     program = _maven()
     try:
         jars.parent.mkdir(parents=True, exist_ok=True)
-        with (jars.parent / f"{jars.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(jars.parent / f"{jars.name}.lock"):
             if not _has_jars(jars):
                 _download(program, jars, log)
     except OSError as error:

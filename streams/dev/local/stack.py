@@ -1,13 +1,12 @@
 """The services of the local stack together: started in order, watched, and stopped in reverse order."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -15,6 +14,7 @@ from typing import Self
 from schemas.errors import Fatal
 from streams.dev.local.process import ProcessLog, kill_watched_groups
 from streams.dev.local.service import Service, describe_exit
+from streams.folder_lock import locked_folder
 
 WATCH_EVERY_S = 0.2
 FIRST_PAUSE_S = 1.0
@@ -27,40 +27,6 @@ MIN_FREE_BYTES = 512 * 1024 * 1024
 Say = Callable[[str], None]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDER_HINT = "choose another folder with --data or DATA_DIR"
-
-
-@contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Locks the stack's folder: one stack at a time. The kernel releases the lock when the process is killed.
-
-    Raises Fatal when another stack uses the folder, it cannot be written or its disk is full.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "stack.lock").open("a+")
-    except OSError as error:
-        raise Fatal(
-            f"the data folder {folder} cannot be written", error.strerror or str(error), _FOLDER_HINT
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            why = f"process {lock.read().strip() or 'unknown'} runs a local stack in it"
-            hint = f"stop that process or {_FOLDER_HINT}"
-            raise Fatal(f"the data folder {folder} is in use", why, hint) from error
-        except OSError as error:  # a file system without locks
-            why = error.strerror or str(error)
-            raise Fatal(f"the data folder {folder} cannot be locked", why, _FOLDER_HINT) from error
-        free_bytes = shutil.disk_usage(folder).free
-        if free_bytes < MIN_FREE_BYTES:
-            why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
-            raise Fatal(f"the disk of {folder} is full", why, f"free some space or {_FOLDER_HINT}")
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")  # only for the message above
-        lock.flush()
-        yield
 
 
 class RestartPolicy:
@@ -123,8 +89,9 @@ class Stack:
 
     def start(self) -> None:
         """Returns when every service is ready; once only. Raises Fatal, with nothing left running."""
-        self._lock.enter_context(locked_folder(self._folder))
+        self._lock.enter_context(locked_folder(self._folder, "stack", _FOLDER_HINT))
         try:
+            _check_disk(self._folder)
             for service in self.services:
                 service.preflight()
             self._start_from(0)
@@ -239,3 +206,10 @@ class Stack:
             os._exit(128 + number)
         self._is_stopping = True
         raise KeyboardInterrupt
+
+
+def _check_disk(folder: Path) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < MIN_FREE_BYTES:
+        why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
+        raise Fatal(f"the disk of {folder} is full", why, f"make room or {_FOLDER_HINT}")

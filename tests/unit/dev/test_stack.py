@@ -14,7 +14,7 @@ from schemas.errors import Fatal
 from streams.dev.local import stack as stack_module
 from streams.dev.local.process import Child, ProcessLog
 from streams.dev.local.service import Environment, Server, Service, Step
-from streams.dev.local.stack import RestartPolicy, Stack, locked_folder
+from streams.dev.local.stack import RestartPolicy, Stack
 
 ENV = {"PATH": os.defpath}
 SERVE = "echo ready; while :; do sleep 0.01; done"
@@ -250,22 +250,27 @@ def test_one_stack_a_folder(make_stack: Callable[..., Stack], log: ProcessLog) -
         assert first.is_running
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, log: ProcessLog) -> None:
     """The folder is named, with what to change."""
     (tmp_path / "file").touch()
-    with pytest.raises(Fatal, match="cannot be written") as refused, locked_folder(tmp_path / "file" / "data"):
-        pass
+    folder = tmp_path / "file" / "data"
+    with pytest.raises(Fatal, match=f"{folder} cannot be used") as refused:
+        Stack([[Script("broker", log)]], folder, log, print).start()
     assert "--data" in refused.value.hint
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_clear_error(
+    make_stack: Callable[..., Stack], log: ProcessLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Too little room is found before anything is written, and the folder is not kept locked."""
+    broker = Script("broker", log)
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 2**60)
-    with pytest.raises(Fatal, match="is full"), locked_folder(tmp_path / "data"):
-        pass
+    with pytest.raises(Fatal, match="is full"):
+        make_stack([broker]).start()
+    assert broker.launches == 0
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 1)
-    with locked_folder(tmp_path / "data"):
-        pass
+    with make_stack([broker]):
+        assert broker.is_running
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:
