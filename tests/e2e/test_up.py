@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from streams.dev.local.ports import free_port
@@ -137,6 +138,21 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
         psql = next(line.strip() for line in shown.splitlines() if "psql " in line)
         assert "|conv-1|" in run(f"{psql} -tAc 'TABLE {found[1]}.insights'").stdout
         assert terminal.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_stops_everything(tmp_path: Path) -> None:
+    """The last thing that is shown is which process ended, how, its last lines, and where the whole log is."""
+    with up("--port", "0", "--workers", "1", "--data", str(tmp_path)) as terminal:
+        stack = psutil.Process(terminal.process.pid)
+        [worker] = [child for child in stack.children() if child.cmdline()[-1] == "worker"]
+        worker.kill()
+        assert terminal.process.wait(60) == 1
+        wait_until(lambda: "stack.log" in terminal.text.rpartition("error: ")[2])
+        first, why, *lines, hint = terminal.text.rpartition("error: ")[2].strip().splitlines()
+        assert (first, why) == ("worker-1 has ended", "  why: signal 9; its last lines:")
+        assert json.loads(lines[-1])["event"]
+        assert hint == f" hint: the whole log is {tmp_path / 'logs' / 'stack.log'}"
 
 
 @pytest.mark.slow

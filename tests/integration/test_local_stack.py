@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +13,7 @@ import pytest
 
 from streams.dev.local.ports import free_port
 from streams.dev.local.process import ProcessLog
-from streams.dev.local.wiring import LocalStack, build_stack
+from streams.dev.local.wiring import build_stack
 from tests.support.waiting import wait_until
 
 # In place of our commands: saves its environment, then serves 200 for every path or ends at once.
@@ -83,16 +81,6 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def watch_until(stack: LocalStack, condition: Callable[[], bool]) -> None:
-    thread = threading.Thread(target=stack.watch)
-    thread.start()
-    try:
-        wait_until(condition)
-    finally:
-        stack.stop()
-        thread.join()
 
 
 def descendants_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -184,41 +172,13 @@ def test_a_second_signal_ends_everything_at_once(running_up: "subprocess.Popen[s
     wait_until(lambda: not any(map(is_alive, family)))
 
 
-def test_a_killed_postgres_comes_back_with_its_data(data_dir: Path, log: ProcessLog, program: list[str]) -> None:
-    """Postgres recovers by itself at the same address, and the processes that use it are left alone."""
-    stack = build_stack("tansu", 1, free_port(), data_dir, {}, log, program=program)
-    stack.start()
-    postgres = next(service for service in stack.services if service.name == "postgres")
-    worker, first, url = stack.services[-1].pid, postgres.pid, stack.addresses.database_url
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    watch_until(stack, lambda: postgres.pid != first and postgres.is_ready())
-    assert (stack.services[-1].pid, stack.addresses.database_url) == (worker, url)
-
-
-def test_a_killed_tansu_comes_back_and_the_rest_restarts(
-    data_dir: Path, log: ProcessLog, program: list[str], notes: Path
-) -> None:
-    """At the same address, even with a client connected; its topics are created again before the workers start."""
-    stack = build_stack("tansu", 1, free_port(), data_dir, {}, log, program=program)
-    stack.start()
-    tansu, worker = stack.services[0], stack.services[-1]
-    killed, first = tansu.pid, worker.pid
-    (notes / "topics-data.json").unlink()
-    assert killed is not None
-    host, port = stack.addresses.bootstrap_servers.split(":")
-    with socket.create_connection((host, int(port))):
-        os.kill(killed, signal.SIGKILL)
-        watch_until(stack, lambda: worker.pid != first and worker.is_ready())
-    assert (notes / "topics-data.json").exists()
-
-
-def test_a_killed_worker_comes_back(data_dir: Path, log: ProcessLog, program: list[str]) -> None:
-    """A worker that died is started again with the same address."""
-    stack = build_stack("tansu", 1, free_port(), data_dir, {}, log, program=program)
-    stack.start()
-    worker = stack.services[-1]
-    first = worker.pid
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    watch_until(stack, lambda: worker.pid != first and worker.is_ready())
+@pytest.mark.parametrize("name", ["tansu", "postgres", "worker-2"])
+def test_a_process_that_ends_stops_everything(running_up: "subprocess.Popen[str]", name: str) -> None:
+    """Exit code 1 with its name, and no process of the stack is left."""
+    children = children_of(running_up)
+    family = descendants_of(running_up)
+    os.kill(children[name], signal.SIGKILL)
+    _, shown = running_up.communicate(timeout=30)
+    assert running_up.returncode == 1
+    assert f"{name} has ended" in shown
+    assert [process for process in family if is_alive(process)] == []

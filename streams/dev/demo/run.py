@@ -20,7 +20,6 @@ from streams.dev.demo.feeder import Feeder, read_sample
 from streams.dev.demo.figures import Calls, Example, Figures, Row, compute_figures, pick_examples
 from streams.dev.local.ports import LOOPBACK, free_port
 from streams.dev.local.process import ProcessLog, kill_watched_groups
-from streams.dev.local.service import describe_exit, failure
 from streams.dev.local.stack import Stack
 from streams.dev.local.wiring import BrokerName, LocalStack, build_stack
 from streams.terminal import Display
@@ -64,7 +63,7 @@ Keep = Callable[[Report, LocalStack], None]
 def run_demo(options: Options, display: Display, keep: Keep | None = None) -> Report:
     """Raises Fatal when it fails, KeyboardInterrupt on Ctrl-C; leaves nothing running either way.
 
-    With `keep`, calls it with the result, and then keeps the stack running until Ctrl-C before it returns.
+    With `keep`, calls it with the result, and then keeps the stack running until Ctrl-C, or until a service ends.
     """
     bodies = read_sample(options.limit)
     phases_s: dict[str, float] = {}
@@ -206,7 +205,7 @@ async def wait_for_rows(
             changed_at_s = time.monotonic()
         elif time.monotonic() - changed_at_s > STALLED_AFTER_S:
             raise _stalled(len(ids), await table.missing(ids), stack)
-        _check_running(stack)
+        stack.check_running()
         await asyncio.sleep(POLL_S)
 
 
@@ -217,13 +216,6 @@ def _stalled(posted: int, missing: Sequence[str], stack: Stack) -> Fatal:
         f"no new row for {STALLED_AFTER_S:g} s; missing are {shown}",
         f"the log of all processes is {stack.log.path}",
     )
-
-
-def _check_running(stack: Stack) -> None:
-    for service in stack.services:
-        if not service.is_one_shot and not service.is_running:
-            why = f"it ended with {describe_exit(service.exit_code)}"
-            raise failure(f"{service.name} ended during the demo", why, service.name, stack.log)
 
 
 async def _count_calls(standin_url: str | None, metrics_urls: Sequence[str]) -> Calls:

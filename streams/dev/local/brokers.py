@@ -60,7 +60,6 @@ class Broker(Service):
 class Tansu(Broker):
     """One broker with its data in memory. It removes `data_dir`/tansu/worker-* as it starts: data of lost topics."""
 
-    loses_data = True
     ready_within_s = 20.0
     stop_within_s = 5.0
 

@@ -21,9 +21,8 @@ Environment = Callable[[], Mapping[str, str]]
 
 @dataclass(eq=False, repr=False)
 class Service(ABC):
-    """One process of the stack. `start` is `prepare`, `launch` and `await_ready`; a restart is only `launch`.
+    """One process of the stack. `start` is `prepare`, `launch` and `await_ready`; a second `launch` is a restart.
 
-    `loses_data`: a new process starts without the data of the earlier one, so every service after it must restart too.
     `is_one_shot`: the process ends by itself when its work is done.
     """
 
@@ -32,7 +31,6 @@ class Service(ABC):
     _child: Child | None = field(default=None, init=False)
     _warm_child: Child | None = field(default=None, init=False)
 
-    loses_data = False
     is_one_shot = False
     ready_within_s = 60.0
     stop_within_s = 20.0
@@ -88,11 +86,17 @@ class Service(ABC):
             was_running = self.is_running
             if self.is_ready():
                 return
+            what = "failed" if self.is_one_shot else "did not start"
             if not was_running:
-                raise self._failure(f"it ended with {describe_exit(self.exit_code)}")
+                raise self._failure(what, f"it ended with {describe_exit(self.exit_code)}")
             if time.monotonic() > deadline:
-                raise self._failure(f"it did not become ready within {self.ready_within_s:g} s")
+                raise self._failure(what, f"it did not become ready within {self.ready_within_s:g} s")
             time.sleep(POLL_S)
+
+    def check_running(self) -> None:
+        """Raises Fatal, with its last lines, when a process has ended that should not."""
+        if not self.is_one_shot and not self.is_running:
+            raise self._failure("has ended", describe_exit(self.exit_code))
 
     def ask_to_stop(self) -> None:
         """Sends the stop signal and returns; `stop` follows."""
@@ -120,10 +124,10 @@ class Service(ABC):
         self._child.run()
         return self._child
 
-    def _failure(self, why: str) -> Fatal:
+    def _failure(self, what: str, why: str) -> Fatal:
         if self._child is not None and not self._child.is_running:
             self._child.terminate(0)  # so that its last lines are in the log
-        return failure(f"{self.name} {'failed' if self.is_one_shot else 'did not start'}", why, self.name, self.log)
+        return failure(f"{self.name} {what}", why, self.name, self.log)
 
 
 @dataclass(eq=False, repr=False)

@@ -264,10 +264,8 @@ class Silent:
     def done(self, step: str) -> None: ...
 
 
-def stack(*, is_running: bool = True) -> Stack:
-    service = SimpleNamespace(name="worker-1", is_one_shot=False, is_running=is_running, exit_code=3)
-    log = SimpleNamespace(path="demo.log", tail=lambda *_: ["its last lines"])
-    return cast(Stack, SimpleNamespace(services=[service], log=log))
+def stack(check_running: Callable[[], None] = lambda: None) -> Stack:
+    return cast(Stack, SimpleNamespace(check_running=check_running, log=SimpleNamespace(path="demo.log")))
 
 
 async def wait(
@@ -295,14 +293,16 @@ async def test_rows_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) 
     assert "demo.log" in stalled.value.hint
 
 
-async def test_a_process_that_ended_is_named() -> None:
-    """The error has its last lines; there is nothing left to wait for."""
+async def test_a_process_that_ended_ends_the_waiting() -> None:
+    """The stack's own error is the one that is raised; waiting on would be in vain."""
+
+    def check_running() -> None:
+        raise Fatal("worker-1 has ended")
+
     posting = asyncio.create_task(asyncio.sleep(0))
-    with pytest.raises(Fatal, match="worker-1 ended during the demo") as ended:
-        await wait(posting, Table(1), ["a", "b"], stack(is_running=False))
+    with pytest.raises(Fatal, match="worker-1 has ended"):
+        await wait(posting, Table(1), ["a", "b"], stack(check_running))
     await posting
-    assert "exit code 3" in ended.value.why
-    assert "its last lines" in ended.value.why
 
 
 async def test_a_failed_posting_ends_the_waiting() -> None:

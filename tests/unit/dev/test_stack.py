@@ -1,9 +1,8 @@
-"""The stack: order, restarts, stop and data folder, with small shell scripts as services."""
+"""The stack: order, stop, services that end, and the data folder, with small shell scripts as services."""
 
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from schemas.errors import Fatal
 from streams.dev.local import stack as stack_module
 from streams.dev.local.process import Child, ProcessLog
 from streams.dev.local.service import Environment, Server, Service, Step
-from streams.dev.local.stack import RestartPolicy, Stack
+from streams.dev.local.stack import Stack
 
 ENV = {"PATH": os.defpath}
 SERVE = "echo ready; while :; do sleep 0.01; done"
@@ -35,10 +34,6 @@ class Script(Service):
     def _new_child(self) -> Child:
         self.launches += 1
         return Child(self.name, ["/bin/sh", "-c", self._script], ENV, self.log)
-
-
-class InMemory(Script):
-    loses_data = True
 
 
 class Loading(Server):
@@ -82,22 +77,6 @@ def make_stack(tmp_path: Path, log: ProcessLog, said: list[str]) -> Iterator[Cal
     yield make
     for stack in stacks:
         stack.stop()
-
-
-@pytest.fixture
-def watched() -> Iterator[Callable[[Stack], None]]:
-    """Watches a started stack in a thread until the test ends."""
-    running: list[tuple[Stack, threading.Thread]] = []
-
-    def watch(stack: Stack) -> None:
-        thread = threading.Thread(target=stack.watch)
-        thread.start()
-        running.append((stack, thread))
-
-    yield watch
-    for stack, thread in running:
-        stack.stop()
-        thread.join()
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 15.0) -> None:
@@ -189,31 +168,20 @@ def test_a_server_loads_while_earlier_stages_start(make_stack: Callable[..., Sta
         assert log.tail("gateway") == ["loaded", '{"PASSWORD":"secret"}']
 
 
-def test_a_dead_service_is_started_again(
-    make_stack: Callable[..., Stack], watched: Callable[[Stack], None], log: ProcessLog, said: list[str]
+def test_a_service_that_ends_stops_everything(
+    make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
 ) -> None:
-    """Only that one restarts, and a message says so."""
+    """Nothing restarts. The error has the name and the last lines, and comes once all is stopped; a step may end."""
+    step = Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "exit 0"], ENV, log))
     broker, worker = Script("broker", log), Script("worker", log)
-    stack = make_stack([broker], [worker])
-    stack.start()
-    watched(stack)
-    kill(worker)
-    wait_until(lambda: worker.launches == 2 and worker.is_running)
-    assert broker.launches == 1
-    assert "worker ended with signal 9: restarts in 1 s" in said
-
-
-def test_everything_after_a_service_that_loses_data_restarts(
-    make_stack: Callable[..., Stack], watched: Callable[[Stack], None], log: ProcessLog
-) -> None:
-    """A broker that lost its topics gets them again before a worker sees it."""
-    database, broker, worker = Script("postgres", log), InMemory("broker", log), Script("worker", log)
-    stack = make_stack([database], [broker], [worker])
-    stack.start()
-    watched(stack)
-    kill(broker)
-    wait_until(lambda: worker.launches == 2 and worker.is_running)
-    assert [database.launches, broker.launches] == [1, 2]
+    stack = make_stack([broker], [step], [worker])
+    with pytest.raises(Fatal, match="worker has ended") as ended:
+        stack.run_until_signal(lambda: kill(worker))
+    assert ended.value.why == "signal 9; its last lines:\n  ready"
+    assert str(log.path) in ended.value.hint
+    assert said[-2:] == ["worker has ended: everything stops", "stopping broker"]
+    assert not broker.is_running
+    assert worker.launches == 1
 
 
 def test_stop_continues_when_a_service_cannot_be_stopped(
@@ -271,39 +239,3 @@ def test_a_full_disk_is_one_clear_error(
     monkeypatch.setattr(stack_module, "MIN_FREE_BYTES", 1)
     with make_stack([broker]):
         assert broker.is_running
-
-
-def test_pauses_double_up_to_half_a_minute() -> None:
-    """A service that keeps failing restarts after 1, 2, 4 ... and at most 30 seconds."""
-    policy = RestartPolicy()
-    assert [policy.ended(now_s=0.0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-
-
-def test_a_minute_alive_makes_the_pause_short_again() -> None:
-    """Old failures do not count against a service that has run well since."""
-    policy = RestartPolicy()
-    policy.started(0.0)
-    assert [policy.ended(1.0), policy.ended(2.0)] == [1, 2]
-    policy.started(10.0)
-    assert policy.ended(69.9) == 4
-    policy.started(100.0)
-    assert policy.ended(160.0) == 1
-
-
-def test_a_restart_is_due_only_after_its_pause() -> None:
-    """Nothing is due while it lives, nor before the pause is over."""
-    policy = RestartPolicy()
-    policy.started(100.0)
-    assert not policy.is_due(1000.0)
-    policy.ended(200.0)
-    assert policy.is_waiting
-    assert [policy.is_due(200.9), policy.is_due(201.0)] == [False, True]
-
-
-def test_a_start_ends_the_waiting() -> None:
-    """Once started again, a service is neither waiting nor due."""
-    policy = RestartPolicy()
-    policy.ended(5.0)
-    policy.started(6.0)
-    assert not policy.is_waiting
-    assert not policy.is_due(1000.0)
