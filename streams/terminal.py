@@ -168,3 +168,11 @@ def write_rows(rows: Iterable[Sequence[str]], stream: IO[str]) -> None:
     """Writes each row as one line."""
     for row in rows:
         stream.write("\t".join(row) + "\n")
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], console: Console) -> None:
+    """Prints a table to a terminal, and lines with tabs to anything else."""
+    if console.is_terminal:
+        console.print(terminal_table(columns, rows))
+    else:
+        write_rows(([str(cell) for cell in row] for row in rows), console.file)

@@ -11,6 +11,8 @@ from typing import Annotated, NamedTuple
 import asyncpg
 import typer
 from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.text import Text
 
 from agents.grok.client import GrokAnalyser
 from schemas.errors import Fatal, Retryable
@@ -23,10 +25,10 @@ from streams.postgres.database import parse_database_url
 from streams.postgres.errors import CONNECTION_ERRORS
 from streams.resources import infra
 from streams.telemetry.log import configure_logging
+from streams.terminal import Cell, Column, print_table
 from streams.worker.rebalance import count_partitions
 
 TIMEOUT_S = 10.0
-_NAME_CHARS = 13
 
 #: Returns what it found, or raises why it failed.
 Check = Callable[[], Awaitable[str]]
@@ -53,11 +55,14 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON d
     if as_json:
         print_json({"ok": is_ok, "checks": [finding._asdict() for finding in findings]})
     else:
-        for finding in findings:
-            state = "ok" if finding.ok else "failed"
-            typer.echo(f"{finding.name:{_NAME_CHARS}}{state:8}{finding.detail}")
+        print_table([Column()] * 3, map(_cells, findings), Console())
     if not is_ok:
         raise typer.Exit(1)
+
+
+def _cells(finding: Finding) -> tuple[Cell, ...]:
+    state = Text("ok", style="green") if finding.ok else Text("failed", style="bold red")
+    return finding.name, state, finding.detail
 
 
 async def _check_all(settings: Settings) -> list[Finding]:

@@ -37,10 +37,10 @@ def test_all_is_well(service: Service) -> None:
     """There is a line for each check, and nothing is changed or paid for."""
     service.start_standin("--api-key", SECRET, "--model", "standin")
     done = check(service, XAI_API_KEY=SECRET, DATA_DIR="new")
-    lines = done.stdout.splitlines()
-    assert (done.returncode, [line[:13].strip() for line in lines]) == (0, NAMES)
-    assert {line[13:21].strip() for line in lines} == {"ok"}
-    assert f"{PARTITIONS} partitions" in lines[1]
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert (done.returncode, [name for name, _, _ in lines]) == (0, NAMES)
+    assert {state for _, state, _ in lines} == {"ok"}
+    assert f"{PARTITIONS} partitions" in lines[1][2]
     assert SECRET not in done.stdout + done.stderr
     assert service.standin("control/stats")["calls"] == 0
     assert not (service.folder / "new").exists()

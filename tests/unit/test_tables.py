@@ -4,8 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
-from streams.terminal import Cell, Column, printable, terminal_table, write_rows
+from streams.terminal import Cell, Column, print_table, printable, terminal_table, write_rows
 
 
 def drawn(columns: list[Column], *rows: tuple[Cell, ...], width: int = 40) -> list[str]:
@@ -41,3 +42,12 @@ def test_rows_elsewhere_are_lines_with_tabs() -> None:
     stream = io.StringIO()
     write_rows([("a", "b"), ("c",)], stream)
     assert stream.getvalue() == "a\tb\nc\n"
+
+
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, "ok   all\nbad  none\n"), (False, "ok\tall\nbad\tnone\n")])
+def test_a_table_is_printed_in_the_form_that_suits_the_console(is_terminal: bool, shown: str) -> None:
+    """Styles are for terminals only."""
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=40, color_system=None)
+    print_table([Column(), Column()], [("ok", "all"), (Text("bad", style="red"), "none")], console)
+    assert isinstance(console.file, io.StringIO)
+    assert "\n".join(line.rstrip() for line in console.file.getvalue().split("\n")) == shown
