@@ -63,7 +63,7 @@ def test_each_wrong_setting_is_named(bare_service: Service, postgres: Postgres) 
         )
     )
     assert list(failed) == ["brokers", "topics", "migrations", "provider", "data folder"]
-    assert failed["migrations"] == "migrations are missing: 0001, 0002; run `grok-insights migrate`"
+    assert failed["migrations"] == "migrations are missing: 0001, 0002, 0003; run `grok-insights migrate`"
     assert failed["provider"].startswith("check XAI_API_KEY: ")
     assert failed["provider"].endswith(": Incorrect API key provided.")
     assert "DATA_DIR" in failed["data folder"]

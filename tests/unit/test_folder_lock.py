@@ -36,7 +36,7 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_the_process_that_holds_it_is_named_until_it_is_killed(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
-    """The kernel releases the lock: nobody has to remove a file after a crash."""
+    """The kernel releases the lock: no file has to be removed after a crash."""
     with pytest.raises(Fatal) as refused, locked_folder(tmp_path / "data", "worker", HINT):
         pass
     assert refused.value.what == f"the data folder {tmp_path / 'data'} is in use"

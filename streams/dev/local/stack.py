@@ -149,4 +149,4 @@ def _check_disk(folder: Path) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < MIN_FREE_BYTES:
         why = f"{free_bytes // 2**20} MiB are free, the local stack needs {MIN_FREE_BYTES // 2**20} MiB"
-        raise Fatal(f"the disk of {folder} is full", why, f"make room or {_FOLDER_HINT}")
+        raise Fatal(f"the disk of {folder} is full", why, f"free some space or {_FOLDER_HINT}")
