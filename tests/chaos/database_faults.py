@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
 _COUNTER = "CREATE SEQUENCE IF NOT EXISTS slow_statements"
 _SLOWED = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM slow_statements"
 _WRITERS = """
-SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ILIKE '%INSERT INTO insights%'
+SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '-- Writes a batch of results%'
     AND pid <> pg_backend_pid() AND datname = current_database()
 """
 # The trigger stays: dropping it would wait for the slow writers that are to be ended.

@@ -21,7 +21,7 @@ from tests.support.factories import a_result
 from tests.support.process_tree import tree_of
 
 DEADLINE_S = 30
-JOB: Any = SimpleNamespace(result=a_result(), is_wanted=True)
+JOB: Any = SimpleNamespace(result=a_result(), call=None, is_wanted=True)
 #: What asyncpg raises for a connection that is gone, depending on when it notices.
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 

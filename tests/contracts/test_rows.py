@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -182,10 +182,11 @@ async def test_the_spend_of_a_day_never_shrinks(sink: RowSink, connection: async
     """By the README's own query, while ids are posted again with the same text and with others."""
     query = README.read_text().partition("```sql\n")[2].partition("```")[0]
     spent: list[Decimal] = []
+    now = datetime.now(UTC)
     for second, text in enumerate(["first", "first", "second", "first"]):
         at = NOON + timedelta(seconds=second)
         [job] = result_jobs(a_result(outcome="cached" if text == "first" and second else "analysed", occurred_at=at))
-        job.call = a_call(text_key=text)
+        job.call = a_call(text_key=text, ended_at=now)
         await sink.write([job])
         [day] = await connection.fetch(query)
         spent.append(day["usd"])

@@ -151,6 +151,8 @@ def repaired_step_by_step(value: bytes) -> bytes:
 
 def decode_with_every_check(value: bytes) -> tuple[Conversation, tuple[Repair, ...]]:
     """Decodes without the shortcuts that leave a check or a repair out."""
+    if len(value) > MAX_RECORD_BYTES:
+        raise Rejected("too_large", f"the conversation is larger than {MAX_RECORD_BYTES} bytes", status=413)
     conversation, repairs = module._decode_leniently(value, repaired_step_by_step(value))
     module._check_id(conversation, is_required=True, is_repaired=bool(repairs))
     module._check_content(conversation)
