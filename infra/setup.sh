@@ -34,7 +34,7 @@ show_progress() {
   ' >&2
 }
 
-echo "installing the packages of requirements.lock (once, about a minute)" >&2
+echo "installing everything in requirements.lock (once, about a minute)" >&2
 status=$( {
   { "$VENV/bin/pip" install --progress-bar off --disable-pip-version-check --require-hashes --no-deps \
     -r requirements.lock 2>&1 && echo 0 >&3 || echo 1 >&3; } | show_progress "$(grep -c '^[A-Za-z0-9].*==' requirements.lock)"
