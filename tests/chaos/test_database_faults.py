@@ -20,6 +20,8 @@ from tests.chaos.database_faults import DatabaseFaults
 from tests.support.factories import a_result
 from tests.support.process_tree import tree_of
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 30
 JOB: Any = SimpleNamespace(result=a_result(), call=None, is_wanted=True)
 #: What asyncpg raises for a connection that is gone, depending on when it notices.

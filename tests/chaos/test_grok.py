@@ -10,6 +10,8 @@ from agents.grok.prompt import RequestTemplate
 from streams.dev.standin.server import StandinConfig, serving
 from tests.chaos.grok import TROUBLES, Grok
 
+pytestmark = pytest.mark.slow
+
 
 async def ask(session: aiohttp.ClientSession, number: int) -> None:
     try:
