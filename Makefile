@@ -22,7 +22,7 @@ JOBS ?= 4
 REST := kafka or docker or slow
 
 test: $(STAMP) ## Run the quick tests, without Java or Docker: unit tests, contracts, the main promises end to end on Tansu
-	@$(BIN)/python -m pytest -n $(JOBS) -m "not ($(REST))" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not ($(REST))" $(ARGS)
 
 test-all: $(STAMP) ## Run the other tests of CI: Apache Kafka, outages, crash points, full models, mutants, chaos, compose
 	@$(BIN)/python -m pytest -m "$(REST)" $(ARGS)

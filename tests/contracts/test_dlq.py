@@ -192,6 +192,7 @@ async def test_concurrent_replays_send_every_record(service: Service) -> None:
     assert all(ledger.mark_of(read_dead_letter(one)) for one in dead_letters)
 
 
+@pytest.mark.slow
 async def test_a_truncated_one_is_replayed_from_its_original_or_not_at_all(service: Service) -> None:
     """A part of a conversation is never sent, nor a record that another program wrote to the topic."""
     whole = json.dumps({"id": "c-1", "text": "x" * 1000}).encode()
@@ -246,6 +247,7 @@ async def test_the_ledger_is_created_with_the_topics_and_compacted(service: Serv
         await admin.close()
 
 
+@pytest.mark.slow
 async def test_again_and_limit_do_what_they_say(service: Service) -> None:
     """A replayed one is sent only with --again; a limit leaves the rest, and the report says so."""
     await service.write(*(dead_letter(number) for number in range(5)))

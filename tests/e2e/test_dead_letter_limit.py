@@ -63,6 +63,7 @@ def stop_within_10_s(worker: Process) -> int:
     return worker.process.wait(10)
 
 
+@pytest.mark.slow
 async def test_a_hundred_dead_letters_and_no_more(
     service: Service, rows: asyncpg.Connection, broker: Tansu | Kafka
 ) -> None:

@@ -175,6 +175,7 @@ async def test_a_broker_that_was_killed_and_forgot_everything_is_found_again(bro
     assert {f"new-{n}" for n in range(20)} <= (await _topic(broker)).keys()
 
 
+@pytest.mark.slow
 @on_tansu
 async def test_a_frozen_broker_is_503_in_time_and_loses_nothing(broker: Tansu, settings: Settings) -> None:
     """The deadline of 10 s holds; liveness does not flip; after the thaw all that was accepted is there."""

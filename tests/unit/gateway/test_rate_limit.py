@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import deque
 
+import pytest
 from hypothesis import given, strategies
 
 from streams.gateway.rate_limit import STEP_S, WINDOW_S, RateLimiter, client_key
@@ -74,6 +75,7 @@ def test_more_clients_than_fit_push_out_those_seen_longest_ago() -> None:
         assert limiter.clients <= 100
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_with_many_addresses() -> None:
     """150,000 addresses cost no more than the 100,000 that are remembered: below 20 MiB."""
     limiter = RateLimiter(600)
@@ -86,6 +88,7 @@ def test_memory_is_bounded_with_many_addresses() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_of_one_client_does_not_grow_with_the_limit() -> None:
     """A limit of a million a minute costs one client some kilobytes, not one entry a request."""
     limiter = RateLimiter(1_000_000)
