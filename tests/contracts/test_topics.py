@@ -8,6 +8,7 @@ from schemas.kafka import Topics
 from streams.dev.local.brokers import Kafka
 from streams.kafka.admin import create_topics, topic_configs
 from tests.support.topics import fresh_prefix, topics_with
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -31,13 +32,19 @@ class Cluster:
             await admin.close()
 
     async def create(self, **partitions: int) -> None:
-        """Creates topics by attribute of `Topics`."""
+        """Creates topics by attribute of `Topics`, and waits until the broker lists them, which is a moment later."""
         admin = AIOKafkaAdminClient(**self.options)
         await admin.start()
         await admin.create_topics(
             [NewTopic(getattr(self.topics, name), count, 1) for name, count in partitions.items()]
         )
         await admin.close()
+        wanted = {getattr(self.topics, name): count for name, count in partitions.items()}
+
+        async def are_listed() -> bool:
+            return await self.partitions() == wanted
+
+        await eventually(are_listed, what="the broker lists the topics")
 
 
 @pytest.fixture
