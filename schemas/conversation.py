@@ -139,13 +139,8 @@ def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation
 
 def _decode(value: bytes) -> tuple[Conversation, Repairs]:
     if not (b"\\" in value and b"\\u0000" in value):  # JSON has no other notation for NUL
-        try:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _decoder.decode(value), ()
-        except msgspec.ValidationError:
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return _lenient_decoder.decode(value).as_conversation(), ()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
     return _decode_leniently(value, _repaired(value))
 
 
@@ -168,7 +163,9 @@ def _repaired(value: bytes) -> bytes:
     value = value.removeprefix(codecs.BOM_UTF8).rstrip(b"\0").replace(b"\0", _REPLACEMENT)
     if b"\xed" in value:
         value = _SURROGATE.sub(_REPLACEMENT, value)
-    return _ESCAPE.sub(_storable, value) if b"\\u" in value else value
+    if any(start in value for start in (b"\\u0000", b"\\ud", b"\\uD")):
+        value = _ESCAPE.sub(_storable, value)
+    return value
 
 
 def _storable(found: re.Match[bytes]) -> bytes:
