@@ -45,8 +45,8 @@ ROW_WRITERS = 2
 #: the others must not wait for the slowest.
 MIN_FETCH_RECORDS = 100
 MIN_FETCH_SHARE = 0.25
-#: With this many records held back by unforeseen errors the worker stops: the defect is not an exception any more, and
-#: records behind them are finished without being committed.
+#: With this many records held back by unforeseen errors the worker stops: a defect hits them all, and the records
+#: behind them are finished without being committed.
 MAX_HELD_BACK = 20
 #: What unfinished records may hold in memory, about; a conversation has at most a megabyte.
 MAX_OPEN_BYTES = 128 * 1024 * 1024

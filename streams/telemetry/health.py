@@ -94,7 +94,8 @@ class _CachedCheck:
             is_due = state != OK and self._throttle.is_due(state, now_s)
             has_changed = state != self._state
             # The start logs by itself what it waits for, and when that is over.
-            if self._is_logged and has_changed if state == OK else self._state and (is_due or has_changed):
+            is_after_start = self._is_logged if state == OK else self._state != ""
+            if is_after_start and (has_changed or is_due):
                 log.info("health_changed" if has_changed else "health_unchanged", check=self._name, state=state)
                 self._is_logged = state != OK
             self._state, self._checked_at_s = state, now_s
