@@ -58,6 +58,9 @@ def topics(
     for topic in statuses:
         state = "created" if topic.is_new else f"grown from {topic.grown_from}" if topic.grown_from else "exists"
         typer.echo(f"{topic.name}\t{topic.partitions} partitions\t{state}")
+    for topic in statuses:
+        for note in topic.notes:
+            typer.echo(f"{topic.name} {note}", err=True)
     if statuses[0].partitions > settings.topic_partitions:
         typer.echo(f"set TOPIC_PARTITIONS={statuses[0].partitions}, the number that the topics have", err=True)
 

@@ -1,16 +1,18 @@
-"""Creates the topics with their configuration, gives them more partitions, and checks that topics exist."""
+"""Creates the topics with their configuration, gives them more partitions, and checks what exists."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from streams.kafka.clients import describe_broker_error
+from streams.kafka.clients import describe_broker_error, never_create_topics
 
 #: A dead letter holds a record of up to 1 MiB, the broker's default limit, and our headers.
 _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
@@ -24,12 +26,16 @@ DESCRIBE_PAUSE_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """A topic after `create_topics`: `is_new` if that created it, `grown_from` the number of partitions before."""
+    """A topic after `create_topics`.
+
+    `is_new` if that created it, `grown_from` the number of partitions before, `notes` on its configuration.
+    """
 
     name: str
     partitions: int
     is_new: bool
     grown_from: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 async def create_topics(
@@ -39,14 +45,17 @@ async def create_topics(
 
     `grow` gives every topic as many partitions as the one that has most, `partitions` at least. Nothing is changed
     unless the brokers would take all of it. Raises Fatal when they refuse a topic, or when an existing topic has a
-    different number of partitions.
+    different number of partitions or a configuration that would lose records.
     """
     configs = topic_configs(topics)
-    admin = AIOKafkaAdminClient(**client_options)
     try:
-        async with asyncio.timeout(CREATE_WITHIN_S):
-            await admin.start()
-            before = await _existing(admin, configs)
+        async with asyncio.timeout(CREATE_WITHIN_S), _admin(client_options) as admin:
+            replicas = await _existing(admin, configs)
+            before = {name: len(partition_replicas) for name, partition_replicas in replicas.items()}
+            notes = await _check_configs(admin, {name: configs[name] for name in before})
+            for name, partition_replicas in replicas.items():
+                if (fewest := min(partition_replicas)) < replication_factor:
+                    notes[name].append(f"has {fewest} replica(s), and TOPIC_REPLICATION_FACTOR is {replication_factor}")
             if grow:
                 partitions = max(partitions, *before.values())
             else:
@@ -68,20 +77,25 @@ async def create_topics(
     except KafkaError as error:
         hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker is running"
         raise Fatal("the broker cannot be used", describe_broker_error(error), hint) from error
-    finally:
-        await admin.close()
     return [
-        TopicStatus(name, counts.get(name, 0), name not in before, before[name] if name in short else None)
+        TopicStatus(
+            name,
+            counts.get(name, 0),
+            is_new=name not in before,
+            grown_from=before[name] if name in short else None,
+            notes=tuple(notes.get(name, ())),
+        )
         for name in configs
     ]
 
 
 def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
-    """Returns every topic with the configuration that differs from the broker's defaults."""
+    """Returns every topic with the configuration that the service needs, whatever the broker's defaults are."""
     return {
         topics.conversations: {},
-        topics.rehomed: {},
+        topics.rehomed: {"cleanup.policy": "delete"},
         topics.dead_letters: {
+            "cleanup.policy": "delete",
             "max.message.bytes": str(_DEAD_LETTER_MAX_BYTES),
             "retention.ms": str(_DEAD_LETTER_RETENTION_MS),
         },
@@ -92,26 +106,81 @@ def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
 
 
 async def check_topics(client_options: Mapping[str, Any], needed: Iterable[str]) -> None:
-    """Raises Fatal when a topic is missing, KafkaError when the broker does not answer.
-
-    Lists all topics instead of describing the needed ones: a broker may create a topic that is asked for by name.
-    """
-    admin = AIOKafkaAdminClient(**client_options)
-    try:
-        await admin.start()
-        missing = set(needed).difference(await admin.list_topics())
-    finally:
-        await admin.close()
+    """Raises Fatal when a topic is missing, KafkaError when the broker does not answer."""
+    needed = set(needed)
+    async with _admin(client_options) as admin:
+        missing = needed.difference(await _existing(admin, needed))
     if missing:
         hint = "create them with `grok-insights topics`, or grant this user the right to describe them"
         raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
 
 
-async def _existing(admin: AIOKafkaAdminClient, names: Collection[str]) -> dict[str, int]:
-    """Returns the partition count of each topic that exists; see `check_topics` for why all topics are listed."""
-    existing = [name for name in await admin.list_topics() if name in names]
-    found = await admin.describe_topics(existing) if existing else []
-    return {topic["topic"]: len(topic["partitions"]) for topic in found}
+async def check_configs(client_options: Mapping[str, Any], topics: Topics) -> list[str]:
+    """Returns notes on the configuration of the topics, all of which exist.
+
+    Raises Fatal for one that would lose records, KafkaError when the broker does not answer.
+    """
+    async with _admin(client_options) as admin:
+        notes = await _check_configs(admin, topic_configs(topics))
+    return [f"{name} {note}" for name, its_notes in notes.items() for note in its_notes]
+
+
+@asynccontextmanager
+async def _admin(client_options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    never_create_topics()
+    admin = AIOKafkaAdminClient(**client_options)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def _existing(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, list[int]]:
+    """Returns the number of replicas of each partition of the topics that exist."""
+    found = await admin.describe_topics(list(names))
+    return {
+        topic["topic"]: [len(partition["replicas"]) for partition in topic["partitions"]]
+        for topic in found
+        if not topic["error_code"]
+    }
+
+
+async def _check_configs(admin: AIOKafkaAdminClient, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Returns notes by topic. Raises Fatal for a configuration that would lose records."""
+    notes: dict[str, list[str]] = {name: [] for name in wanted}
+    losses: list[str] = []
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name, config in wanted.items() if config]
+    responses = await admin.describe_configs(resources) if resources else []
+    for code, message, _, name, entries, *_ in (topic for response in responses for topic in response.resources):
+        if for_code(code) is TopicAuthorizationFailedError:
+            notes[name].append("does not show its configuration to this user, who needs DescribeConfigs for the check")
+        elif code:
+            raise for_code(code)(message)
+        else:
+            found = {entry[0]: entry[1] for entry in entries}
+            losses += [f"{name} {loss}" for loss in _losses(found, wanted[name])]
+            notes[name] += _retention_notes(found, wanted[name])
+    if losses:
+        hint = "kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config OPTION=VALUE changes it"
+        raise Fatal("topics are configured in a way that loses records", "; ".join(losses), hint)
+    return notes
+
+
+def _losses(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    losses = []
+    if (policy := found.get("cleanup.policy")) != wanted["cleanup.policy"]:
+        losses.append(f"has cleanup.policy={policy}, not {wanted['cleanup.policy']}")
+    if (limit := wanted.get("max.message.bytes")) and int(found.get("max.message.bytes", 0)) < int(limit):
+        losses.append(f"has max.message.bytes={found.get('max.message.bytes')}, less than {limit}")
+    return losses
+
+
+def _retention_notes(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """How long dead letters are kept is for their operator to choose."""
+    if (least := wanted.get("retention.ms")) and 0 <= (its := int(found.get("retention.ms", 0))) < int(least):
+        return [f"has retention.ms={its}, less than the recommended {least}"]
+    return []
 
 
 async def _create(admin: AIOKafkaAdminClient, missing: list[NewTopic], *, validate_only: bool) -> None:

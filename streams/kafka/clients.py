@@ -2,10 +2,14 @@
 
 import asyncio
 import ssl
+from functools import partial
 from typing import Any
 
+import aiokafka.admin.client
+import aiokafka.client
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from schemas.errors import Fatal
 from schemas.settings import Settings
@@ -26,6 +30,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         raise Fatal("no broker is configured", "KAFKA_BOOTSTRAP_SERVERS is empty", "set it to host:port", exit_code=2)
     accept_any_header_name()
     name_unreadable_batches()
+    never_create_topics()
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
@@ -39,6 +44,16 @@ def client_options(settings: Settings) -> dict[str, Any]:
     if protocol.endswith("SSL"):
         options["ssl_context"] = _ssl_context(settings)
     return options
+
+
+def never_create_topics() -> None:
+    """For every client of this process; may be called any number of times.
+
+    aiokafka 0.14 asks about topics in a way that lets a broker with `auto.create.topics.enable` create the missing
+    ones, with its own number of partitions and retention, and has no option against it.
+    """
+    request = partial(MetadataRequest, allow_auto_topic_creation=False)
+    aiokafka.client.MetadataRequest = aiokafka.admin.client.MetadataRequest = request
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:

@@ -6,7 +6,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from schemas.errors import Fatal
 from schemas.kafka import Topics
 from streams.dev.local.brokers import Kafka
-from streams.kafka.admin import create_topics, topic_configs
+from streams.kafka.admin import check_configs, create_topics, topic_configs
 from tests.support.topics import fresh_prefix, topics_with
 from tests.support.waiting import eventually
 
@@ -31,12 +31,12 @@ class Cluster:
         finally:
             await admin.close()
 
-    async def create(self, **partitions: int) -> None:
+    async def create(self, config: dict[str, str] | None = None, **partitions: int) -> None:
         """Creates topics by attribute of `Topics`, and waits until the broker lists them, which is a moment later."""
         admin = AIOKafkaAdminClient(**self.options)
         await admin.start()
         await admin.create_topics(
-            [NewTopic(getattr(self.topics, name), count, 1) for name, count in partitions.items()]
+            [NewTopic(getattr(self.topics, name), count, 1, topic_configs=config) for name, count in partitions.items()]
         )
         await admin.close()
         wanted = {getattr(self.topics, name): count for name, count in partitions.items()}
@@ -84,3 +84,44 @@ async def test_all_topics_grow_to_the_largest_number(cluster: Cluster, asked_for
     assert names[cluster.topics.dead_letters] == (True, None)
     again = await create_topics(cluster.options, cluster.topics, largest, 1, grow=True)
     assert {(status.partitions, status.is_new, status.grown_from) for status in again} == {(largest, False, None)}
+
+
+@pytest.mark.parametrize(
+    ("topic", "config", "loss"),
+    [
+        ("answers_changelog", {}, "has cleanup.policy=delete, not compact"),
+        ("replay_ledger", {"cleanup.policy": "compact,delete"}, "has cleanup.policy=compact,delete, not compact"),
+        ("dead_letters", {"max.message.bytes": "1000000"}, "has max.message.bytes=1000000, less than 2097152"),
+        ("rehomed", {"cleanup.policy": "compact"}, "has cleanup.policy=compact, not delete"),
+    ],
+)
+async def test_nothing_is_created_where_a_topic_would_lose_records(
+    cluster: Cluster, topic: str, config: dict[str, str], loss: str
+) -> None:
+    """A program other than `grok-insights topics` made it, with the broker's defaults or its own."""
+    await cluster.create(config, **{topic: 4})
+    name = getattr(cluster.topics, topic)
+    with pytest.raises(Fatal, match="loses records") as caught:
+        await create_topics(cluster.options, cluster.topics, 4, 1)
+    assert caught.value.why == f"{name} {loss}"
+    assert await cluster.partitions() == {name: 4}
+
+
+async def test_what_is_for_the_operator_to_choose_is_noted(cluster: Cluster) -> None:
+    """Larger limits are not."""
+    kept = {"max.message.bytes": "3000000", "retention.ms": "604800000"}
+    await cluster.create(kept, dead_letters=4)
+    await create_topics(cluster.options, cluster.topics, 4, 1)
+    retention = "has retention.ms=604800000, less than the recommended 7776000000"
+    assert await check_configs(cluster.options, cluster.topics) == [f"{cluster.topics.dead_letters} {retention}"]
+    statuses = {status.name: status.notes for status in await create_topics(cluster.options, cluster.topics, 4, 2)}
+    replicas = "has 1 replica(s), and TOPIC_REPLICATION_FACTOR is 2"
+    assert statuses.pop(cluster.topics.dead_letters) == (retention, replicas)
+    assert set(statuses.values()) == {(replicas,)}
+
+
+async def test_topics_kept_without_end_need_no_note(cluster: Cluster) -> None:
+    """Kafka writes that as -1."""
+    await cluster.create({"max.message.bytes": "2097152", "retention.ms": "-1"}, dead_letters=4)
+    await create_topics(cluster.options, cluster.topics, 4, 1)
+    assert await check_configs(cluster.options, cluster.topics) == []

@@ -1,5 +1,6 @@
 """`grok-insights check`: one line for everything that a worker needs, and an exit code to match."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.dev.local.ports import free_port
 from streams.dev.local.postgres import Postgres
+from streams.kafka.admin import topic_configs
 from tests.support.processes import PARTITIONS, ROOT, Service
 
 pytestmark = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
@@ -67,6 +70,21 @@ def test_each_wrong_setting_is_named(bare_service: Service, postgres: Postgres) 
     assert failed["provider"].startswith("check XAI_API_KEY: ")
     assert failed["provider"].endswith(": Incorrect API key provided.")
     assert "DATA_DIR" in failed["data folder"]
+
+
+async def test_a_topic_that_would_lose_records_is_named(bare_service: Service) -> None:
+    """An administrator created the changelog of the answers without its configuration."""
+    changelog = bare_service.topics.answers_changelog
+    admin = AIOKafkaAdminClient(bootstrap_servers=bare_service.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(changelog, PARTITIONS, 1, topic_configs={"cleanup.policy": "delete"})])
+    for topic, config in topic_configs(bare_service.topics).items():
+        if topic != changelog:
+            await admin.create_topics([NewTopic(topic, PARTITIONS, 1, topic_configs=config)])
+    await admin.close()
+    failed = findings(await asyncio.to_thread(check, bare_service, "--json", ANALYSER="local"))
+    assert list(failed) == ["topics"]
+    assert f"{changelog} has cleanup.policy=delete, not compact; " in failed["topics"]
 
 
 @pytest.mark.parametrize("url", [f"postgresql://user:{SECRET}@127.0.0.1:1/none", f"mysql://user:{SECRET}@host/none"])
