@@ -89,6 +89,15 @@ async def test_the_same_text_again_changes_nothing(stored: Stored, is_one_batch:
     assert await stored.outcome() == "analysed"
 
 
+async def test_the_row_of_a_text_has_its_cost_whichever_record_is_written_first(stored: Stored) -> None:
+    """Two batches are in flight at once, so the cached record's row may be there before that of the paid one."""
+    await stored.write(a_result(outcome="cached", text_key="text", analysis_version="v1", occurred_at=LATER))
+    await stored.write(a_result(text_key="text", analysis_version="v1", cost_usd_ticks=3_435_000))
+    assert await stored.outcome() == "analysed"
+    await stored.write(a_result(outcome="filtered", text_key="another", occurred_at=LATER - timedelta(seconds=1)))
+    assert await stored.outcome() == "analysed", "the time of the cached record is kept"
+
+
 async def test_a_text_that_comes_late_replaces_no_newer_one(stored: Stored) -> None:
     """Records of one id may be in several partitions, so they may be processed in another order than posted."""
     one = [a_result(text_key="one", occurred_at=NOON + timedelta(seconds=n)) for n in (0, 2)]

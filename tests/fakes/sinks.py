@@ -60,15 +60,21 @@ class FakeRows:
             key = (result.tenant, result.id)
             stored = self.rows.get(key)
             if stored is None or _wins(result, stored):
-                if stored is not None and _is_same(result, stored):
+                if stored is not None and _is_same(result, stored) and not _has_its_cost(result, stored):
                     result = replace(stored, occurred_at=result.occurred_at, repairs=result.repairs)
+                elif stored is not None:
+                    result = replace(result, occurred_at=max(result.occurred_at, stored.occurred_at))
                 self.rows[key] = result
             self.journal.append(("row", job.source.offset))
             written.stored.append(job)
 
 
 def _wins(result: ConversationResult, stored: ConversationResult) -> bool:
-    return _rank(result) > _rank(stored)
+    return _rank(result) > _rank(stored) or (_is_same(result, stored) and _has_its_cost(result, stored))
+
+
+def _has_its_cost(result: ConversationResult, stored: ConversationResult) -> bool:
+    return (result.outcome, stored.outcome) == ("analysed", "cached")
 
 
 def _rank(result: ConversationResult) -> tuple[datetime, bool, datetime]:

@@ -1,8 +1,8 @@
 -- Writes a batch of results, one row for each (tenant, conversation), and the calls that were paid for them.
 --
 -- $1 holds the results. The newest occurred_at wins; at the same one a result that is not dead, then the one received
--- last. The same text again only moves occurred_at, so that what it cost stays in its row, and a text between the two
--- that comes late does not replace it. Another analysis of the text (a new analysis version) replaces the row. A dead
+-- last. The same text again only moves occurred_at, so that what it cost stays in its row, whichever of its records is
+-- written first, and a text between the two that comes late does not replace it. Another analysis of the text (a new analysis version) replaces the row. A dead
 -- conversation is replaced when its record ends otherwise after a replay, or is sent again.
 --
 -- $2 holds the calls. A call that is there already stays as it is: a record that is delivered again names it again.
@@ -42,7 +42,7 @@ ORDER BY
     tenant, conversation_id, text_occurred_at DESC, (outcome = 'dead'), text_received_at DESC, (outcome <> 'analysed'),
     occurred_at
 ON CONFLICT (tenant, conversation_id) DO UPDATE SET
-    occurred_at = excluded.occurred_at,
+    occurred_at = greatest(excluded.occurred_at, stored.occurred_at),
     repairs = excluded.repairs,
     (
         outcome, reason, sentiment, sentiment_score, topics, intent, urgency, summary, action_needed, confidence,
@@ -59,7 +59,10 @@ ON CONFLICT (tenant, conversation_id) DO UPDATE SET
             AND (stored.outcome <> 'dead' OR excluded.outcome = 'dead')
             AND (excluded.analysis_version IS NULL
                  OR excluded.analysis_version IS NOT DISTINCT FROM stored.analysis_version)
+            AND NOT (stored.outcome = 'cached' AND excluded.outcome = 'analysed')
         )
     )
 WHERE (excluded.occurred_at, excluded.outcome <> 'dead', excluded.received_at)
     > (stored.occurred_at, stored.outcome <> 'dead', stored.received_at)
+    OR (excluded.text_key, excluded.analysis_version, excluded.outcome, stored.outcome)
+    = (stored.text_key, stored.analysis_version, 'analysed', 'cached')
