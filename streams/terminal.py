@@ -45,6 +45,10 @@ class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Leaves the bars as they are, but those that only pulse. Later lines follow below."""
+        for bar in self._bars.values():
+            if bar.total is None:
+                self._progress.update(bar.task, visible=False)
         self._progress.stop()
 
     def say(self, line: str) -> None:

@@ -34,8 +34,10 @@ def audit(
     nothing: such records are unverifiable. Records that were removed before
     the workers read them are lost, and fail the audit.
 
-    Exit code 0 if everything is reconciled, 1 if not. Settings: KAFKA_*,
-    TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL.
+    Exit code 0 if everything is reconciled, 1 if not.
+
+    Settings: KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_*,
+    KAFKA_SSL_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL, SECRETS_DIR.
     """
     settings = load_settings("kafka_bootstrap_servers", "database_url")
     assert settings.database_url is not None, "load_settings requires it"

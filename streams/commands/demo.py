@@ -1,7 +1,7 @@
 """`grok-insights demo`."""
 
+import os
 import sys
-from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ from schemas.settings import Settings, load_settings
 from streams.commands.output import print_json, say
 from streams.dev.demo.report import document, print_report
 from streams.dev.demo.run import Analyser, Options, Report, run_demo
-from streams.dev.local.ready import describe_stack
+from streams.dev.local.ready import describe_stack, program_as_typed
 from streams.dev.local.wiring import BrokerName, LocalStack
 from streams.terminal import display_on_stderr
 
@@ -38,22 +38,20 @@ def demo(
     """
     settings = load_settings()
     options = Options(broker, workers, _analyser(settings, grok_standin), limit, settings.data_dir)
-    with ExitStack() as drawing:
-        display = display_on_stderr()
-        drawing.enter_context(display)
 
-        def show_and_keep(report: Report, stack: LocalStack) -> None:
-            drawing.close()
-            _show(report, as_json)
-            sys.stdout.flush()
-            say(describe_stack(stack, settings.topics, options.analyser))
+    def show_and_keep(report: Report, stack: LocalStack) -> None:
+        _show(report, as_json)
+        sys.stdout.flush()
+        say(describe_stack(stack, settings.topics, options.analyser))
 
-        report = run_demo(options, display, show_and_keep if keep else None)
+    report = run_demo(options, display_on_stderr(), show_and_keep if keep else None)
     if not keep:
         _show(report, as_json)
     if not report.figures.add_up:
         failed = [check.detail for check in report.figures.checks if not check.passed]
         raise Fatal("the figures of the demo do not add up", "; ".join(failed), "this is a bug: please report it")
+    if not keep and not as_json:
+        say(_next_step())
 
 
 def _show(report: Report, as_json: bool) -> None:
@@ -61,6 +59,12 @@ def _show(report: Report, as_json: bool) -> None:
         print_json(document(report))
     else:
         print_report(report, Console())
+
+
+def _next_step() -> str:
+    """Returns one line; `make` passes MAKELEVEL on to what it runs."""
+    up = "make up" if "MAKELEVEL" in os.environ else f"{program_as_typed()} up"
+    return f"\n  Next: {up} (with XAI_API_KEY and GROK_MODEL set, Grok answers); see docs/quick-start.md"
 
 
 def _analyser(settings: Settings, grok_standin: bool) -> Analyser:

@@ -12,8 +12,12 @@ from streams.telemetry.metrics import LagMetrics
 def gateway() -> None:
     """Run the HTTP gateway, which accepts conversations and serves insights.
 
-    SIGTERM and Ctrl-C stop it gracefully. Settings: KAFKA_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL,
-    GATEWAY_HOST, GATEWAY_PORT, RATE_LIMIT_PER_MINUTE, ALLOW_ANONYMOUS, LAG_SOFT_SECONDS.
+    SIGTERM and Ctrl-C stop it gracefully.
+
+    Settings: KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_*,
+    KAFKA_SSL_*, TOPIC_PREFIX, CONSUMER_GROUP, DATABASE_URL, GATEWAY_HOST,
+    GATEWAY_PORT, ALLOW_ANONYMOUS, RATE_LIMIT_PER_MINUTE, LAG_SOFT_SECONDS,
+    SECRETS_DIR, LOG_LEVEL.
     """
     with service_log():
         settings = load_settings("kafka_bootstrap_servers", "database_url")

@@ -19,8 +19,10 @@ from streams.dev.local.wiring import BrokerName, build_stack
 
 _MAX_FIELD_CHARS = 200
 #: If one of them fails, the error shows its last lines.
-_ROUTINE_PROCESSES = frozenset({"initdb", "create-database", "migrate", "topics"})
+_ROUTINE_PROCESSES = frozenset({"initdb", "create-database", "kafka-jars", "kafka-format", "migrate", "topics"})
 _ROUTINE_LINES = {
+    # Everything but errors: each first start warns of what it has to create.
+    "kafka": re.compile(r"^(?!\[[^]]+\] (ERROR|FATAL) )"),
     "postgres": re.compile(" LOG:  |FATAL:  the database system is starting up"),
     "tansu": re.compile("tansu broker|listening on: |storage: |ready in "),
 }

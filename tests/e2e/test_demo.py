@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from tests.support.processes import get
+from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 LIMIT = 120
 COMMAND = (sys.executable, "-m", "streams", "demo")
@@ -69,6 +71,18 @@ def test_a_key_for_grok_alone_costs_nothing(tmp_path: Path) -> None:
     with_key = {**environment(tmp_path), "XAI_API_KEY": "xai-secret-key"}
     finished = subprocess.run(argv, env=with_key, capture_output=True, text=True, timeout=150, check=False)
     assert figures_of(finished)["analyser"] == "local"
+
+
+@pytest.mark.slow
+def test_in_a_terminal_the_bars_end_before_the_stop(tmp_path: Path) -> None:
+    """The lines of the stop follow below them, then the tables, and at the end what to run next."""
+    terminal = Terminal(["demo", "--limit", "20"], {**environment(tmp_path), "MAKELEVEL": "1"})
+    assert terminal.process.wait(120) == 0
+    wait_until(lambda: "Next:" in terminal.text, what="the last line")
+    before, _, after = terminal.text.partition("  stopping ")
+    assert re.search(r"posted +━+ +20/20", before)
+    assert "━" not in after
+    assert after.splitlines()[-1].startswith("  Next: make up (")
 
 
 @pytest.mark.slow

@@ -1,18 +1,11 @@
 """`grok-insights up` and the README's own example, run as a person runs them: in a terminal."""
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import shutil
-import signal
-import struct
 import subprocess
-import sys
-import termios
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,50 +15,12 @@ import pytest
 
 from streams.dev.local.ports import free_port
 from tests.support.processes import ROOT
+from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 MAX_START_LINES = 9
 READY = "grok-insights is ready"
 END = "Ctrl-C stops everything."
-ROWS, COLUMNS = 50, 250
-
-
-class Terminal:
-    """A command in a terminal of its own, and what it shows."""
-
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self._chunks: list[str] = []
-        self._main, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "streams", *arguments],
-            env={**environment, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-        )
-        os.close(terminal)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # the terminal ends with the last process in it
-            while chunk := os.read(self._main, 4096):
-                self._chunks.append(chunk.decode(errors="replace"))
-
-    @property
-    def text(self) -> str:
-        """Without colours and carriage returns."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", "".join(self._chunks))
-
-    def wait_for(self, shown: str, timeout_s: float = 90) -> None:
-        wait_until(lambda: shown in self.text or self.process.poll() is not None, timeout_s=timeout_s, what=shown)
-        assert shown in self.text, self.text
-
-    def stop(self) -> int:
-        """Ctrl-C, then the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
 
 
 @contextlib.contextmanager
@@ -87,8 +42,8 @@ def examples(port: str) -> list[str]:
     return [command.replace("curl ", "curl -sS ").replace(":8080", f":{port}") for command in commands[1:]]
 
 
-def run(command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
+def run(command: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -98,8 +53,10 @@ def json_of(command: str) -> Any:
     return json.loads(run(command).stdout)
 
 
-def settings_shown(text: str) -> dict[str, str]:
-    return {name: value.strip("'") for name, value in re.findall(r"(KAFKA_BOOTSTRAP_SERVERS|DATABASE_URL)=(\S+)", text)}
+def audit(shown: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the audit as the output says: with the settings that the stack chose, and the program as it was started."""
+    [export], [command] = re.findall(r"export .*", shown), re.findall(r"\S+ -m streams audit", shown)
+    return run(f"{export} && {command} --json")
 
 
 @pytest.mark.timeout(300)
@@ -121,10 +78,10 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
         wait_until(lambda: "insight" in json_of(get), timeout_s=30, what="the conversation has an insight")
         assert [item["id"] for item in json_of(insights)["items"]] == ["conv-1"]
         assert json_of(health)["status"] == "ok"
-        psql = next(line.strip() for line in shown.splitlines() if "psql " in line)
+        psql = re.findall(r"\S*psql .*", shown)[0]
         assert "|conv-1|" in run(f"{psql} -tAc 'TABLE insights'").stdout
-        audit = run(f"{sys.executable} -m streams audit --json", **settings_shown(shown))
-        assert audit.returncode == 0, audit.stdout + audit.stderr
+        audited = audit(shown)
+        assert audited.returncode == 0, audited.stdout + audited.stderr
         assert terminal.stop() == 0
         assert "xai-secret-key" not in terminal.text + (tmp_path / "logs" / "stack.log").read_text()
 
@@ -132,10 +89,10 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
         assert (found := re.search(r"the rows of earlier starts are now in the schema (\w+)", terminal.text))
         shown = terminal.text.partition(READY)[2]
         assert "the next start is empty" in shown
-        audit = run(f"{sys.executable} -m streams audit --json", **settings_shown(shown))
-        assert audit.returncode == 0, audit.stdout + audit.stderr
+        audited = audit(shown)
+        assert audited.returncode == 0, audited.stdout + audited.stderr
         assert json_of(get)["code"] == "unknown_or_pending"
-        psql = next(line.strip() for line in shown.splitlines() if "psql " in line)
+        psql = re.findall(r"\S*psql .*", shown)[0]
         assert "|conv-1|" in run(f"{psql} -tAc 'TABLE {found[1]}.insights'").stdout
         assert terminal.stop() == 0
 

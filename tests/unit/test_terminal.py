@@ -71,6 +71,21 @@ def test_a_bar_of_less_than_was_expected_is_full_at_its_end() -> None:
     assert task.finished
 
 
+def test_lines_after_the_end_follow_the_bars() -> None:
+    """No bar is drawn again, and none is left of a step that only pulsed, even if it was not done."""
+    display = terminal()
+    with display:
+        display.begin("starting", None)
+        display.begin("posted", 2)
+        display.reached("posted", 2)
+    display.say("stopping")
+    file = display._progress.console.file
+    assert isinstance(file, io.StringIO)
+    *_, posted, stopping = file.getvalue().splitlines()
+    assert "2/2" in posted
+    assert stopping == "  stopping"
+
+
 def test_a_message_is_a_line_of_its_own() -> None:
     """On either display, and never read as markup."""
     stream, display = io.StringIO(), terminal()

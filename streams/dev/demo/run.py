@@ -63,7 +63,8 @@ Keep = Callable[[Report, LocalStack], None]
 def run_demo(options: Options, display: Display, keep: Keep | None = None) -> Report:
     """Raises Fatal when it fails, KeyboardInterrupt on Ctrl-C; leaves nothing running either way.
 
-    With `keep`, calls it with the result, and then keeps the stack running until Ctrl-C, or until a service ends.
+    `display` shows the progress, and after it the lines of the stop. With `keep`, calls it with the result, and then
+    keeps the stack running until Ctrl-C, or until a service ends.
     """
     bodies = read_sample(options.limit)
     phases_s: dict[str, float] = {}
@@ -71,11 +72,12 @@ def run_demo(options: Options, display: Display, keep: Keep | None = None) -> Re
     with _signals_as_interrupt(), _temporary_folder(options.data_dir / "demo") as folder:
         stack = _build_stack(options, folder, log, display)
         try:
-            display.begin("starting", None)
-            with _timed("start", phases_s):
-                stack.start()
-            display.done("starting")
-            report = asyncio.run(_analyse(options, bodies, stack, display, phases_s))
+            with display:
+                display.begin("starting", None)
+                with _timed("start", phases_s):
+                    stack.start()
+                display.done("starting")
+                report = asyncio.run(_analyse(options, bodies, stack, display, phases_s))
             if keep is not None:
                 keep(report, stack)
                 with contextlib.suppress(KeyboardInterrupt):

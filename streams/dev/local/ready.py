@@ -1,6 +1,11 @@
 """The text that `up` prints once the local stack is ready: addresses, commands to try, and what its broker keeps."""
 
+import contextlib
+import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from schemas.kafka import Topics
 from streams.dev.local.brokers import Tansu
@@ -21,21 +26,42 @@ def describe_stack(stack: LocalStack, topics: Topics, analyser: str) -> str:
         *([("stand-in", f"{addresses.standin_url}/control/stats")] if addresses.standin_url else []),
         ("topics", f"{topics.conversations} -> {topics.insights}; dead letters in {topics.dead_letters}"),
         *_broker_lines(stack),
-        *_database_lines(addresses.database),
+        ("database", _describe_database(addresses.database)),
         ("logs", str(stack.log.path)),
         ("", ""),
         ("try it", f"curl {gateway}/api/v1/conversations -H 'content-type: application/json' -d '{EXAMPLE}'"),
         ("", f"curl {gateway}/api/v1/conversations/conv-1"),
         ("", f"curl '{gateway}/api/v1/insights?since=1h'"),
-        ("then", "grok-insights audit    checks that each record has one outcome; needs the two settings above"),
-        ("", "grok-insights dlq list shows the records that could not be processed"),
+        *_command_lines(stack),
     ]
     shown = "\n".join(f"  {label:<10}{value}".rstrip() for label, value in lines)
     return f"\ngrok-insights is ready\n{shown}\n\n  Ctrl-C stops everything.\n"
 
 
+def program_as_typed() -> str:
+    """Returns how the user can type this program: its name if the PATH leads to it, else its path.
+
+    `make up` runs a program that is not on the PATH.
+    """
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{_as_typed(Path(sys.executable))} -m streams"
+    return _as_typed(program)
+
+
+def _as_typed(program: Path) -> str:
+    found = shutil.which(program.name)
+    # The folders are compared: a virtual environment's Python links to the system's and is another one.
+    if found and Path(found).parent.samefile(program.parent):
+        return program.name
+    path = str(program.absolute())
+    with contextlib.suppress(ValueError):
+        path = str(program.absolute().relative_to(Path.cwd()))
+    return shlex.quote(path if os.sep in path else f".{os.sep}{path}")
+
+
 def _broker_lines(stack: LocalStack) -> list[tuple[str, str]]:
-    lines = [("broker", f"KAFKA_BOOTSTRAP_SERVERS={stack.addresses.bootstrap_servers}")]
+    lines = [("broker", stack.addresses.bootstrap_servers)]
     if any(isinstance(service, Tansu) for service in stack.services):
         lines.append(("", "Tansu keeps its topics in memory: the next start is empty. --broker kafka keeps them."))
         if isinstance(stack.addresses.database, str):
@@ -43,8 +69,20 @@ def _broker_lines(stack: LocalStack) -> list[tuple[str, str]]:
     return lines
 
 
-def _database_lines(database: Postgres | str) -> list[tuple[str, str]]:
-    if isinstance(database, str):
-        return [("database", "as set in DATABASE_URL")]
-    url = shlex.quote(database.url)
-    return [("database", f"DATABASE_URL={url}"), ("", f"{psql_program()} {url}")]
+def _describe_database(database: Postgres | str) -> str:
+    return "as set in DATABASE_URL" if isinstance(database, str) else f"{psql_program()} {shlex.quote(database.url)}"
+
+
+def _command_lines(stack: LocalStack) -> list[tuple[str, str]]:
+    """Returns commands for another terminal, which needs the settings that the stack chose itself."""
+    chosen, program = stack.addresses.chosen_settings, program_as_typed()
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in chosen.items())
+    commands = [
+        (f"{program} audit", "checks that each record has one outcome"),
+        (f"{program} dlq list", "lists the records that could not be processed"),
+        (f"DATA_DIR=.grok-insights-2 {program} worker", "adds a worker"),
+    ]
+    width = max(len(command) for command, _ in commands)
+    values = [f"export {settings}"] if chosen else []
+    values += [f"{command:<{width}}  {meaning}" for command, meaning in commands]
+    return list(zip(["then", *[""] * (len(values) - 1)], values, strict=True))

@@ -22,14 +22,17 @@ STEP_PROGRAM = (sys.executable, "-m", "streams")
 #: Tansu delays every join by half the session timeout, rounded up to whole seconds.
 TANSU_SESSION_TIMEOUT_S = 2
 _BROKERS: dict[BrokerName, type[Tansu | Kafka]] = {"tansu": Tansu, "kafka": Kafka}
+#: With another session timeout than the group's other members, a worker would make Tansu rebalance without end.
+_SETTINGS_OF_OUR_BROKER = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_SESSION_TIMEOUT_S")
 _SETTINGS_OF_OTHER_BROKERS = ("KAFKA_SASL_", "KAFKA_SSL_")
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of the running stack."""
+    """The addresses of the running stack. `kafka_settings` are those of its own broker, empty for one of the user's."""
 
     bootstrap_servers: str
+    kafka_settings: Mapping[str, str]
     gateway_url: str
     worker_metrics_urls: tuple[str, ...]
     standin_url: str | None
@@ -39,6 +42,12 @@ class Addresses:
     def database_url(self) -> str:
         """With the password; known once the stack has started."""
         return self.database if isinstance(self.database, str) else self.database.url
+
+    @property
+    def chosen_settings(self) -> dict[str, str]:
+        """The settings that the stack chose itself, and any other process needs; known once the stack has started."""
+        database = {} if isinstance(self.database, str) else {"DATABASE_URL": self.database.url}
+        return {**self.kafka_settings, **database}
 
 
 class LocalStack(Stack):
@@ -85,6 +94,7 @@ def build_stack(
     stack = LocalStack([backing, preparation, [gateway, *group]], data_dir, log, say)
     stack.addresses = Addresses(
         shared["KAFKA_BOOTSTRAP_SERVERS"],
+        {name: shared[name] for name in _SETTINGS_OF_OUR_BROKER if broker and name in shared},
         gateway.url,
         tuple(f"{worker.url}/metrics" for worker in group),
         grok.url if grok else None,

@@ -25,11 +25,14 @@ def test_what_every_start_says_is_left_out_unless_it_warns() -> None:
 
 
 def test_other_output_stays_as_it_is() -> None:
-    """Text that is not an event, JSON or not, is shown; Postgres's routine messages are not."""
+    """Text that is not an event, JSON or not, is shown; routine messages of Postgres and Kafka are not."""
     for text in ("Segmentation fault", "[1, 2]", '{"a": 1}', "2026-01-01 UTC [1] ERROR:  no such table"):
         line = terminal_line(f"postgres | {text}")
         assert line is not None
         assert line.plain == f"postgres  | {text}"
     assert terminal_line("postgres | 2026-01-01 UTC [1] LOG:  shutting down") is None
     assert terminal_line("postgres | 2026-01-01 UTC [1] FATAL:  the database system is starting up") is None
+    assert terminal_line("kafka | [2026-01-01 00:00:00,000] WARN Auto topic creation failed (kafka.server)") is None
+    assert terminal_line("kafka | [2026-01-01 00:00:00,000] ERROR the disk is full (kafka.log)") is not None
+    assert terminal_line("kafka-format | Formatting metadata directory") is None
     assert terminal_line("initdb | creating subdirectories ... ok") is None

@@ -4,14 +4,23 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from schemas.settings import KNOWN_NAMES, Settings
+from tests.support.settings_read import settings_read_by
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = (ROOT / "docker-compose.kafka.yml").read_text()
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-#: Read by infra/docker/healthcheck.py, not by the service.
-HEALTHCHECK_NAMES = {"HEALTH_PORT", "HEALTH_PATH"}
+#: Read by infra/docker/healthcheck.py, and by Python's own libraries.
+OTHER_VARIABLES = {"HEALTH_PORT", "HEALTH_PATH", "HTTPS_PROXY", "NO_PROXY"}
+_ONLY_TOPICS = "only `topics`, whose code is in the same module, reads it"
+#: By service, the settings in its command's code that its containers are not given, and why.
+NOT_GIVEN = {
+    "migrate": {"TOPIC_PARTITIONS": _ONLY_TOPICS, "TOPIC_REPLICATION_FACTOR": _ONLY_TOPICS},
+    "worker": {"DATA_DIR": "the image's own value is the folder that the tmpfs lies on"},
+}
 
 
 def pins(file: str) -> dict[str, str]:
@@ -28,6 +37,12 @@ def service(name: str) -> str:
 
 def variables(text: str) -> set[str]:
     return set(re.findall(r"^\s+([A-Z][A-Z_0-9]*):", text, re.MULTILINE))
+
+
+def given_to(name: str) -> set[str]:
+    """The variables of a service's containers."""
+    common = COMPOSE.split("x-common-settings:")[1].split("\nx-after")[0]
+    return variables(common + service(name).split("environment:")[1])
 
 
 def normalised(requirement: str) -> str:
@@ -67,21 +82,26 @@ def test_the_build_fetches_no_front_end() -> None:
     assert not re.search(r"^#\s*syntax\s*=", DOCKERFILE, re.MULTILINE | re.IGNORECASE)
 
 
-def test_containers_are_given_settings_that_exist() -> None:
+@pytest.mark.parametrize("name", ["migrate", "topics", "gateway", "worker"])
+def test_containers_are_given_settings_that_exist(name: str) -> None:
     """An unknown name ends a start of the service."""
-    common = COMPOSE.split("x-common-settings:")[1].split("\nx-after")[0]
-    for name in ("migrate", "topics", "gateway", "worker"):
-        environment = service(name).split("environment:")[1]
-        unknown = variables(environment + common) - KNOWN_NAMES - HEALTHCHECK_NAMES
-        assert unknown == set(), name
+    assert given_to(name) - KNOWN_NAMES - OTHER_VARIABLES == set()
 
 
-def test_a_worker_is_given_every_setting_of_the_analysis() -> None:
-    """A new GROK_* or BUDGET_* setting that stays outside the container would silently have no effect."""
-    analysis = {name for name in KNOWN_NAMES if name.startswith(("GROK_", "XAI_", "BUDGET_", "BREAKER_", "CACHE_"))}
+@pytest.mark.parametrize(
+    ("name", "module"), [("migrate", "setup"), ("topics", "setup"), ("gateway", "gateway"), ("worker", "worker")]
+)
+def test_containers_are_given_every_setting_that_their_command_reads(name: str, module: str) -> None:
+    """One that stays outside the container would silently have no effect: give it to the service, or say why not."""
+    read = settings_read_by(f"streams.commands.{module}")
+    assert read - given_to(name) == NOT_GIVEN.get(name, {}).keys()
 
-    assert len(analysis) >= 8
-    assert analysis - variables(service("worker")) == set()
+
+def test_a_worker_is_given_what_the_provider_needs() -> None:
+    """Each setting of Grok, read or not yet, and the proxy between."""
+    grok = {name for name in KNOWN_NAMES if name.startswith(("GROK_", "XAI_", "BUDGET_"))}
+    assert len(grok) >= 6
+    assert grok | {"HTTPS_PROXY", "NO_PROXY"} <= given_to("worker")
 
 
 def test_every_port_is_published_on_loopback() -> None:

@@ -55,6 +55,14 @@ def test_lag_is_high_where_the_service_says_so() -> None:
     soft = Settings.model_fields["lag_soft_seconds"].default
 
     assert f"max(conversations_lag_seconds) > {soft:g}\n        for: 10m" in RULES
+    assert f"max(conversations_lag_seconds) > {soft:g} and max(up" in RULES
+
+
+def test_the_operator_learns_what_to_do_about_each_alert() -> None:
+    """Each has a row in the table of docs/operating.md."""
+    page = (PROMETHEUS.parents[1] / "docs/operating.md").read_text()
+    named = {word for cell in re.findall(r"^\| (.*?) \|", page, re.MULTILINE) for word in re.findall(r"\w+", cell)}
+    assert set(re.findall(r"- alert: (\w+)", RULES)) <= named
 
 
 @pytest.mark.docker
