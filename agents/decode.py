@@ -158,8 +158,7 @@ def decode(record: Record) -> None:
         conversation, record.repairs = decode_conversation(source.value or b"", from_topic=True)
     except Rejected as error:
         reason = _REASON_OF_STATUS.get(error.status, DeadLetterReason.INVALID)
-        field = f"{error.field}: " if error.field else ""
-        raise Unprocessable(reason, f"{field}{error.detail} ({error.code})") from error
+        raise Unprocessable(reason, f"{error.detail} ({error.code})") from error
     assert conversation.id is not None, "decode_conversation(from_topic=True) refuses a record without an id"
     record.text = canonical_text(conversation)
     record.text_key = text_key(tenant, record.text)

@@ -102,6 +102,40 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
         assert SECRET not in f"{error.detail} {error.field} {error}"
 
 
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        (b"", "the conversation is not JSON: it is empty"),
+        (body()[:-3], "the conversation is not JSON: it ends too early"),
+        (b"{'id': 1}", "the conversation is not JSON: a character is wrong at byte 1"),
+        (b'{"id":"c","text":"\xff"}', "the conversation is not UTF-8 at byte 18"),
+        (b"[]", "the conversation must be an object, not an array"),
+        (body(text=5), "`text` must be a string, not a number"),
+        (body(text=None, messages=SECRET), "`messages` must be an array, not a string"),
+        (body(id=7.5), "`id` must be an integer or a string, not a decimal number"),
+        (body(id=2**63), "`id` holds a number that is out of range"),
+        (body(id="c" * 257), "`id` must have at most 256 characters"),
+        (body(source=""), "`source` must not be empty"),
+        (body(metadata=True), "`metadata` must be an object, not a boolean"),
+        (body(messages=[{"role": {}, "text": "x"}]), "`messages[0].role` must be a string, not an object"),
+        (body(messages=[{"text": "x"}]), "`messages[0].role` is missing"),
+        (body(messages=[{"role": "u", "text": "x", "colour": 1}]), "there is no field `messages[0].colour`"),
+        (body(**{SECRET: 1}), "a field does not exist"),
+        (
+            body(occurred_at="2026-01-31T12:00:00"),
+            "`occurred_at` must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z",
+        ),
+        (
+            body(occurred_at=1_770_000_000),
+            "`occurred_at` must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z, not a number",
+        ),
+    ],
+)
+def test_a_rejection_says_what_to_change(value: bytes, detail: str) -> None:
+    """In one plain sentence, which clients and operators read."""
+    assert rejected(value).detail == detail
+
+
 def test_the_gateway_may_make_the_id() -> None:
     """An id is required only in the topic."""
     assert decode_conversation(b'{"text": "x"}', from_topic=False)[0].id is None
@@ -124,6 +158,14 @@ JSON = st.recursive(
     max_leaves=20,
 )
 FIELDS = st.sampled_from(["id", "text", "messages", "source", "occurred_at", "metadata", "other"])
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=5), st.integers(0, 200))
+def test_no_rejection_has_the_parsers_words(fields: dict[str, object], size: int) -> None:
+    """Whatever is wrong with a record, or missing at its end."""
+    value = json.dumps(fields).encode()
+    said = " ".join(outcome(lambda sent=sent: decoded(sent) and "") for sent in (value, value[:size]))
+    assert not re.search("Expected|got|Object|Invalid|malformed|truncated|`(str|int|null|array)`", said)
 
 
 @given(st.dictionaries(FIELDS, JSON, max_size=5))
