@@ -124,9 +124,16 @@ class _LenientConversation(msgspec.Struct, forbid_unknown_fields=True):
         return Conversation(id_, self.text, messages, self.source, self.occurred_at, self.metadata)
 
 
+class _Identified(msgspec.Struct):
+    """An object with an id, whatever its other fields are."""
+
+    id: _StringId | IntegerId | None = None
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Conversation)
 _lenient_decoder = msgspec.json.Decoder(_LenientConversation)
+_id_decoder = msgspec.json.Decoder(_Identified)
 
 
 def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation, Repairs]:
@@ -154,6 +161,18 @@ def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation
     if conversation.occurred_at is not None:
         _check_time(conversation.occurred_at)
     return conversation, repairs
+
+
+def readable_id(value: bytes) -> str | None:
+    """Returns the id in a value that decode_conversation rejects, None where that is not an object with a valid id."""
+    repaired = _repaired(value) if len(value) <= MAX_RECORD_BYTES else value  # one larger may have any size
+    try:
+        id_ = _id_decoder.decode(repaired).id
+        identified = Conversation(None if id_ is None else str(id_))
+        _check_id(identified, is_required=False, is_repaired=repaired != value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Rejected):
+        return None
+    return identified.id
 
 
 def _decode(value: bytes) -> tuple[Conversation, Repairs]:

@@ -120,6 +120,28 @@ async def test_a_dead_conversation_that_is_sent_again_gets_its_outcome(stored: S
     assert await stored.outcome() == "filtered"
 
 
+@pytest.mark.parametrize("is_one_batch", [True, False])
+@pytest.mark.parametrize("is_last", [True, False])
+async def test_a_result_whose_text_could_not_be_read_replaces_none_that_has_one(
+    stored: Stored, is_one_batch: bool, is_last: bool
+) -> None:
+    """Its time of occurrence is unknown too. A corrected record, sent again with its own time, gets the row."""
+    unread = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=LATER)
+    results = [a_result(outcome="filtered", insight=None), unread][:: 1 if is_last else -1]
+    for batch in [results] if is_one_batch else [[result] for result in results]:
+        await stored.write(*batch)
+    assert await stored.outcome() == "filtered"
+
+
+async def test_a_result_whose_text_could_not_be_read_has_a_row(stored: Stored) -> None:
+    """The only one of its id, however often it is sent."""
+    for second in range(2):
+        at = NOON + timedelta(seconds=second)
+        unread = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=at)
+        written = await stored.write(unread, unread)
+        assert (len(written.stored), await stored.outcome()) == (2, "dead")
+
+
 async def test_the_newest_text_of_a_batch_counts(stored: Stored) -> None:
     """Not the text that was analysed."""
     newest = a_result(outcome="cached", text_key="new", occurred_at=LATER)

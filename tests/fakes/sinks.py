@@ -71,8 +71,8 @@ def _wins(result: ConversationResult, stored: ConversationResult) -> bool:
     return _rank(result) > _rank(stored)
 
 
-def _rank(result: ConversationResult) -> tuple[datetime, bool, datetime]:
-    return result.occurred_at, result.outcome != "dead", result.received_at
+def _rank(result: ConversationResult) -> tuple[bool, datetime, bool, datetime]:
+    return result.text_key is not None, result.occurred_at, result.outcome != "dead", result.received_at
 
 
 def _is_same(result: ConversationResult, stored: ConversationResult) -> bool:

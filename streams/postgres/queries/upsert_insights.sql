@@ -3,7 +3,9 @@
 -- $1 holds the results. The newest occurred_at wins; at the same one a result that is not dead, then the one received
 -- last. The same text again only moves occurred_at, so that what it cost stays in its row, and a text between the two
 -- that comes late does not replace it. Another analysis of the text (a new analysis version) replaces the row. A dead
--- conversation is replaced when its record ends otherwise after a replay, or is sent again.
+-- conversation is replaced when its record ends otherwise after a replay, or is sent again. Without a text key the text
+-- could not be read, nor when the conversation took place: such a result replaces none that has one, and gives way to
+-- any.
 --
 -- $2 holds the calls. A call that is there already stays as it is: a record that is delivered again names it again.
 --
@@ -39,8 +41,8 @@ FROM (
     WINDOW same_text AS (PARTITION BY tenant, conversation_id, text_key)
 ) AS batch
 ORDER BY
-    tenant, conversation_id, text_occurred_at DESC, (outcome = 'dead'), text_received_at DESC, (outcome <> 'analysed'),
-    occurred_at
+    tenant, conversation_id, (text_key IS NULL), text_occurred_at DESC, (outcome = 'dead'), text_received_at DESC,
+    (outcome <> 'analysed'), occurred_at
 ON CONFLICT (tenant, conversation_id) DO UPDATE SET
     occurred_at = excluded.occurred_at,
     repairs = excluded.repairs,
@@ -61,5 +63,5 @@ ON CONFLICT (tenant, conversation_id) DO UPDATE SET
                  OR excluded.analysis_version IS NOT DISTINCT FROM stored.analysis_version)
         )
     )
-WHERE (excluded.occurred_at, excluded.outcome <> 'dead', excluded.received_at)
-    > (stored.occurred_at, stored.outcome <> 'dead', stored.received_at)
+WHERE (excluded.text_key IS NOT NULL, excluded.occurred_at, excluded.outcome <> 'dead', excluded.received_at)
+    > (stored.text_key IS NOT NULL, stored.occurred_at, stored.outcome <> 'dead', stored.received_at)

@@ -19,6 +19,7 @@ from schemas.conversation import (
     Conversation,
     Repair,
     decode_conversation,
+    readable_id,
 )
 from schemas.errors import Rejected
 
@@ -303,6 +304,41 @@ def test_an_id_is_not_repaired() -> None:
     """Two of them would become one conversation."""
     assert rejected(json.dumps({"id": "a\0", "text": "x"}).encode()).field == "id"
     assert decoded(json.dumps({"id": "a\ufffd", "text": "x"}).encode()).id == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("value", "id_"),
+    [
+        (body(text=5), "c-1"),
+        (body(id=7, text=[{"id": "other"}]), "7"),
+        (body(colour="\ud83d \0"), "c-1"),
+        (b"\xef\xbb\xbf" + body(metadata={"a": "x" * MAX_METADATA_BYTES}) + b"\0", "c-1"),
+        (body(text="x" * MAX_RECORD_BYTES), "c-1"),
+        (b'{"text":5}', None),
+        (body(id=None), None),
+        (body(id=7.0), None),
+        (body(id=2**63), None),
+        (body(id=["c-1"]), None),
+        (body(id="c" * 257), None),
+        (body(id=" c"), None),
+        (body(id="a\0"), None),
+        (b'{"id":"a\xff","text":"x"}', None),
+        (b'["id"]', None),
+        (body()[:-3], None),
+        (b'{"id":"c","metadata":' + b"[" * 100_000, None),
+        (b"", None),
+    ],
+)
+def test_an_id_is_read_from_what_is_rejected(value: bytes, id_: str | None) -> None:
+    """If it would be valid in a conversation: whoever sent the record looks for it by its id."""
+    assert rejected(value)
+    assert readable_id(value) == id_
+
+
+@given(st.binary(max_size=300))
+def test_reading_an_id_never_fails(value: bytes) -> None:
+    """It is read after something else is wrong, from any bytes."""
+    assert readable_id(value) is None or b"id" in value
 
 
 @pytest.mark.parametrize("wrapped", [b"\xef\xbb\xbf%b", b"%b\x00\x00", b"\xef\xbb\xbf%b\x00"])
