@@ -212,7 +212,7 @@ def _storable(found: re.Match[bytes]) -> bytes:
     return found[0] if low is not None else backslashes[:-1] + _REPLACEMENT
 
 
-def _rejected_by_syntax(value: bytes, error: ValueError) -> Rejected:
+def _rejected_by_syntax(value: bytes, error: Exception) -> Rejected:
     try:
         value.decode()
     except UnicodeDecodeError as unicode_error:
@@ -233,7 +233,7 @@ def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
         name = message.partition("`")[2].rstrip("`")
         # The name is the client's own text, so it is shown only if it is a short identifier.
         if not (name.isidentifier() and len(name) <= 64):
-            return Rejected("unknown_field", "a field does not exist", field=f"{field}.?".lstrip("."))
+            return Rejected("unknown_field", "there is no such field", field=f"{field}.?".lstrip("."))
         field = f"{field}.{name}".lstrip(".")
         return Rejected("unknown_field", f"there is no field `{field}`", field=field)
     if message.startswith("Object missing required field"):

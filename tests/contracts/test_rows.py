@@ -122,23 +122,23 @@ async def test_a_dead_conversation_that_is_sent_again_gets_its_outcome(stored: S
 
 @pytest.mark.parametrize("is_one_batch", [True, False])
 @pytest.mark.parametrize("is_last", [True, False])
-async def test_a_result_whose_text_could_not_be_read_replaces_none_that_has_one(
+async def test_a_record_that_failed_its_check_replaces_no_valid_one(
     stored: Stored, is_one_batch: bool, is_last: bool
 ) -> None:
-    """Its time of occurrence is unknown too. A corrected record, sent again with its own time, gets the row."""
-    unread = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=LATER)
-    results = [a_result(outcome="filtered", insight=None), unread][:: 1 if is_last else -1]
+    """When it took place is unknown. A corrected record, sent again with its own time, gets the row."""
+    failed = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=LATER)
+    results = [a_result(outcome="filtered", insight=None), failed][:: 1 if is_last else -1]
     for batch in [results] if is_one_batch else [[result] for result in results]:
         await stored.write(*batch)
     assert await stored.outcome() == "filtered"
 
 
-async def test_a_result_whose_text_could_not_be_read_has_a_row(stored: Stored) -> None:
+async def test_a_record_that_failed_its_check_has_a_row(stored: Stored) -> None:
     """The only one of its id, however often it is sent."""
     for second in range(2):
         at = NOON + timedelta(seconds=second)
-        unread = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=at)
-        written = await stored.write(unread, unread)
+        failed = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=at)
+        written = await stored.write(failed, failed)
         assert (len(written.stored), await stored.outcome()) == (2, "dead")
 
 

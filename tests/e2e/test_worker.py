@@ -74,8 +74,8 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
 async def test_a_record_that_fails_its_check_is_found_by_its_id(
     service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
 ) -> None:
-    """In the topic of dead letters and in the table, with a detail in plain words. It takes no row from a text, not
-    even from one that took place before."""
+    """In the topic of dead letters and in the table, with a detail in plain words. It takes no row from a valid
+    record, not even from one that took place before."""
     ask = "where is my order, it should be here"
     good = json.dumps({"id": "kept", "text": ask, "occurred_at": "2026-01-31T12:00:00Z"}).encode()
     broken = {

@@ -3,9 +3,9 @@
 -- $1 holds the results. The newest occurred_at wins; at the same one a result that is not dead, then the one received
 -- last. The same text again only moves occurred_at, so that what it cost stays in its row, and a text between the two
 -- that comes late does not replace it. Another analysis of the text (a new analysis version) replaces the row. A dead
--- conversation is replaced when its record ends otherwise after a replay, or is sent again. Without a text key the text
--- could not be read, nor when the conversation took place: such a result replaces none that has one, and gives way to
--- any.
+-- conversation is replaced when its record ends otherwise after a replay, or is sent again. A record that
+-- failed its check has no text key, and its occurred_at says only when it was received: its result replaces none that
+-- has a text key, and is replaced by any that has one.
 --
 -- $2 holds the calls. A call that is there already stays as it is: a record that is delivered again names it again.
 --

@@ -86,7 +86,7 @@ async def test_a_record_that_fails_its_check_has_a_row_if_its_id_can_be_read() -
         assert (bench.counts, bench.is_all_finished) == ({"dead": 2}, True)
 
 
-async def test_a_record_that_fails_its_check_takes_no_row_from_a_text() -> None:
+async def test_a_record_that_fails_its_check_takes_no_row_from_a_valid_one() -> None:
     """Neither from an earlier one of its id, nor from one that comes after it and took place long before."""
     async with Bench() as bench:
         early, late = (value_of(id=id_, occurred_at="2026-01-01T00:00:00Z") for id_ in ("early", "late"))

@@ -121,7 +121,7 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
         (body(messages=[{"role": {}, "text": "x"}]), "`messages[0].role` must be a string, not an object"),
         (body(messages=[{"text": "x"}]), "`messages[0].role` is missing"),
         (body(messages=[{"role": "u", "text": "x", "colour": 1}]), "there is no field `messages[0].colour`"),
-        (body(**{SECRET: 1}), "a field does not exist"),
+        (body(**{SECRET: 1}), "there is no such field"),
         (
             body(occurred_at="2026-01-31T12:00:00"),
             "`occurred_at` must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z",
@@ -330,7 +330,7 @@ def test_an_id_is_not_repaired() -> None:
     ],
 )
 def test_an_id_is_read_from_what_is_rejected(value: bytes, id_: str | None) -> None:
-    """If it would be valid in a conversation: whoever sent the record looks for it by its id."""
+    """If it would be valid in a conversation: a producer looks for its record by that."""
     assert rejected(value)
     assert readable_id(value) == id_
 
