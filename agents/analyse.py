@@ -325,6 +325,7 @@ class Analysis:
         self._store_calls([self._paid_call(flight.jobs[0], call.outcome, call.model, call.ended_at, call.usage)])
 
     def _paid_call(self, job: Job, outcome: CallOutcome, model: str, ended_at: datetime, usage: Usage) -> PaidCall:
+        assert job.id is not None, "only a decoded record is asked about"
         return PaidCall(
             job.tenant,
             job.text_key,

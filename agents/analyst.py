@@ -6,7 +6,7 @@
     4 cache        an equal text that was analysed before ends as cached
     5 single flight  equal texts share one call
     6 ask          Grok is asked, and the answer is kept in the table `answers`
-    7 deliver      the row, then the event; a dead letter, then its row
+    7 deliver      the row, then the event; a dead letter, then its row if an id could be read
 
 Steps 1 to 5 are plain code over a whole fetch. What has to wait then waits for a place for a call, or in a
 Stage, which works on all that has gathered as one batch. Knows nothing of Faust, Kafka's client or Postgres.
@@ -392,9 +392,8 @@ class Analyst:
         async for sent, refused in _send(self._sinks.dead_letters, admitted):
             if refused:
                 raise refused[0][1]
-            # Without a conversation there is no id, and so no row.
-            self._finish_ended([job for job in sent if job.conversation is None])
-            with_row = [job for job in sent if job.conversation is not None]
+            self._finish_ended([job for job in sent if job.id is None])
+            with_row = [job for job in sent if job.id is not None]
             now = self._now()
             for job in with_row:
                 job.result = self._result(job, now)
@@ -420,7 +419,8 @@ class Analyst:
         outcome = job.outcome
         answer = outcome.answer if isinstance(outcome, Analysed | Cached) else None
         usage = outcome.answer.usage if isinstance(outcome, Analysed) else _NO_USAGE
-        assert job.conversation is not None, "only a decoded record has a result"
+        assert job.id is not None, "only a record with a readable id has a result"
+        conversation = job.conversation
         return ConversationResult(
             tenant=job.tenant,
             id=job.id,
@@ -431,14 +431,14 @@ class Analyst:
             origin=job.origin,
             reason=None if answer is not None else outcome.reason.value,  # type: ignore[union-attr]
             insight=answer.insight if answer is not None else None,
-            source=job.conversation.source,
-            text_key=job.text_key,
+            source=None if conversation is None else conversation.source,
+            text_key=None if conversation is None else job.text_key,
             analysis_version=self._analysis_version if answer is not None else None,
             model=answer.model if answer is not None else None,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cost_usd_ticks=usage.cost_usd_ticks,
-            metadata=job.conversation.metadata,
+            metadata=None if conversation is None else conversation.metadata,
             repairs=job.repairs,
         )
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from agents.text_key import canonical_text, text_key
 from schemas.call import PaidCall
-from schemas.conversation import FIRST_YEAR, LAST_YEAR, Conversation, Repair, Repairs, decode_conversation
+from schemas.conversation import FIRST_YEAR, LAST_YEAR, Conversation, Repair, Repairs, decode_conversation, readable_id
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Rejected, Unprocessable
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
@@ -65,8 +65,9 @@ class Record:
     """One record of an input topic, and what was decoded from it.
 
     `origin`, `key` and `headers` are those of the first reading, also for a record that was rehomed; `received_at` is
-    the same however often the record is read. `id`, `tenant`, `text`, `text_key` and `occurred_at` are there once it is
-    decoded; `repairs` is what was changed in it.
+    the same however often the record is read. `text` and `text_key` are there once it is decoded; `repairs` is what was
+    changed in it. `id`, with `tenant` and `occurred_at`, is also there in a record that fails its check, if it can be
+    read all the same; otherwise it is None.
     """
 
     __slots__ = (
@@ -74,7 +75,6 @@ class Record:
         *("text_key", "was_rehomed"),
     )
 
-    id: str
     occurred_at: datetime
     tenant: str
     text: str
@@ -84,6 +84,7 @@ class Record:
         self.source = source
         self.was_rehomed = was_rehomed
         self.conversation: Conversation | None = None
+        self.id: str | None = None
         self.repairs: Repairs = ()
         headers = dict(source.headers) if source.headers else {}
         own = Origin(source.topic, source.partition, source.offset)
@@ -148,7 +149,8 @@ class Job(Record):
 def decode(record: Record) -> None:
     """Sets conversation, id, tenant, text, text key, time of occurrence and repairs.
 
-    Raises Unprocessable with the dead letter's reason; the detail names the field and never quotes the value.
+    Raises Unprocessable with the dead letter's reason; the detail names the field and never quotes the value. Then only
+    a readable id is set, with the tenant and the time of receipt.
     """
     source = record.source
     tenant = (record.header(Header.TENANT) if source.headers else None) or DEFAULT_TENANT
@@ -157,9 +159,9 @@ def decode(record: Record) -> None:
     try:
         conversation, record.repairs = decode_conversation(source.value or b"", from_topic=True)
     except Rejected as error:
+        record.id, record.tenant, record.occurred_at = readable_id(source.value or b""), tenant, record.received_at
         reason = _REASON_OF_STATUS.get(error.status, DeadLetterReason.INVALID)
-        field = f"{error.field}: " if error.field else ""
-        raise Unprocessable(reason, f"{field}{error.detail} ({error.code})") from error
+        raise Unprocessable(reason, f"{error.detail} ({error.code})") from error
     assert conversation.id is not None, "decode_conversation(from_topic=True) refuses a record without an id"
     record.text = canonical_text(conversation)
     record.text_key = text_key(tenant, record.text)

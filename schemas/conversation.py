@@ -41,6 +41,24 @@ _ESCAPE = re.compile(
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
+_TIME = "an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z"
+#: msgspec's names of types, in the words of clients and producers.
+_EXPECTED_TYPES = {
+    "str": "a string",
+    "int": "an integer",
+    "array": "an array",
+    "object": "an object",
+    "datetime": _TIME,
+}
+_FOUND_TYPES = {
+    **_EXPECTED_TYPES,
+    "int": "a number",
+    "float": "a decimal number",
+    "bool": "a boolean",
+}
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+_WRONG_LENGTH = re.compile(r"Expected `str` of length ([<>])= (\d+)")
+
 
 class Repair(StrEnum):
     """What was changed in a record so that it can be processed; labels of `conversations_repaired_total`."""
@@ -54,6 +72,7 @@ Repairs = tuple[Repair, ...]
 
 #: Decoded as its decimal digits.
 IntegerId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_StringId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -71,7 +90,7 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     refuses them. Half surrogate pairs and NUL become U+FFFD.
     """
 
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    id: _StringId | None = None
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] | None = None
     messages: Annotated[tuple[Message, ...], msgspec.Meta(max_length=MAX_MESSAGES)] | None = None
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)] | None = None
@@ -92,7 +111,7 @@ class _LenientMessage(msgspec.Struct, forbid_unknown_fields=True):
 class _LenientConversation(msgspec.Struct, forbid_unknown_fields=True):
     """A Conversation that may have an integer id and texts of any length."""
 
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)] | IntegerId | None = None
+    id: _StringId | IntegerId | None = None
     text: str | None = None
     messages: tuple[_LenientMessage, ...] | None = None
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)] | None = None
@@ -105,9 +124,16 @@ class _LenientConversation(msgspec.Struct, forbid_unknown_fields=True):
         return Conversation(id_, self.text, messages, self.source, self.occurred_at, self.metadata)
 
 
+class _Identified(msgspec.Struct):
+    """An object with an id, whatever its other fields are."""
+
+    id: _StringId | IntegerId | None = None
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Conversation)
 _lenient_decoder = msgspec.json.Decoder(_LenientConversation)
+_id_decoder = msgspec.json.Decoder(_Identified)
 
 
 def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation, Repairs]:
@@ -137,6 +163,18 @@ def decode_conversation(value: bytes, *, from_topic: bool) -> tuple[Conversation
     return conversation, repairs
 
 
+def readable_id(value: bytes) -> str | None:
+    """Returns the id in a value that decode_conversation rejects, None where that is not an object with a valid id."""
+    repaired = _repaired(value) if len(value) <= MAX_RECORD_BYTES else value  # one larger may have any size
+    try:
+        id_ = _id_decoder.decode(repaired).id
+        identified = Conversation(None if id_ is None else str(id_))
+        _check_id(identified, is_required=False, is_repaired=repaired != value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Rejected):
+        return None
+    return identified.id
+
+
 def _decode(value: bytes) -> tuple[Conversation, Repairs]:
     if not (b"\\" in value and b"\\u0000" in value):  # JSON has no other notation for NUL
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -150,11 +188,10 @@ def _decode_leniently(value: bytes, repaired: bytes) -> tuple[Conversation, Repa
         return _lenient_decoder.decode(repaired).as_conversation(), repairs
     except msgspec.ValidationError as error:
         raise _rejected_by_schema(error) from error
-    except UnicodeDecodeError as error:
-        raise Rejected("not_utf8", f"byte {error.start} is not UTF-8", status=400) from error
     except RecursionError as error:
-        raise Rejected("too_deep", f"values are nested more than {MAX_DEPTH} deep", status=400) from error
-    except msgspec.DecodeError as error:
+        detail = f"the conversation is nested more than {MAX_DEPTH} deep"
+        raise Rejected("too_deep", detail, status=400) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _rejected_by_syntax(repaired, error) from error
 
 
@@ -175,52 +212,72 @@ def _storable(found: re.Match[bytes]) -> bytes:
     return found[0] if low is not None else backslashes[:-1] + _REPLACEMENT
 
 
-def _rejected_by_syntax(value: bytes, error: msgspec.DecodeError) -> Rejected:
-    """msgspec's messages about syntax name a position and never quote the content."""
+def _rejected_by_syntax(value: bytes, error: Exception) -> Rejected:
     try:
         value.decode()
     except UnicodeDecodeError as unicode_error:
-        return Rejected("not_utf8", f"byte {unicode_error.start} is not UTF-8", status=400)
-    return Rejected("not_json", str(error), status=400)
+        return Rejected("not_utf8", f"the conversation is not UTF-8 at byte {unicode_error.start}", status=400)
+    place = re.search(r"\(byte (\d+)\)$", str(error))
+    if place is not None:
+        why = f"a character is wrong at byte {place[1]}"
+    else:
+        why = "it ends too early" if value.strip() else "it is empty"
+    return Rejected("not_json", f"the conversation is not JSON: {why}", status=400)
 
 
 def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
+    """Says in plain words what msgspec's message says, which may quote the name of an unknown field."""
     message, _, path = str(error).partition(" - at `$")
     field = path.rstrip("`").lstrip(".")
     if message.startswith("Object contains unknown field"):
         name = message.partition("`")[2].rstrip("`")
         # The name is the client's own text, so it is shown only if it is a short identifier.
-        shown = name if name.isidentifier() and len(name) <= 64 else "?"
-        return Rejected("unknown_field", "there is no such field", field=f"{field}.{shown}".lstrip("."))
+        if not (name.isidentifier() and len(name) <= 64):
+            return Rejected("unknown_field", "there is no such field", field=f"{field}.?".lstrip("."))
+        field = f"{field}.{name}".lstrip(".")
+        return Rejected("unknown_field", f"there is no field `{field}`", field=field)
     if message.startswith("Object missing required field"):
         missing = message.partition("`")[2].rstrip("`")
-        return Rejected("missing_field", "this field is required", field=f"{field}.{missing}".lstrip("."))
+        field = f"{field}.{missing}".lstrip(".")
+        return Rejected("missing_field", f"`{field}` is missing", field=field)
+    field = "metadata" if field.startswith("metadata") else field
+    subject = f"`{field}`" if field else "the conversation"
     code = "too_long" if "length <=" in message else "invalid_value"
-    return Rejected(code, message.replace("`", ""), field="metadata" if field.startswith("metadata") else field)
+    return Rejected(code, f"{subject} {_what_is_wrong(message)}", field=field)
+
+
+def _what_is_wrong(message: str) -> str:
+    if found := _WRONG_TYPE.fullmatch(message):
+        expected = [_EXPECTED_TYPES.get(name, name) for name in found[1].split(" | ") if name != "null"]
+        return f"must be {' or '.join(expected)}, not {_FOUND_TYPES.get(found[2], found[2])}"
+    if found := _WRONG_LENGTH.fullmatch(message):
+        return "must not be empty" if found[1] == ">" else f"must have at most {found[2]} characters"
+    return f"must be {_TIME}" if "datetime" in message else "holds a number that is out of range"
 
 
 def _check_id(conversation: Conversation, *, is_required: bool, is_repaired: bool) -> None:
     if conversation.id is None:
         if is_required:
-            raise Rejected("missing_field", "a record needs an id", field="id")
+            raise Rejected("missing_field", "a record needs an `id`", field="id")
         return
     if is_repaired and "\N{REPLACEMENT CHARACTER}" in conversation.id:  # two ids must not become one
-        raise Rejected("invalid_value", "NUL and half surrogate pairs cannot be stored", field="id")
+        raise Rejected("invalid_value", "an `id` cannot hold NUL or half a surrogate pair", field="id")
     if not conversation.id.isprintable() or conversation.id != conversation.id.strip():
-        raise Rejected("invalid_value", "an id is made of printable characters without spaces around it", field="id")
+        detail = "an `id` consists of printable characters, without spaces around them"
+        raise Rejected("invalid_value", detail, field="id")
 
 
 def _check_content(conversation: Conversation) -> None:
     if conversation.text is not None:
         if conversation.messages is not None:
-            raise Rejected("text_and_messages", "send either text or messages, not both", field="messages")
+            raise Rejected("text_and_messages", "send either `text` or `messages`, not both", field="messages")
         if _is_blank(conversation.text):
-            raise Rejected("empty_text", "there is no text in it", field="text")
+            raise Rejected("empty_text", "there is nothing in `text`", field="text")
         return
     if conversation.messages is None:
-        raise Rejected("missing_field", "send text or messages", field="text")
+        raise Rejected("missing_field", "send `text` or `messages`", field="text")
     if all(_is_blank(message.text) for message in conversation.messages):
-        raise Rejected("empty_text", "there is no text in it", field="messages")
+        raise Rejected("empty_text", "there is no text in `messages`", field="messages")
 
 
 def _is_blank(text: str) -> bool:
@@ -237,10 +294,10 @@ def _is_too_long(conversation: Conversation) -> bool:
 def _too_long(conversation: Conversation) -> Rejected:
     messages = conversation.messages
     if messages is None:
-        return Rejected("too_long", f"the text has more than {MAX_TEXT_CHARS} characters", field="text")
+        return Rejected("too_long", f"`text` must have at most {MAX_TEXT_CHARS} characters", field="text")
     if len(messages) > MAX_MESSAGES:
-        return Rejected("too_long", f"there are more than {MAX_MESSAGES} messages", field="messages")
-    return Rejected("too_long", f"the texts have more than {MAX_TEXT_CHARS} characters in all", field="messages")
+        return Rejected("too_long", f"there must be at most {MAX_MESSAGES} `messages`", field="messages")
+    return Rejected("too_long", f"all `messages` must have at most {MAX_TEXT_CHARS} characters", field="messages")
 
 
 def _cut(conversation: Conversation) -> Conversation:
@@ -276,15 +333,16 @@ def _without(text: str, begin: int, end: int) -> str:
 def _check_time(at: datetime) -> None:
     """Rejects a time before 1970. Whether one is in the future shows only beside the time of receipt."""
     if at.year < FIRST_YEAR:
-        raise Rejected("invalid_value", f"the year is before {FIRST_YEAR}", field="occurred_at")
+        raise Rejected("invalid_value", f"`occurred_at` is before the year {FIRST_YEAR}", field="occurred_at")
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
     if _depth_exceeds(metadata, MAX_DEPTH):
-        raise Rejected("too_deep", f"values are nested more than {MAX_DEPTH} deep", field="metadata", status=400)
+        detail = f"`metadata` is nested more than {MAX_DEPTH} deep"
+        raise Rejected("too_deep", detail, field="metadata", status=400)
     encoded = _encoder.encode(metadata)
     if len(encoded) > MAX_METADATA_BYTES:
-        raise Rejected("too_long", f"metadata is larger than {MAX_METADATA_BYTES} bytes", field="metadata")
+        raise Rejected("too_long", f"`metadata` must have at most {MAX_METADATA_BYTES} bytes", field="metadata")
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:

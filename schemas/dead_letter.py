@@ -10,6 +10,9 @@ from schemas.kafka import Origin
 
 Headers = Sequence[tuple[str, bytes]]
 
+#: Header with the conversation's id, where that could be read.
+CONVERSATION_ID = "dlq.conversation_id"
+
 
 class DeadLetterReason(StrEnum):
     """All reasons; they are the labels of `dead_letters_total`."""
@@ -27,7 +30,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """Key, value and headers are the original bytes.
 
     `detail` says what to change and never quotes the value. `received_at` is the original record's timestamp, so that a
-    replay does not make the conversation newer.
+    replay does not make the conversation newer. `conversation_id` is None where no id could be read.
     """
 
     key: bytes | None
@@ -38,6 +41,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     origin: Origin
     received_at: Instant
     at: Instant
+    conversation_id: str | None = None
 
     def headers_out(self) -> list[tuple[str, bytes]]:
         """Returns the original headers and the `dlq.*` headers; `dlq.key` holds the original key.
@@ -54,5 +58,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
             "dlq.received_at": self.received_at.isoformat(),
             "dlq.at": self.at.isoformat(),
         }
+        if self.conversation_id is not None:
+            ours[CONVERSATION_ID] = self.conversation_id
         original_key = [] if self.key is None else [("dlq.key", self.key)]
         return kept + original_key + [(name, value.encode()) for name, value in ours.items()]

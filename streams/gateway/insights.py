@@ -82,7 +82,10 @@ def decode_cursor(token: str) -> Cursor:
 
 def parse_filter(query: Mapping[str, str]) -> InsightFilter:
     """Returns the filters of a query string. Raises Rejected (400) that names the first invalid one."""
-    return {name: _PARSERS[name](name, query[name]) for name in CONDITIONS if name in query}
+    wanted = {name: _PARSERS[name](name, query[name]) for name in CONDITIONS if name in query}
+    if "since" in wanted and "until" in wanted and wanted["since"] > wanted["until"]:
+        raise _invalid("since", "since must not be later than until")
+    return wanted
 
 
 def storable_text(name: str, value: str, max_chars: int) -> str:

@@ -56,8 +56,9 @@ class DeadLetterSink:
             origin=job.origin,
             received_at=job.received_at,
             at=self._now(),
+            conversation_id=job.id,
         )
-        key = dead_letter.key if job.conversation is None else job.id.encode()
+        key = dead_letter.key if job.id is None else job.id.encode()
         # A record of neither key nor value cannot be produced, though a foreign producer may have made one.
         value = b"" if key is None and dead_letter.value is None else dead_letter.value
         return Outgoing(key, value, dead_letter.headers_out())

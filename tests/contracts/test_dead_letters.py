@@ -54,11 +54,12 @@ async def test_a_record_of_neither_key_nor_value_is_kept(
 
 
 async def test_a_dead_letter_is_keyed_by_its_conversation(cluster: Cluster, confirmed: ConfirmedProducer) -> None:
-    """Where no id could be read the original key stays; it is among the headers either way."""
+    """And names it in a header. Where no id could be read the original key stays; it is in a header either way."""
     with_id = a_job(a_record(value_of(id="Grüße"), key=b"foreign"))
     with_id.outcome = Dead(DeadLetterReason.REFUSED, "the provider refused")
     records = await buried(cluster, confirmed, with_id, a_dead_job(a_record(b"not json", key=b"foreign")))
-    assert {record.key for record in records} == {"Grüße".encode(), b"foreign"}
+    named = {record.key: dict(record.headers).get("dlq.conversation_id") for record in records}
+    assert named == {"Grüße".encode(): "Grüße".encode(), b"foreign": None}
     assert {dict(record.headers)["dlq.key"] for record in records} == {b"foreign"}
 
 

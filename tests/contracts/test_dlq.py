@@ -145,6 +145,23 @@ async def test_dead_letters_are_listed_newest_first_and_without_their_text(servi
     assert (gone.returncode, gone.stderr.splitlines()[0]) == (1, "error: there is no dead letter 0:99999")
 
 
+async def test_a_dead_letter_is_found_by_its_conversation_and_not_by_its_key(service: Service) -> None:
+    """By the id in its header, or else in its value; without one it has none."""
+    named = dead_letter(0, value=b'{"id":"c-0","te', conversation_id="c-0")
+    unnamed, without_id = dead_letter(1, value=b'{"id":1,"text":5}'), dead_letter(2, value=b'{"text":"no id"}')
+    for one in (named, unnamed, without_id):
+        await service.producer.send(TOPICS.dead_letters, key=one.key, value=one.value, headers=one.headers_out())
+    listed = {one["id"]: one for one in (await service.listed())[0]}
+    assert {id_: one["key"] for id_, one in listed.items()} == {"c-0": "key-0", "1": "key-1", None: "key-2"}
+    for id_, key in (("c-0", "key-0"), ("1", "key-1")):
+        assert (await service.listed("--conversation", id_))[0] == [listed[id_]]
+        assert (await service.listed("--conversation", key))[0] == []
+    shown = (await service.dlq("show", listed["1"]["dead_letter"])).stdout
+    assert [line.split()[1:] for line in shown.splitlines() if line.startswith(("id:", "key:"))] == [["1"], ["key-1"]]
+    document = json.loads((await service.dlq("show", listed["1"]["dead_letter"], "--json")).stdout)
+    assert (document["id"], document["key"]) == ("1", "key-1")
+
+
 async def test_a_replay_sends_the_original_record_once(service: Service) -> None:
     """It has key, value, headers and the dead letter's ID; a second replay sends nothing, and the list is empty."""
     await service.write(*(dead_letter(number) for number in range(4)), dead_letter(4, key=None))

@@ -129,6 +129,28 @@ async def test_a_dead_conversation_that_is_sent_again_gets_its_outcome(stored: S
     assert await stored.outcome() == "filtered"
 
 
+@pytest.mark.parametrize("is_one_batch", [True, False])
+@pytest.mark.parametrize("is_last", [True, False])
+async def test_a_record_that_failed_its_check_replaces_no_valid_one(
+    stored: Stored, is_one_batch: bool, is_last: bool
+) -> None:
+    """When it took place is unknown. A corrected record, sent again with its own time, gets the row."""
+    failed = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=LATER)
+    results = [a_result(outcome="filtered", insight=None), failed][:: 1 if is_last else -1]
+    for batch in [results] if is_one_batch else [[result] for result in results]:
+        await stored.write(*batch)
+    assert await stored.outcome() == "filtered"
+
+
+async def test_a_record_that_failed_its_check_has_a_row(stored: Stored) -> None:
+    """The only one of its id, however often it is sent."""
+    for second in range(2):
+        at = NOON + timedelta(seconds=second)
+        failed = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=at)
+        written = await stored.write(failed, failed)
+        assert (len(written.stored), await stored.outcome()) == (2, "dead")
+
+
 async def test_the_newest_text_of_a_batch_counts(stored: Stored) -> None:
     """Not the text that was analysed."""
     newest = a_result(outcome="cached", text_key="new", occurred_at=LATER)

@@ -56,11 +56,12 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
         for key, value in records:
             await producer.send_and_wait(service.topics.conversations, value, key=key)
-    await count_rows(rows, 3, timeout_s=60)
+    await count_rows(rows, 4, timeout_s=60)
     dead_letters = await read_topic(broker, service.topics.dead_letters, 3)
     assert {dead_letter.value for dead_letter in dead_letters} == {b"not json \xff", records[4][1], None}
     assert {dict(dead_letter.headers)["dlq.reason"] for dead_letter in dead_letters} == {b"undecodable", b"invalid"}
     outcomes = dict(await rows.fetch("SELECT conversation_id, outcome FROM insights"))
+    assert outcomes.pop("late") == "dead"
     assert (outcomes["hi"], {outcomes["good"], outcomes["again"]}) == ("filtered", {"analysed", "cached"})
     events = await read_topic(broker, service.topics.insights, 3)
     assert {event.key.decode(): json.loads(event.value)["outcome"] for event in events} == outcomes
@@ -68,6 +69,57 @@ async def test_every_kind_of_record_ends_as_exactly_one_outcome(
     metrics = get(f"{worker.url}/metrics")[1].decode()
     assert 'conversations_total{outcome="dead"} 3.0' in metrics
     assert worker.stop() == 0
+
+
+async def test_a_record_that_fails_its_check_is_found_by_its_id(
+    service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection
+) -> None:
+    """In the topic of dead letters and in the table, with a detail in plain words. It takes no row from a valid
+    record, not even from one that took place before."""
+    ask = "where is my order, it should be here"
+    good = json.dumps({"id": "kept", "text": ask, "occurred_at": "2026-01-31T12:00:00Z"}).encode()
+    broken = {
+        "type": ({"text": 5}, "`text` must be a string, not a number (invalid_value)"),
+        "role": (
+            {"messages": [{"role": "", "text": ask}]},
+            "`messages[0].role` must not be empty (invalid_value)",
+        ),
+        "metadata": (
+            {"text": ask, "metadata": {"a": "x" * 20_000}},
+            "`metadata` must have at most 16384 bytes (too_long)",
+        ),
+        "large": ({"text": "x" * 1_000_000}, "the conversation is larger than 1000000 bytes (too_large)"),
+        "kept": ({"text": 5}, "`text` must be a string, not a number (invalid_value)"),
+        "mended": ({"text": 5}, "`text` must be a string, not a number (invalid_value)"),
+    }
+    worker = service.start_worker("worker-1")
+    options = {"bootstrap_servers": broker.bootstrap_servers, "compression_type": "gzip", "max_request_size": 2**21}
+    async with AIOKafkaProducer(**options) as producer:
+        send = partial(producer.send_and_wait, service.topics.conversations)
+        await send(good)
+        for id_, (fields, _) in broken.items():
+            await send(json.dumps({"id": id_, **fields}).encode(), key=b"foreign")
+        await send(json.dumps({"id": ["no id"], "text": ask}).encode(), key=b"foreign")
+        await count_rows(rows, 6, timeout_s=60)
+        await send(good.replace(b"kept", b"mended"))
+    await count_rows(rows, 1, timeout_s=60, where="conversation_id = 'mended' AND outcome <> 'dead'")
+    dead_letters = await read_topic(broker, service.topics.dead_letters, 7)
+    assert worker.stop() == 0
+    found = {dead_letter.key.decode(): dict(dead_letter.headers) for dead_letter in dead_letters}
+    assert {id_: headers.get("dlq.conversation_id") for id_, headers in found.items()} == {
+        **{id_: id_.encode() for id_ in broken},
+        "foreign": None,
+    }
+    assert {id_: found[id_]["dlq.detail"].decode() for id_ in broken} == {
+        id_: detail for id_, (_, detail) in broken.items()
+    }
+    stored = {row["conversation_id"]: row for row in await rows.fetch("SELECT * FROM insights")}
+    assert {id_: stored[id_]["reason"] for id_ in stored} == {
+        **dict.fromkeys(("type", "role", "metadata"), "invalid"),
+        "large": "too_large",
+        **dict.fromkeys(("kept", "mended")),
+    }
+    assert {stored[id_]["outcome"] for id_ in ("kept", "mended")} == {"analysed", "cached"}
 
 
 async def test_poison_records_stop_no_others(service: Service, broker: Tansu | Kafka, rows: asyncpg.Connection) -> None:

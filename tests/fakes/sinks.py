@@ -62,7 +62,7 @@ class FakeRows:
             if stored is None or _wins(result, stored):
                 if stored is not None and _is_same(result, stored) and not _has_its_cost(result, stored):
                     result = replace(stored, occurred_at=result.occurred_at, repairs=result.repairs)
-                elif stored is not None:
+                elif stored is not None and stored.text_key is not None:
                     result = replace(result, occurred_at=max(result.occurred_at, stored.occurred_at))
                 self.rows[key] = result
             self.journal.append(("row", job.source.offset))
@@ -77,8 +77,8 @@ def _has_its_cost(result: ConversationResult, stored: ConversationResult) -> boo
     return (result.outcome, stored.outcome) == ("analysed", "cached")
 
 
-def _rank(result: ConversationResult) -> tuple[datetime, bool, datetime]:
-    return result.occurred_at, result.outcome != "dead", result.received_at
+def _rank(result: ConversationResult) -> tuple[bool, datetime, bool, datetime]:
+    return result.text_key is not None, result.occurred_at, result.outcome != "dead", result.received_at
 
 
 def _is_same(result: ConversationResult, stored: ConversationResult) -> bool:

@@ -117,6 +117,7 @@ def a_result(**fields: object) -> ConversationResult:
         "analysed_at": NOON,
         "origin": Origin(TOPICS.conversations, 1, 2),
         "insight": an_insight(extra={"a": [1, "b"]}),
+        "text_key": "a text",
     }
     return ConversationResult(**{**values, **fields})  # type: ignore[arg-type]
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import NamedTuple
@@ -10,21 +10,21 @@ from typing import NamedTuple
 import asyncpg
 from aiokafka.structs import ConsumerRecord
 
-from agents.decode import Record, decode
-from schemas.dead_letter import DeadLetterReason
+from agents.decode import Record, decode, header_text
+from schemas.dead_letter import CONVERSATION_ID, DeadLetterReason
 from schemas.errors import Fatal, Unprocessable
 from schemas.kafka import Header, Origin
 from schemas.outcome import OUTCOME_NAMES
 from streams.operations.dlq.dead_letter import read_dead_letter
 
-#: A record that died of one of these needs no row: its id could not be read, or Postgres refuses the row.
-ROWLESS_REASONS = frozenset(
+#: A record that died of one of these needs no row unless its dead letter names the conversation: no id could be read,
+#: or an earlier version did not look for it.
+CHECK_REASONS = frozenset(
     {
         DeadLetterReason.UNDECODABLE,
         DeadLetterReason.TOO_LARGE,
         DeadLetterReason.INVALID,
         DeadLetterReason.BAD_TENANT,
-        DeadLetterReason.UNSTORABLE,
     }
 )
 #: Starts the key of a record without a readable id. No UTF-8 text starts with it, so no conversation's key does.
@@ -122,14 +122,19 @@ def observe_dead_letter(found: ConsumerRecord) -> Observation:
     origin = dead_letter.origin
     if origin is None:
         return _foreign(found, Kind.DEAD_LETTER)
-    key, _ = _key_and_time(Record(found, was_rehomed=False), origin)
+    conversation_id = header_text(found.headers, CONVERSATION_ID)
+    if conversation_id is not None:  # the value may be truncated
+        key = conversation_key(dead_letter.tenant, conversation_id)
+    else:
+        key, _ = _key_and_time(Record(found, was_rehomed=False), origin)
+    is_rowless = conversation_id is None and dead_letter.reason in CHECK_REASONS
     return Observation(
         key,
         Kind.DEAD_LETTER,
         origin.topic,
         origin.partition,
         origin.offset,
-        state=int(dead_letter.reason in ROWLESS_REASONS),
+        state=int(is_rowless or dead_letter.reason == DeadLetterReason.UNSTORABLE),
         made_us=_microseconds(dead_letter.at),
     )
 
@@ -154,12 +159,12 @@ def _foreign(found: ConsumerRecord, kind: Kind) -> Observation:
 
 
 def _key_and_time(record: Record, origin: Origin) -> tuple[bytes, int]:
-    """Decodes the record as the worker does."""
-    try:
+    """Decodes the record as the worker does. One that fails its check is in no order with others of its id."""
+    occurred_us = 0
+    with suppress(Unprocessable):
         decode(record)
-    except Unprocessable:
-        return _key_without_id(origin), 0
-    return conversation_key(record.tenant, record.id), _microseconds(record.occurred_at)
+        occurred_us = _microseconds(record.occurred_at)
+    return _key_without_id(origin) if record.id is None else conversation_key(record.tenant, record.id), occurred_us
 
 
 def _key_without_id(origin: Origin) -> bytes:

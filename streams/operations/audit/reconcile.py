@@ -9,7 +9,8 @@ it is `pending`, whatever outcome it already has. Every due record has exactly o
 - `dead`: there is a dead letter of this origin and the dead row of its tenant and id, and no event. The dead letter
   alone is enough where no id could be read or Postgres refuses the row.
 - `duplicate`: it has an event or a dead letter, and the row of its tenant and id belongs to another record that is not
-  older, or that had the same text: the id was sent several times, or its dead letter was replayed.
+  older, or that had the same text, or this one failed its check: the id was sent several times, or its dead letter was
+  replayed.
 - otherwise it is `missing`, `incomplete` (a row without its event, a dead row without its dead letter) or
   `contradictory` (two outcomes).
 

@@ -10,7 +10,8 @@ from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from agents.decode import Headers, as_time, header_text
-from schemas.dead_letter import DeadLetterReason
+from schemas.conversation import readable_id
+from schemas.dead_letter import CONVERSATION_ID, DeadLetterReason
 from schemas.errors import Unprocessable
 from schemas.kafka import DEFAULT_TENANT, Header, Origin
 from streams.kafka.offset_reader import OffsetReader
@@ -43,10 +44,11 @@ def parse_id(text: str) -> DeadLetterId | None:
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
-    """A dead letter read back; `key` is the conversation's id if it was readable, `headers` are the record's own.
+    """A dead letter read back; `key` is that of the dead letter itself, `headers` are the record's own.
 
-    `replays` counts the replays before this death. `origin` is None for a foreign record, written to the topic by
-    another program: it is listed, but cannot be replayed.
+    `conversation_id` is None where it can be read neither from the dead letter's header nor from its value. `replays`
+    counts the replays before this death. `origin` is None for a foreign record, written to the topic by another
+    program: it is listed, but cannot be replayed.
     """
 
     id: DeadLetterId
@@ -56,6 +58,7 @@ class StoredDeadLetter:
     origin: Origin | None
     received_at: datetime
     at: datetime
+    conversation_id: str | None
     key: bytes | None
     original_key: bytes | None
     tenant: str
@@ -78,6 +81,8 @@ def read_dead_letter(record: ConsumerRecord) -> StoredDeadLetter:
         origin=_origin(given),
         received_at=_time(given, "dlq.received_at", record.timestamp),
         at=_time(given, "dlq.at", record.timestamp),
+        # Earlier versions and other programs write no such header.
+        conversation_id=header_text(record.headers, CONVERSATION_ID) or readable_id(record.value or b""),
         key=record.key,
         original_key=given.get("dlq.key"),
         tenant=header_text(headers, Header.TENANT) or DEFAULT_TENANT,

@@ -45,7 +45,7 @@ class Filters:
             return False
         if self.ids and dead_letter.id not in self.ids:
             return False
-        return not self.conversations or (dead_letter.key or b"").decode(errors="replace") in self.conversations
+        return not self.conversations or dead_letter.conversation_id in self.conversations
 
 
 def parse_filters(

@@ -2,8 +2,10 @@
 --
 -- $1 holds the results. The newest occurred_at wins; at the same one a result that is not dead, then the one received
 -- last. The same text again only moves occurred_at, so that what it cost stays in its row, whichever of its records is
--- written first, and a text between the two that comes late does not replace it. Another analysis of the text (a new analysis version) replaces the row. A dead
--- conversation is replaced when its record ends otherwise after a replay, or is sent again.
+-- written first, and a text between the two that comes late does not replace it. Another analysis of the text (a new
+-- analysis version) replaces the row. A dead conversation is replaced when its record ends otherwise after a replay, or
+-- is sent again. A record that failed its check has no text key, and its occurred_at says only when it was received: its
+-- result replaces none that has a text key, and is replaced by any that has one.
 --
 -- $2 holds the calls. A call that is there already stays as it is: a record that is delivered again names it again.
 --
@@ -39,10 +41,13 @@ FROM (
     WINDOW same_text AS (PARTITION BY tenant, conversation_id, text_key)
 ) AS batch
 ORDER BY
-    tenant, conversation_id, text_occurred_at DESC, (outcome = 'dead'), text_received_at DESC, (outcome <> 'analysed'),
-    occurred_at
+    tenant, conversation_id, (text_key IS NULL), text_occurred_at DESC, (outcome = 'dead'), text_received_at DESC,
+    (outcome <> 'analysed'), occurred_at
 ON CONFLICT (tenant, conversation_id) DO UPDATE SET
-    occurred_at = greatest(excluded.occurred_at, stored.occurred_at),
+    occurred_at = CASE
+        WHEN stored.text_key IS NULL THEN excluded.occurred_at
+        ELSE greatest(excluded.occurred_at, stored.occurred_at)
+    END,
     repairs = excluded.repairs,
     (
         outcome, reason, sentiment, sentiment_score, topics, intent, urgency, summary, action_needed, confidence,
@@ -62,7 +67,7 @@ ON CONFLICT (tenant, conversation_id) DO UPDATE SET
             AND NOT (stored.outcome = 'cached' AND excluded.outcome = 'analysed')
         )
     )
-WHERE (excluded.occurred_at, excluded.outcome <> 'dead', excluded.received_at)
-    > (stored.occurred_at, stored.outcome <> 'dead', stored.received_at)
+WHERE (excluded.text_key IS NOT NULL, excluded.occurred_at, excluded.outcome <> 'dead', excluded.received_at)
+    > (stored.text_key IS NOT NULL, stored.occurred_at, stored.outcome <> 'dead', stored.received_at)
     OR (excluded.text_key, excluded.analysis_version, excluded.outcome, stored.outcome)
     = (stored.text_key, stored.analysis_version, 'analysed', 'cached')

@@ -73,6 +73,30 @@ async def test_a_record_that_is_not_a_conversation_becomes_a_dead_letter() -> No
         assert (bench.counts, bench.is_all_finished) == ({"dead": 2}, True)
 
 
+async def test_a_record_that_fails_its_check_has_a_row_if_its_id_can_be_read() -> None:
+    """After its dead letter, and without what could not be read. The one beside it, without an id, has none."""
+    async with Bench() as bench:
+        bench.take(b'{"id":7,"text":5,"source":"chat"}', b'{"id":[7],"text":"where is my parcel"}')
+        await bench.settle()
+        assert bench.journal == [("dead letter", 0), ("dead letter", 1), ("row", 0)]
+        row = bench.row("7")
+        assert row is not None
+        assert (row.outcome, row.reason, row.occurred_at) == ("dead", "invalid", WRITTEN_AT)
+        assert (row.text_key, row.source, row.metadata, row.repairs) == (None, None, None, ())
+        assert (bench.counts, bench.is_all_finished) == ({"dead": 2}, True)
+
+
+async def test_a_record_that_fails_its_check_takes_no_row_from_a_valid_one() -> None:
+    """Neither from an earlier one of its id, nor from one that comes after it and took place long before."""
+    async with Bench() as bench:
+        early, late = (value_of(id=id_, occurred_at="2026-01-01T00:00:00Z") for id_ in ("early", "late"))
+        for value in (early, b'{"id":"early","text":5}', b'{"id":"late","text":5}', late):
+            bench.take(value)
+            await bench.settle()
+        assert set(bench.outcomes) == {"early", "late"}
+        assert set(bench.outcomes.values()) == {"analysed", "cached"}
+
+
 async def test_a_defect_in_decoding_holds_only_that_record_back() -> None:
     """The other records of the fetch are analysed; nothing behind it is committed, and the log names its place once."""
     async with Bench() as bench:

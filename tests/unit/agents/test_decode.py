@@ -71,6 +71,24 @@ def test_what_cannot_be_decoded_has_a_reason(value: bytes | None, headers: Heade
 
 
 @pytest.mark.parametrize(
+    ("value", "tenant", "id_"),
+    [
+        (value_of(id=7, colour="red"), b"acme", "7"),
+        (b'{"id":[7],"text":"x"}', b"acme", None),
+        (b"not json", b"acme", None),
+        (value_of(colour="red"), b"../etc", None),
+    ],
+)
+def test_a_record_that_fails_its_check_has_its_id_if_that_can_be_read(value: bytes, tenant: bytes, id_: str) -> None:
+    """With its tenant, and the time of receipt. An id of no tenant names nothing."""
+    record = record_of(value, headers=[("tenant", tenant)])
+    with pytest.raises(Unprocessable):
+        decode(record)
+    assert (record.id, record.conversation) == (id_, None)
+    assert id_ is None or (record.tenant, record.occurred_at) == ("acme", WRITTEN_AT)
+
+
+@pytest.mark.parametrize(
     ("stated", "received_at"),
     [
         (b"2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),

@@ -110,6 +110,20 @@ async def test_a_bad_body_is_a_problem_and_affects_no_other_request(
 
 
 @pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"text": "hel', "the conversation is not JSON: it ends too early"),
+        (b'{"text": 5}', "`text` must be a string, not a number"),
+        (b'{"messages": [{"text": "hello"}]}', "`messages[0].role` is missing"),
+    ],
+)
+async def test_a_bad_body_is_explained_in_plain_words(client: TestClient, body: bytes, detail: str) -> None:
+    """Not in those of the JSON parser."""
+    async with client.post(PATH, data=body, headers=JSON) as response:
+        assert (await response.json(content_type="application/problem+json"))["detail"] == detail
+
+
+@pytest.mark.parametrize(
     ("headers", "code"),
     [
         ({"Content-Type": "text/plain"}, "unsupported_media_type"),

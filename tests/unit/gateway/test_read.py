@@ -132,6 +132,7 @@ async def test_filters_narrow_the_list(client: TestClient, fakes: FakeDependenci
         ("sentiment=angry", "invalid_parameter", "sentiment"),
         ("since=now", "invalid_parameter", "since"),
         ("since=999999w", "invalid_parameter", "since"),
+        ("since=2h&until=3h", "invalid_parameter", "since"),
         ("source=a%00b", "invalid_parameter", "source"),
         ("topic=a&topic=b", "invalid_parameter", "topic"),
         ("q=refund", "unknown_parameter", "q"),
@@ -143,6 +144,14 @@ async def test_a_bad_parameter_is_named(client: TestClient, query: str, code: st
     """400 with code and field; nothing is guessed or ignored."""
     status, answer = await _get(client, f"/api/v1/insights?{query}")
     assert (status, answer["code"], answer["field"]) == (400, code, field)
+
+
+async def test_a_time_span_that_ends_before_it_begins_names_both_ends(client: TestClient) -> None:
+    """An empty page would look as if nothing had happened; a span of no length is one."""
+    span = "since=2026-01-31T12:00:00Z&until=2026-01-31T{}Z"
+    status, answer = await _get(client, f"/api/v1/insights?{span.format('11:59:59')}")
+    assert (status, answer["detail"]) == (400, "since must not be later than until")
+    assert (await _get(client, f"/api/v1/insights?{span.format('12:00:00')}"))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/api/v1/conversations/c-1", "/api/v1/insights"])

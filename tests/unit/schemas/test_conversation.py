@@ -19,6 +19,7 @@ from schemas.conversation import (
     Conversation,
     Repair,
     decode_conversation,
+    readable_id,
 )
 from schemas.errors import Rejected
 
@@ -102,6 +103,40 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
         assert SECRET not in f"{error.detail} {error.field} {error}"
 
 
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        (b"", "the conversation is not JSON: it is empty"),
+        (body()[:-3], "the conversation is not JSON: it ends too early"),
+        (b"{'id': 1}", "the conversation is not JSON: a character is wrong at byte 1"),
+        (b'{"id":"c","text":"\xff"}', "the conversation is not UTF-8 at byte 18"),
+        (b"[]", "the conversation must be an object, not an array"),
+        (body(text=5), "`text` must be a string, not a number"),
+        (body(text=None, messages=SECRET), "`messages` must be an array, not a string"),
+        (body(id=7.5), "`id` must be an integer or a string, not a decimal number"),
+        (body(id=2**63), "`id` holds a number that is out of range"),
+        (body(id="c" * 257), "`id` must have at most 256 characters"),
+        (body(source=""), "`source` must not be empty"),
+        (body(metadata=True), "`metadata` must be an object, not a boolean"),
+        (body(messages=[{"role": {}, "text": "x"}]), "`messages[0].role` must be a string, not an object"),
+        (body(messages=[{"text": "x"}]), "`messages[0].role` is missing"),
+        (body(messages=[{"role": "u", "text": "x", "colour": 1}]), "there is no field `messages[0].colour`"),
+        (body(**{SECRET: 1}), "there is no such field"),
+        (
+            body(occurred_at="2026-01-31T12:00:00"),
+            "`occurred_at` must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z",
+        ),
+        (
+            body(occurred_at=1_770_000_000),
+            "`occurred_at` must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z, not a number",
+        ),
+    ],
+)
+def test_a_rejection_says_what_to_change(value: bytes, detail: str) -> None:
+    """In one plain sentence, which clients and operators read."""
+    assert rejected(value).detail == detail
+
+
 def test_the_gateway_may_make_the_id() -> None:
     """An id is required only in the topic."""
     assert decode_conversation(b'{"text": "x"}', from_topic=False)[0].id is None
@@ -124,6 +159,14 @@ JSON = st.recursive(
     max_leaves=20,
 )
 FIELDS = st.sampled_from(["id", "text", "messages", "source", "occurred_at", "metadata", "other"])
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=5), st.integers(0, 200))
+def test_no_rejection_has_the_parsers_words(fields: dict[str, object], size: int) -> None:
+    """Whatever is wrong with a record, or missing at its end."""
+    value = json.dumps(fields).encode()
+    said = " ".join(outcome(lambda sent=sent: decoded(sent) and "") for sent in (value, value[:size]))
+    assert not re.search("Expected|got|Object|Invalid|malformed|truncated|`(str|int|null|array)`", said)
 
 
 @given(st.dictionaries(FIELDS, JSON, max_size=5))
@@ -261,6 +304,41 @@ def test_an_id_is_not_repaired() -> None:
     """Two of them would become one conversation."""
     assert rejected(json.dumps({"id": "a\0", "text": "x"}).encode()).field == "id"
     assert decoded(json.dumps({"id": "a\ufffd", "text": "x"}).encode()).id == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("value", "id_"),
+    [
+        (body(text=5), "c-1"),
+        (body(id=7, text=[{"id": "other"}]), "7"),
+        (body(colour="\ud83d \0"), "c-1"),
+        (b"\xef\xbb\xbf" + body(metadata={"a": "x" * MAX_METADATA_BYTES}) + b"\0", "c-1"),
+        (body(text="x" * MAX_RECORD_BYTES), "c-1"),
+        (b'{"text":5}', None),
+        (body(id=None), None),
+        (body(id=7.0), None),
+        (body(id=2**63), None),
+        (body(id=["c-1"]), None),
+        (body(id="c" * 257), None),
+        (body(id=" c"), None),
+        (body(id="a\0"), None),
+        (b'{"id":"a\xff","text":"x"}', None),
+        (b'["id"]', None),
+        (body()[:-3], None),
+        (b'{"id":"c","metadata":' + b"[" * 100_000, None),
+        (b"", None),
+    ],
+)
+def test_an_id_is_read_from_what_is_rejected(value: bytes, id_: str | None) -> None:
+    """If it would be valid in a conversation: a producer looks for its record by that."""
+    assert rejected(value)
+    assert readable_id(value) == id_
+
+
+@given(st.binary(max_size=300))
+def test_reading_an_id_never_fails(value: bytes) -> None:
+    """It is read after something else is wrong, from any bytes."""
+    assert readable_id(value) is None or b"id" in value
 
 
 @pytest.mark.parametrize("wrapped", [b"\xef\xbb\xbf%b", b"%b\x00\x00", b"\xef\xbb\xbf%b\x00"])

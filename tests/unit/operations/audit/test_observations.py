@@ -39,8 +39,10 @@ def found(
     return ConsumerRecord(topic, 2, offset, timestamp_ms, 0, key, value, None, 0, size, tuple(headers or ()))
 
 
-def dead_letter(value: bytes | None, reason: DeadLetterReason, headers: Headers | None = None) -> ConsumerRecord:
-    written = DeadLetter(b"k", value, headers or [], reason, "", ORIGIN, AT, AT)
+def dead_letter(
+    value: bytes | None, reason: DeadLetterReason, headers: Headers | None = None, conversation_id: str | None = None
+) -> ConsumerRecord:
+    written = DeadLetter(b"k", value, headers or [], reason, "", ORIGIN, AT, AT, conversation_id)
     return found(TOPICS.dead_letters, value=value, headers=written.headers_out(), offset=0)
 
 
@@ -92,10 +94,25 @@ def test_a_dead_letter_has_the_key_of_its_record() -> None:
         assert observation.made_us == AT_US
 
 
-def test_a_dead_letters_reason_says_whether_a_row_is_needed() -> None:
-    """None is, where the record could not be decoded or its row not be stored."""
-    rowless = {reason for reason in DeadLetterReason if observe_dead_letter(dead_letter(GOOD, reason)).state}
-    assert set(DeadLetterReason) - rowless == {DeadLetterReason.REFUSED, DeadLetterReason.BAD_ANSWER}
+def test_a_dead_letter_of_a_record_that_fails_its_check_has_its_key() -> None:
+    """By its header, where its value is truncated; both say nothing of when the conversation took place."""
+    value = b'{"id":"c1","occurred_at":"2026-03-01T00:00:00Z","text":5}'
+    record = observe_record(found(value=value), is_due=True)
+    assert (tenant_and_id(record.key), record.occurred_us) == (("default", "c1"), 0)
+    for stored, conversation_id in ((value, None), (value, "c1"), (value[:20], "c1")):
+        written = dead_letter(stored, DeadLetterReason.INVALID, conversation_id=conversation_id)
+        assert observe_dead_letter(written).key == record.key
+
+
+def test_a_dead_letter_says_whether_a_row_is_needed() -> None:
+    """None is, where the record failed its check and no id was read, or where its row could not be stored."""
+
+    def needing_a_row(conversation_id: str | None) -> set[DeadLetterReason]:
+        written = {reason: dead_letter(GOOD, reason, conversation_id=conversation_id) for reason in DeadLetterReason}
+        return {reason for reason in written if not observe_dead_letter(written[reason]).state}
+
+    assert needing_a_row(None) == {DeadLetterReason.REFUSED, DeadLetterReason.BAD_ANSWER}
+    assert needing_a_row("c1") == set(DeadLetterReason) - {DeadLetterReason.UNSTORABLE}
 
 
 def test_an_event_is_identified_by_key_and_headers() -> None:

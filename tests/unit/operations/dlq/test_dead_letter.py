@@ -47,6 +47,23 @@ def test_what_the_sink_wrote_is_read_back() -> None:
     assert read.headers == [("tenant", b"acme"), ("x", b"\xff"), ("none", None)]
 
 
+@pytest.mark.parametrize(
+    ("named", "value", "expected"),
+    [
+        ("c-7", b'{"id":"c-7","te', "c-7"),
+        (None, b'{"id":7,"text":5}', "7"),
+        (None, b'{"text":"where is my parcel"}', None),
+        (None, b"c-1", None),
+        (None, None, None),
+    ],
+)
+def test_the_conversation_is_that_of_the_header_or_the_value(
+    named: str | None, value: bytes | None, expected: str | None
+) -> None:
+    """Earlier versions wrote no such header. The key is not read: it may be the producer's own."""
+    assert dead_letter(conversation_id=named, value=value).conversation_id == expected
+
+
 def test_a_foreign_record_is_read_with_what_it_has() -> None:
     """Any program may write to the topic: missing or malformed headers stop no list."""
     broken = [("dlq.partition", b"x"), ("dlq.at", b"\xff"), ("dlq.topic", None), ("dlq.truncated_from_bytes", b"1e3")]

@@ -48,7 +48,7 @@ def test_no_report_shows_the_value() -> None:
 def test_a_list_fits_a_terminal_of_80_columns(tenant: bytes, mark: ReplayMark | None, header: str) -> None:
     """One line each, with the ID first, which `dlq show` and `dlq replay` take, and nothing of it cut."""
     one = dead_letter(headers=[("tenant", tenant)], reason=max(DeadLetterReason, key=len), detail="x" * 99)
-    one = replace(one, key=b"conversation-" * 9)
+    one = replace(one, conversation_id="conversation-" * 9)
     head, line = drawn(report.table([(one, mark)], 80), width=80).splitlines()
     assert head.split() == header.split()
     assert line.split()[0] == str(one.id)
@@ -101,6 +101,15 @@ def test_counts_end_with_one_line_of_outcome() -> None:
     document = outcome.document()
     assert (document["sent"], document["left"], document["failed"]) == (3, 2, 1)
     assert document["skipped"] == {"replayed_already": 3, "too_often": 2, "filtered": 4}
+
+
+def test_the_conversation_and_the_keys_are_shown() -> None:
+    """The key is not the conversation's id, though it may look like one."""
+    one = replace(dead_letter(key=b"original"), key=b"\xff", conversation_id="c-1\n")
+    assert report.row(one, None)[report.COLUMNS.index("conversation")] == "c-1\\n"
+    facts, document = dict(report.facts(one, None)), report.document(one, None)
+    assert (facts["id"], facts["key"], facts["original key"]) == ("c-1\\n", "\ufffd", "original")
+    assert (document["id"], document["key"]) == ("c-1\n", "\ufffd")
 
 
 def test_the_tenant_is_shown() -> None:
