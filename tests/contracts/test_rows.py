@@ -140,6 +140,8 @@ async def test_a_record_that_failed_its_check_replaces_no_valid_one(
     for batch in [results] if is_one_batch else [[result] for result in results]:
         await stored.write(*batch)
     assert await stored.outcome() == "filtered"
+    await stored.write(a_result(outcome="cached", text_key="newer", occurred_at=NOON + timedelta(seconds=1)))
+    assert await stored.outcome() == "cached", "the time of the failed record counts for nothing"
 
 
 async def test_a_record_that_failed_its_check_has_a_row(stored: Stored) -> None:
