@@ -12,7 +12,7 @@ from schemas.insight import USD_TICKS, Sentiment, Urgency
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
 
 _URGENCIES: tuple[Urgency, ...] = get_args(Urgency)
-#: A summary of this length fits a line and is informative.
+#: A summary of this length fits a line or two and is informative.
 _GOOD_LENGTH = range(20, 91)
 #: A whole sentence without names of accounts, tags and addresses.
 _PLAIN_SENTENCE = re.compile(r"(?!.*(?:[@#]|https?:)).*[^.][.!?]", re.DOTALL)
