@@ -9,6 +9,8 @@ from pathlib import Path
 from schemas.settings import KNOWN_NAMES, Settings
 
 ROOT = Path(__file__).parents[2]
+#: Settings that no command reads, since the settings themselves check them with another one.
+_CHECKED_WITH = {"gateway_host": "allow_anonymous"}
 
 
 def settings_read_by(module: str) -> set[str]:
@@ -29,6 +31,7 @@ def settings_read_by(module: str) -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "settings"
         }
     fields = {field for attribute in attributes for field in _fields(attribute)}
+    fields |= {_CHECKED_WITH[field] for field in fields & _CHECKED_WITH.keys()}
     return {"SECRETS_DIR"} | {field.upper() for field in fields} & KNOWN_NAMES
 
 

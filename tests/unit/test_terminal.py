@@ -4,6 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from streams.terminal import LINE_EVERY_S, Display, PlainDisplay, TerminalDisplay, printable
 
@@ -81,7 +82,7 @@ def test_lines_after_the_end_follow_the_bars() -> None:
     display.say("stopping")
     file = display._progress.console.file
     assert isinstance(file, io.StringIO)
-    *_, posted, stopping = file.getvalue().splitlines()
+    *_, posted, stopping = Text.from_ansi(file.getvalue()).plain.splitlines()
     assert "2/2" in posted
     assert stopping == "  stopping"
 

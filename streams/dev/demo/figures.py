@@ -1,6 +1,7 @@
 """Computes a run's figures from its rows and calls, checks them, and picks insights to show. Pure."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,14 @@ from schemas.insight import USD_TICKS, Sentiment, Urgency
 from schemas.outcome import OUTCOME_NAMES, OutcomeName
 
 _URGENCIES: tuple[Urgency, ...] = get_args(Urgency)
-#: A summary of this length fits a line and is informative.
+#: A summary of this length fits a line or two and is informative.
 _GOOD_LENGTH = range(20, 91)
+#: A whole sentence without names of accounts, tags and addresses.
+_PLAIN_SENTENCE = re.compile(r"(?!.*(?:[@#]|https?:)).*[^.][.!?]", re.DOTALL)
+#: How intents begin that are never neutral, and the one of a text that asks for nothing.
+_GRIEVANCES, _PRAISE, _NO_INTENT = ("complain", "report_", "threaten_"), "give_praise", "inform"
+#: From here on a score leaves no doubt, and below the other one there is no feeling.
+_CLEAR_SCORE, _NO_FEELING = 0.6, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,25 +155,46 @@ class Example:
 
 
 def pick_examples(insights: Iterable[Example], count: int) -> list[Example]:
-    """Returns at most `count`, each adding the most sentiments, urgencies, intents and sources not yet shown.
+    """Returns at most `count`, clear ones first, each adding the most sentiments, urgencies, intents and sources.
 
     The same insights give the same examples, whatever their order. The most urgent come first, then the most negative.
     """
-    candidates = sorted(insights, key=_rank)
+    candidates = sorted(insights, key=_preference)
     picked: list[Example] = []
     shown: set[str | None] = set()
     while candidates and len(picked) < count:
-        best = max(candidates, key=lambda insight: len(_traits(insight) - shown))
+        best = max(candidates, key=lambda insight: (_is_clear(insight), len(_traits(insight) - shown)))
         picked.append(best)
         shown |= _traits(best)
         candidates = [insight for insight in candidates if insight.summary != best.summary]
-    return sorted(picked, key=_rank)
+    return sorted(picked, key=lambda insight: (_urgency_order(insight), insight.sentiment_score, insight.id))
+
+
+def _is_clear(insight: Example) -> bool:
+    """Returns whether it explains itself: a plain sentence, a topic, and a score that suits the intent.
+
+    The local analyser is most often wrong where these disagree, as in a cheerful request for a refund.
+    """
+    score = insight.sentiment_score
+    if insight.intent.startswith(_GRIEVANCES):
+        agrees = insight.sentiment == "negative" and score <= -_CLEAR_SCORE
+    elif insight.intent == _PRAISE:
+        agrees = insight.sentiment == "positive" and score >= _CLEAR_SCORE
+    else:
+        agrees = insight.sentiment == "neutral" and abs(score) < _NO_FEELING and insight.intent != _NO_INTENT
+    is_plain = len(insight.summary) in _GOOD_LENGTH and _PLAIN_SENTENCE.fullmatch(insight.summary) is not None
+    return agrees and is_plain and bool(insight.topics)
 
 
 def _traits(insight: Example) -> set[str | None]:
     return {insight.sentiment, insight.urgency, insight.intent, insight.source}
 
 
-def _rank(insight: Example) -> tuple[object, ...]:
-    has_good_length = len(insight.summary) in _GOOD_LENGTH
-    return (not has_good_length, -_URGENCIES.index(insight.urgency), insight.sentiment_score, insight.id)
+def _preference(insight: Example) -> tuple[object, ...]:
+    """Urgent ones first, and long summaries, which say more."""
+    length = len(insight.summary)
+    return (length not in _GOOD_LENGTH, _urgency_order(insight), -length, insight.id)
+
+
+def _urgency_order(insight: Example) -> int:
+    return -_URGENCIES.index(insight.urgency)

@@ -62,7 +62,7 @@ def print_report(report: Report, console: Console) -> None:
     if not console.is_terminal:
         write_rows(_plain(report), console.file)
         return
-    tables = [terminal_table((Column(min_width=10), Column(min_width=1)), _example_rows(report))]
+    tables = [terminal_table((Column(min_width=10), Column()), _example_rows(report))]
     tables += [terminal_table(_FIGURE_COLUMNS, _styled(block)) for block in _blocks(report)]
     tables.append(terminal_table((Column(), Column()), _check_rows(report)))
     for table in tables:
