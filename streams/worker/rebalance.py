@@ -174,14 +174,14 @@ class Rebalance:
         await self._end()
 
 
-async def count_partitions(offset_reader: OffsetReader, topics: Topics) -> int:
+async def count_partitions(offset_reader: OffsetReader, topics: Topics, *also_needed: str) -> int:
     """The number of partitions of each input topic.
 
-    Raises Fatal where topics are missing, or differ in what must be equal: Faust assigns partition i of the inputs and
-    of the changelog to one worker.
+    Raises Fatal where topics that a worker uses, or those that are `also_needed`, are missing, or differ in what must
+    be equal: Faust assigns partition i of the inputs and of the changelog to one worker.
     """
     equal = (*topics.inputs, topics.answers_changelog)
-    needed = (*equal, topics.insights, topics.dead_letters)
+    needed = (*equal, topics.insights, topics.dead_letters, *also_needed)
     counts = await offset_reader.partition_counts(needed)
     missing = [topic for topic in needed if not counts.get(topic)]
     if missing:

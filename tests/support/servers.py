@@ -124,6 +124,13 @@ async def listening(answer: bytes | None, tls: ssl.SSLContext | None = None) -> 
         await asyncio.gather(*ends, return_exceptions=True)  # the client may have closed first
 
 
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Yields the port of a server that lets clients connect, since the kernel does that, and never answers."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        yield int(server.getsockname()[1])
+
+
 def is_listening(port: int) -> bool:
     """Whether something accepts connections on the loopback port."""
     try:
