@@ -88,6 +88,8 @@ class GrokAnalyser:
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._url = URL(f"{self._base_url}/chat/completions")
+        #: Host and port, as shown in messages.
+        self._where = f"{self._url.host_subcomponent}:{self._url.port}"
         self._api_key = api_key
         self._model = model
         self._template = RequestTemplate(model)
@@ -185,16 +187,16 @@ class GrokAnalyser:
             async with self._session.get(url, allow_redirects=False) as response:
                 body = await _read_at_most(response, MAX_REPLY_BYTES)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise failure_of_exception(error).error from error
+            raise failure_of_exception(error, self._where).error from error
         if is_page(response.status, response.headers, body):
-            answer = f"a page came with status {response.status}{self._quoted(body)}"
+            answer = f"a page came from {self._where} with status {response.status}{self._quoted(body)}"
             raise Retryable(f"{answer}; check GROK_BASE_URL, and the proxies on the way")
         if is_passing(response.status, response.headers, body):
-            raise Retryable(f"the provider answered with status {response.status}{self._quoted(body)}")
+            raise Retryable(f"{self._where} answered with status {response.status}{self._quoted(body)}")
         return response.status, body
 
     def _misconfigured(self, setting: str, status: int, body: bytes) -> Retryable:
-        detail = f"check {setting}: the provider answered with status {status}{self._quoted(body)}"
+        detail = f"check {setting}: {self._where} answered with status {status}{self._quoted(body)}"
         return Retryable(detail, retry_after_s=CHECK_AGAIN_S)
 
     def _quoted(self, body: bytes) -> str:
@@ -294,7 +296,7 @@ class GrokAnalyser:
             if isinstance(error, TimeoutError) and not fenced.is_sent and not isinstance(error, aiohttp.ClientError):
                 # It waited for the fence: nothing was sent, and the provider is not to blame.
                 raise CallFailure(Retryable("the call was not sent in time"), "timeout") from error
-            raise failure_of_exception(error) from error
+            raise failure_of_exception(error, self._where) from error
         if response.status != 200 or is_page(200, response.headers, received):
             raise failure_of_status(response.status, response.headers, received, self._now())
         if len(received) > MAX_REPLY_BYTES:

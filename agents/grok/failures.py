@@ -19,7 +19,7 @@ import aiohttp
 
 from agents.analyser import ErrorClass
 from schemas.dead_letter import DeadLetterReason
-from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
+from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable, describe_connection_error
 
 #: The longest Retry-After that is honoured.
 MAX_RETRY_AFTER_S = 300.0
@@ -146,23 +146,23 @@ def _may_quote(words: str, text: str) -> bool:
     return any(_SHORTEST_QUOTE_CHARS <= len(line) <= _QUOTE_CHARS and line in words for line in lines)
 
 
-def failure_of_exception(error: aiohttp.ClientError | TimeoutError) -> CallFailure:
-    """For a call without a whole reply."""
+def failure_of_exception(error: aiohttp.ClientError | TimeoutError, where: str) -> CallFailure:
+    """For a call without a whole reply; `where` is the provider's host and port."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         detail = f"the proxy refused the connection with status {error.status}"
         return _lost("connection", detail, ambiguous=False)
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return _lost("connection", "the proxy could not be reached", ambiguous=False)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return _lost("connection", "the provider's TLS certificate is not trusted here", ambiguous=False)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return _lost("connection", "the provider could not be reached", ambiguous=False)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        role = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        detail = describe_connection_error(error.os_error, f"{role}{error.host}:{error.port}")
+        return _lost("connection", detail, ambiguous=False)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return _lost("connection", describe_connection_error(TimeoutError(), where), ambiguous=False)
     if isinstance(error, TimeoutError):
-        return _lost("timeout", "the provider did not answer in time", ambiguous=True)
+        return _lost("timeout", f"no answer from {where} in time", ambiguous=True)
     if isinstance(error, aiohttp.InvalidURL):
         fatal = Fatal("Grok cannot be asked", "its address is not a valid URL", "check GROK_BASE_URL")
         return CallFailure(fatal, "client")
-    return _lost("connection", f"the connection broke off ({type(error).__name__})", ambiguous=True)
+    return _lost("connection", f"the connection to {where} broke off ({type(error).__name__})", ambiguous=True)
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:

@@ -13,6 +13,7 @@ import typer
 from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.text import Text
+from yarl import URL
 
 from agents.grok.client import GrokAnalyser
 from schemas.errors import Fatal, Retryable
@@ -25,11 +26,37 @@ from streams.kafka.offset_reader import OffsetReader
 from streams.postgres.database import parse_database_url
 from streams.postgres.errors import CONNECTION_ERRORS
 from streams.resources import infra
+from streams.sinks.rows import try_upsert
 from streams.telemetry.log import configure_logging
 from streams.terminal import Cell, Column, print_table
 from streams.worker.rebalance import count_partitions
 
 TIMEOUT_S = 10.0
+
+#: A schema with our tables that this user may not look into: Postgres says of them that they do not exist.
+_CLOSED_SCHEMA = """
+SELECT quote_ident(nspname)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relname = 'insights' AND to_regclass('insights') IS NULL
+  AND nspname = ANY (regexp_split_to_array(current_setting('search_path'), ' *, *'))
+  AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE')
+"""
+#: What a worker needs and this user lacks, a row for each table.
+_MISSING_RIGHTS = """
+SELECT
+    format('%s on %s', string_agg(privilege, ', ' ORDER BY privilege), relname) AS rights,
+    format(
+        'GRANT %s ON %s.%I TO %I',
+        string_agg(privilege, ', ' ORDER BY privilege), relnamespace::regnamespace, relname, current_user
+    ) AS statement
+FROM (
+    VALUES ('insights', 'SELECT'), ('insights', 'INSERT'), ('insights', 'UPDATE'), ('calls', 'INSERT')
+) AS needed (name, privilege)
+JOIN pg_class ON pg_class.oid = to_regclass(name)
+WHERE NOT has_table_privilege(pg_class.oid, privilege)
+GROUP BY relname, relnamespace
+ORDER BY relname DESC
+"""
 
 #: Returns what it found, or raises why it failed.
 Check = Callable[[], Awaitable[str]]
@@ -44,7 +71,7 @@ class Finding(NamedTuple):
 
 
 def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Check brokers, topics, database, migrations, provider (key and model) and data folder.
+    """Check brokers, topics, database, tables and rights on them, provider (key and model) and data folder.
 
     Prints one line for each, changes nothing and spends no tokens. Exit code 0
     if all is well, 1 if not. Settings: those of the worker.
@@ -69,20 +96,27 @@ def _cells(finding: Finding) -> tuple[Cell, ...]:
 async def _check_all(settings: Settings) -> list[Finding]:
     """Makes all checks at once, but not the one of a server's contents when the server cannot be used."""
     kafka, postgres, provider, data_folder = await asyncio.gather(
-        _server("brokers", "topics", partial(_brokers, settings)),
-        _server("database", "migrations", partial(_database, settings)),
-        _finding("provider", lambda: _provider(settings)),
+        _server("brokers", "topics", partial(_brokers, settings), lambda: str(settings.kafka_bootstrap_servers)),
+        _server("database", "tables", partial(_database, settings)),
+        _finding("provider", lambda: _provider(settings), lambda: _address(settings.grok_base_url)),
         _finding("data folder", lambda: asyncio.to_thread(_data_folder, settings.data_dir)),
     )
     return [*kafka, *postgres, provider, data_folder]
 
 
-async def _finding(name: str, check: Check) -> Finding:
+def _address(url: str) -> str:
+    parsed = URL(url)
+    return f"{parsed.host}:{parsed.port}"
+
+
+async def _finding(name: str, check: Check, where: Callable[[], str] = lambda: "") -> Finding:
+    """`where` returns the address to name when it does not answer in time."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return Finding(name, True, await check())
     except TimeoutError:
-        detail = f"no answer within {TIMEOUT_S:g} s"
+        address = where()
+        detail = f"no answer{address and f' from {address}'} within {TIMEOUT_S:g} s"
     except Fatal as error:
         detail = ": ".join(part for part in (error.what, error.why) if part)
         detail += f"; {error.hint}" if error.hint else ""
@@ -98,7 +132,10 @@ async def _finding(name: str, check: Check) -> Finding:
 
 
 async def _server(
-    name: str, contents: str, connect: Callable[[AsyncExitStack], Awaitable[tuple[str, Check]]]
+    name: str,
+    contents: str,
+    connect: Callable[[AsyncExitStack], Awaitable[tuple[str, Check]]],
+    where: Callable[[], str] = lambda: "",
 ) -> list[Finding]:
     """Checks a server, then what is in it; `connect` returns what it found and the second check."""
     async with AsyncExitStack() as stack:
@@ -109,10 +146,10 @@ async def _server(
             checks.append(check)
             return detail
 
-        found = await _finding(name, reach)
+        found = await _finding(name, reach, where)
         if not checks:
             return [found, Finding(contents, False, f"not checked, since the {name} cannot be used")]
-        return [found, await _finding(contents, checks[0])]
+        return [found, await _finding(contents, checks[0], where)]
 
 
 async def _brokers(settings: Settings, stack: AsyncExitStack) -> tuple[str, Check]:
@@ -140,16 +177,38 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, Che
     except CONNECTION_ERRORS as error:
         raise database.failure(error) from error
 
-    async def migrations() -> str:
-        applied: set[str] = set()
-        if await connection.fetchval("SELECT to_regclass('schema_migrations')") is not None:
-            applied = {row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")}
-        known = {path.name.partition("_")[0] for path in infra("postgres").glob("*.sql")}
-        if missing := sorted(known - applied):
-            raise Fatal("migrations are missing", ", ".join(missing), "run `grok-insights migrate`")
-        return f"up to date, at {max(applied)}"
+    async def tables() -> str:
+        state = await _migrations(connection)
+        try:
+            await try_upsert(connection)
+        except CONNECTION_ERRORS as error:
+            is_refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
+            if is_refused and (missing := await connection.fetch(_MISSING_RIGHTS)):
+                rights = " and ".join(row["rights"] for row in missing)
+                hint = f"as the owner of the tables, run: {'; '.join(row['statement'] for row in missing)}"
+                raise Fatal("this user lacks rights that a worker needs", rights, hint) from error
+            raise database.fatal(error, "a worker could not write to the tables") from error
+        return f"{state}; this user has the rights that a worker needs"
 
-    return f"PostgreSQL {version}", migrations
+    return f"PostgreSQL {version}", tables
+
+
+async def _migrations(connection: asyncpg.Connection) -> str:
+    """Returns which migrations were applied, as far as this user may know. Raises Fatal when some are missing."""
+    if schema := await connection.fetchval(_CLOSED_SCHEMA):
+        statement = f"GRANT USAGE ON SCHEMA {schema} TO {await connection.fetchval('SELECT quote_ident(current_user)')}"
+        hint = f"as the owner of the schema, run: {statement}"
+        raise Fatal("this user may not use the schema of the tables", schema, hint)
+    try:
+        applied = {row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")}
+    except asyncpg.UndefinedTableError:
+        applied = set()
+    except asyncpg.InsufficientPrivilegeError:
+        return "schema_migrations is not readable by this user; checked the tables instead"
+    known = {path.name.partition("_")[0] for path in infra("postgres").glob("*.sql")}
+    if missing := sorted(known - applied):
+        raise Fatal("migrations are missing", ", ".join(missing), "run `grok-insights migrate`")
+    return f"up to date, at {max(applied)}"
 
 
 async def _provider(settings: Settings) -> str:

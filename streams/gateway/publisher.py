@@ -87,7 +87,7 @@ class KafkaPublisher:
         """Checks that the broker answers and has the topic. Raises BrokerUnavailable otherwise."""
         producer = self._connection.current
         if producer is None:
-            raise BrokerUnavailable("not connected to the broker")
+            raise BrokerUnavailable(f"not connected to the broker: {self._connection.failure}")
         if not await producer.client.force_metadata_update():
             raise BrokerUnavailable("the broker does not answer")
         if not producer.client.cluster.partitions_for_topic(self._topic):

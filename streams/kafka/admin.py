@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizat
 
 from schemas.errors import Fatal
 from schemas.kafka import Topics
-from streams.kafka.clients import describe_broker_error, never_create_topics
+from streams.kafka.clients import fatal_broker_error, never_create_topics
 
 #: A dead letter holds a record of up to 1 MiB, the broker's default limit, and our headers.
 _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
@@ -73,10 +73,10 @@ async def create_topics(
             _check_partitions(counts, partitions)
     except TimeoutError as error:
         hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker is running"
-        raise Fatal("the broker does not answer", f"no answer within {CREATE_WITHIN_S:.0f} s", hint) from error
+        why = f"no answer from {client_options['bootstrap_servers']} within {CREATE_WITHIN_S:.0f} s"
+        raise Fatal("the broker does not answer", why, hint) from error
     except KafkaError as error:
-        hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker is running"
-        raise Fatal("the broker cannot be used", describe_broker_error(error), hint) from error
+        raise fatal_broker_error(error) from error
     return [
         TopicStatus(
             name,

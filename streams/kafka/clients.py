@@ -14,6 +14,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.kafka.header_names import accept_any_header_name
+from streams.kafka.unreachable_brokers import UnreachableBrokersError, name_unreachable_brokers
 from streams.kafka.unreadable_batch import name_unreadable_batches
 
 #: For every consumer: records of aborted transactions do not count, and those of open ones are not there yet.
@@ -31,6 +32,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     accept_any_header_name()
     name_unreadable_batches()
     never_create_topics()
+    name_unreachable_brokers()
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
@@ -69,10 +71,20 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
 
 
 def describe_broker_error(error: KafkaError) -> str:
-    """Returns what failed, for a person: aiokafka's own text repeats the class and shows Python objects."""
+    """Returns what failed and what to check, on one line: aiokafka's own text repeats the class and shows objects."""
+    if isinstance(error, UnreachableBrokersError):
+        return f"{error.why}; {error.hint}"
     if isinstance(error, KafkaConnectionError):
-        return "no broker accepts a connection"
+        return str(error.args[0]) if error.args else "no broker accepts a connection"
     return f"{type(error).__name__}: {error.args[0]}" if error.args else type(error).__name__
+
+
+def fatal_broker_error(error: KafkaError) -> Fatal:
+    """Returns the end of a process that does not wait for the brokers."""
+    what = "the broker cannot be used"
+    if isinstance(error, UnreachableBrokersError):
+        return Fatal(what, error.why, error.hint)
+    return Fatal(what, describe_broker_error(error), "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs")
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

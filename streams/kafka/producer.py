@@ -23,6 +23,8 @@ from aiokafka.structs import RecordMetadata
 from agents.text_key import owner_partition
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
+from streams.kafka.clients import describe_broker_error
+from streams.kafka.unreachable_brokers import addresses
 
 START_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 1.0
@@ -70,6 +72,8 @@ class ReconnectingProducer:
         self._is_idempotent = True
         #: Whether the log says so: it then also says when that is over.
         self._was_unreachable = False
+        #: Why the latest attempt to connect failed.
+        self.failure = "not tried yet"
         #: The connected producer, or None.
         self.current: AIOKafkaProducer | None = None
         self._is_connected = asyncio.Event()
@@ -138,7 +142,7 @@ class ReconnectingProducer:
             if producer is not None:
                 return producer
             if backoff_s == FIRST_BACKOFF_S and self._is_idempotent == was_idempotent:
-                log.warning("broker_unreachable")
+                log.warning("broker_unreachable", why=self.failure)
                 self._was_unreachable = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_closing.wait(), backoff_s)
@@ -162,7 +166,8 @@ class ReconnectingProducer:
             log.debug("broker_without_producer_ids")
             self._is_idempotent = False
         except Exception as error:  # the edge of the loop: whatever went wrong, the next attempt is a new producer
-            log.debug("broker_connection_failed", error=type(error).__name__)
+            self.failure = _describe(error, producer)
+            log.debug("broker_connection_failed", why=self.failure)
         await _stop(producer)
         return None
 
@@ -305,6 +310,13 @@ def _batches(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> Iterato
             builder, of_batch = producer.create_batch(), []
         of_batch.append(record)
     yield builder, of_batch
+
+
+def _describe(error: Exception, producer: AIOKafkaProducer) -> str:
+    """Returns why the producer did not start."""
+    if isinstance(error, TimeoutError):
+        return f"no answer from {', '.join(addresses(producer.client))} within {START_TIMEOUT_S:g} s"
+    return describe_broker_error(error) if isinstance(error, KafkaError) else type(error).__name__
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

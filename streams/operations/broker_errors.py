@@ -11,7 +11,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import Fatal
-from streams.kafka.clients import describe_broker_error
+from streams.kafka.clients import describe_broker_error, fatal_broker_error
 from streams.kafka.unreadable_batch import UNREADABLE_HINT, UnreadableBatchError
 
 #: Another attempt would be refused too.
@@ -32,5 +32,5 @@ async def broker_errors_as_fatal() -> AsyncIterator[None]:
         elif isinstance(error, RequestTimedOutError):
             what, hint = "the broker stopped answering", "check that all brokers run, then run it again"
         else:
-            what, hint = "the broker cannot be used", "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
+            raise fatal_broker_error(error) from error
         raise Fatal(what, why, hint) from error

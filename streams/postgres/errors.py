@@ -1,12 +1,12 @@
 """Says what a failure of Postgres means: for the rows of a statement, and for a person. Pure."""
 
-import os
-import socket
 import ssl
 from enum import Enum, auto
 from typing import NamedTuple
 
 import asyncpg
+
+from schemas.errors import describe_connection_error
 
 #: What connecting and querying raises when the server, the network or the login is at fault.
 CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -89,15 +89,8 @@ def explain_failure(error: BaseException, where: str) -> PostgresFailure:
     """Explains why a connection or a statement failed; `where` names the hosts and ports."""
     if isinstance(error, asyncpg.PostgresError):
         return _explain_answer(error)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = f"the certificate of {where} cannot be verified: {error.verify_message}"
-        return PostgresFailure(why, _CHECK_TLS, is_permanent=True)
     if isinstance(error, ssl.SSLError):
-        return PostgresFailure(f"TLS with {where} failed: {error.reason}", _CHECK_TLS, is_permanent=True)
-    if isinstance(error, TimeoutError):
-        return PostgresFailure(f"no answer from {where}", _CHECK_URL, is_permanent=False)
-    if isinstance(error, socket.gaierror):
-        return PostgresFailure(f"unknown host {where}: {error.strerror}", _CHECK_URL, is_permanent=False)
+        return PostgresFailure(describe_connection_error(error, where), _CHECK_TLS, is_permanent=True)
     if type(error) is ConnectionError and "rejected SSL upgrade" in str(error):
         why = f"the server at {where} has no TLS, which sslmode requires"
         return PostgresFailure(why, _CHECK_TLS, is_permanent=True)
@@ -105,9 +98,7 @@ def explain_failure(error: BaseException, where: str) -> PostgresFailure:
         why = f"no server of {where} matches target_session_attrs"
         return PostgresFailure(why, _CHECK_URL, is_permanent=False)
     if isinstance(error, OSError):
-        # Several addresses of one host that all refuse make an error without a number.
-        words = os.strerror(error.errno) if error.errno else "it was closed or refused"
-        return PostgresFailure(f"no connection to {where}: {words}", _CHECK_URL, is_permanent=False)
+        return PostgresFailure(describe_connection_error(error, where), _CHECK_URL, is_permanent=False)
     is_permanent = isinstance(error, asyncpg.ClientConfigurationError)
     return PostgresFailure(f"{where}: {type(error).__name__}", _CHECK_URL, is_permanent)
 

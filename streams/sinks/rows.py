@@ -122,7 +122,7 @@ class RowSink:
     async def _connect_pool(self) -> asyncpg.Pool:
         pool = await self._database.pool(_PROGRAM, min_size=1, max_size=1, command_timeout_s=COMMAND_TIMEOUT_S)
         try:
-            await pool.execute(_UPSERT, "[]", "[]")  # no row, but it needs every column, and the rights to write
+            await try_upsert(pool)
         except BaseException:
             pool.terminate()
             raise
@@ -237,6 +237,14 @@ class _Writer:
             log.info("postgres_write_works_again", failed_s=failed_s, attempts=self._attempt)
         self._attempt, self._failing_since_s = 0, None
         self._throttle.reset()
+
+
+async def try_upsert(connection: asyncpg.Connection | asyncpg.Pool) -> None:
+    """Runs the worker's statement with no row: it needs every column, and the rights to write.
+
+    Raises what `explain_failure` explains.
+    """
+    await connection.execute(_UPSERT, "[]", "[]")
 
 
 def _refusal(error: Exception) -> Exception:

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from agents.limits.retry import Backoff
 from schemas.errors import Fatal, Retryable
+from streams.kafka.clients import describe_broker_error
 from streams.stop_signal import end_process_within
 from streams.telemetry.log import LogThrottle
 from streams.worker.timings import Timings
@@ -124,8 +125,11 @@ async def when_possible(step: Callable[[], Awaitable[T]], name: str) -> T:
         except Fatal:
             raise
         except (OSError, KafkaError, Retryable) as error:
-            why = error.detail if isinstance(error, Retryable) else type(error).__name__
             least_s = (error.retry_after_s or 0.0) if isinstance(error, Retryable) else 0.0
+            if isinstance(error, Retryable):
+                why = error.detail
+            else:
+                why = describe_broker_error(error) if isinstance(error, KafkaError) else type(error).__name__
             if throttle.is_due(why, time.monotonic()):
                 log.warning("waiting_for_start", part=name, why=why)
         await asyncio.sleep(max(least_s, START_BACKOFF.delay_s(attempt, random.random)))

@@ -1,7 +1,6 @@
 """Connections as DATABASE_URL describes them, to a real server: TLS, several hosts, schema and parameters."""
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from streams.postgres.database import parse_database_url
 from streams.postgres.migrations import migrate_database
 from streams.sinks.rows import RowSink
 from tests.support.factories import a_result, result_jobs
-from tests.support.servers import running_pgbouncer
+from tests.support.servers import make_certificate, running_pgbouncer
 
 _TLS_FILES = (("cert", "crt"), ("key", "key"))
 
@@ -27,10 +26,7 @@ def tls_url(database_url: str, tmp_path: Path) -> Iterator[str]:
     Its certificate, for 127.0.0.1, is server.crt in `tmp_path`; other.crt signed nothing.
     """
     for name in ("server", "other"):
-        subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
-        files = ("-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.crt"))
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        subprocess.run([*command, *subject, *files], check=True, capture_output=True)
+        make_certificate(tmp_path, name)
     (tmp_path / "server.key").chmod(0o644)  # PgBouncer runs as another user where root runs the tests
     files_of_server = [f"client_tls_{kind}_file = {tmp_path}/server.{name}" for kind, name in _TLS_FILES]
     with running_pgbouncer(database_url, tmp_path, "client_tls_sslmode = require", *files_of_server) as url:

@@ -335,8 +335,10 @@ def test_missing_topics_are_named(broker: Kafka) -> None:
 )
 def test_errors_are_three_lines(arguments: list[str], code: int, what: str) -> None:
     """They have what, why and hint, without the client's own log lines; misuse is reported before a broker is asked."""
-    done = dlq(f"127.0.0.1:{free_port()}", *arguments)
+    closed = f"127.0.0.1:{free_port()}"
+    done = dlq(closed, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
+    assert (f"why: no connection to {closed}: Connection refused" in done.stderr) == (code == 1)
     assert done.stderr.startswith(f"error: {what}")
     assert len(done.stderr.splitlines()) <= 3
     assert "hint: " in done.stderr

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,9 +21,11 @@ from agents.limits.breaker import CircuitBreaker
 from schemas.call import UnansweredCall
 from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 from schemas.insight import Usage
+from streams.dev.local.ports import free_port
 from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
 from streams.dev.standin.server import StandinConfig, serving
 from tests.fakes.analysis import at_once
+from tests.support.servers import listening, tls_server
 
 TEXT = "user: my parcel is late, I want a refund"
 
@@ -535,13 +538,13 @@ async def test_key_and_model_are_checked_without_a_call() -> None:
         await client.analyser.check()
         assert (await client.stats())["calls"] == 0
     for settings, expected in (
-        ({"api_key": "another"}, "check XAI_API_KEY: {} 400: Incorrect API key provided."),
-        ({"models": ("grok-y",)}, "check GROK_MODEL: {} 404: The model grok-x does not exist."),
+        ({"api_key": "another"}, "check XAI_API_KEY: {} answered with status 400: Incorrect API key provided."),
+        ({"models": ("grok-y",)}, "check GROK_MODEL: {} answered with status 404: The model grok-x does not exist."),
     ):
         async with client_of(**settings) as client:
             with pytest.raises(Retryable) as raised:
                 await client.analyser.check()
-            expected = expected.format("the provider answered with status")
+            expected = expected.format(URL(client.address).authority)
             assert (str(raised.value), raised.value.retry_after_s) == (expected, 60)
 
 
@@ -557,11 +560,11 @@ async def test_key_and_model_are_checked_without_a_call() -> None:
         ((403, b'{"error": "The key may not read models"}'), (403, b""), "XAI_API_KEY.* 403: The key may not"),
         ((405, b""), (405, b""), "GROK_BASE_URL.* 405$"),
         ((302, b""), (302, b""), "GROK_BASE_URL.* 302$"),
-        ((503, b"overloaded"), (503, b""), "^the provider answered with status 503: overloaded"),
+        ((503, b"overloaded"), (503, b""), r"^127\.0\.0\.1:\d+ answered with status 503: overloaded"),
         (
             (403, b"<title>Attention Required!</title>"),
             (403, b""),
-            "^a page came with status 403: Attention Required!; check GROK_B",
+            r"^a page came from 127\.0\.0\.1:\d+ with status 403: Attention Required!; check GROK_B",
         ),
     ],
 )
@@ -581,6 +584,37 @@ async def test_compatible_servers_are_checked_too(
         with pytest.raises(Retryable, match=expected) as raised:
             await client.analyser.check()
         assert raised.value.retry_after_s == (None if expected.startswith("^") else 60)
+
+
+async def unreachable(base_url: str, **settings: Any) -> str:
+    """Why the check of a provider that cannot be reached fails."""
+    async with started(Client("", base_url=base_url, **settings)) as client:
+        with pytest.raises(Retryable) as raised:
+            await client.analyser.check()
+        return str(raised.value)
+
+
+async def test_a_provider_that_cannot_be_reached_is_named_with_the_cause(tmp_path: Path) -> None:
+    """Name, network, TLS or time."""
+    closed = f"127.0.0.1:{free_port()}"
+    assert await unreachable(f"http://{closed}/v1") == f"no connection to {closed}: Connection refused"
+    assert (await unreachable("https://nowhere.invalid/v1")).startswith("unknown host nowhere.invalid:443: ")
+    async with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as plain:
+        assert await unreachable(f"https://{plain}/v1") == f"TLS with {plain} failed: that port does not speak TLS"
+    async with listening(b"", tls_server(tmp_path)) as unknown:
+        why = await unreachable(f"https://{unknown}/v1")
+        assert why.startswith(f"the certificate of {unknown} cannot be verified: self")
+    async with listening(None) as silent:
+        assert await unreachable(f"http://{silent}/v1", timeout_s=0.3) == f"no answer from {silent} in time"
+
+
+async def test_a_proxy_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the proxy's address that is wrong, not the provider's; its password is not shown."""
+    closed = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@{closed}")
+    monkeypatch.delenv("http_proxy", raising=False)
+    why = await unreachable("http://grok.invalid/v1")
+    assert why == f"no connection to the proxy {closed}: Connection refused"
 
 
 async def test_a_model_with_a_slash_in_its_name_is_checked() -> None:

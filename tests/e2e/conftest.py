@@ -1,5 +1,6 @@
 """Fixtures that several tests of the whole service share."""
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from streams.dev.local.brokers import Kafka, Tansu
 from streams.dev.local.postgres import Postgres
 from streams.postgres.migrations import migrate_database
+from tests.e2e.roles import PASSWORD, execute
 from tests.support.processes import Service
 from tests.support.servers import running
 from tests.support.topics import fresh_prefix
@@ -59,6 +61,14 @@ async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def role(postgres: Postgres) -> str:
+    """A new user, who may connect and nothing else."""
+    name = f"role_{secrets.token_hex(4)}"
+    await execute(postgres.url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    return name
 
 
 @pytest.fixture

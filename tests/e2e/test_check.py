@@ -13,11 +13,14 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from streams.dev.local.ports import free_port
 from streams.dev.local.postgres import Postgres
 from streams.kafka.admin import topic_configs
+from streams.postgres.migrations import migrate_database
+from tests.e2e.roles import WORKER_GRANTS, execute, url_of
 from tests.support.processes import PARTITIONS, ROOT, Service
+from tests.support.servers import silent_server
 
 pytestmark = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 
-NAMES = ["brokers", "topics", "database", "migrations", "provider", "data folder"]
+NAMES = ["brokers", "topics", "database", "tables", "provider", "data folder"]
 SECRET = "canary-of-a-key"
 
 
@@ -55,19 +58,21 @@ def test_each_wrong_setting_is_named(bare_service: Service, postgres: Postgres) 
     service = bare_service
     service.start_standin("--api-key", "another", "--model", "standin")
     (service.folder / "file").write_text("")
+    closed = f"127.0.0.1:{free_port()}"
     failed = findings(
         check(
             service,
             "--json",
-            KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}",
+            KAFKA_BOOTSTRAP_SERVERS=closed,
             DATABASE_URL=postgres.url,
             XAI_API_KEY=SECRET,
             DATA_DIR=str(service.folder / "file" / "data"),
         )
     )
-    assert list(failed) == ["brokers", "topics", "migrations", "provider", "data folder"]
-    assert failed["migrations"] == "migrations are missing: 0001, 0002, 0003; run `grok-insights migrate`"
-    assert failed["provider"].startswith("check XAI_API_KEY: ")
+    assert list(failed) == ["brokers", "topics", "tables", "provider", "data folder"]
+    assert failed["brokers"].startswith(f"no connection to {closed}: Connection refused; check KAFKA_BOOTSTRAP_SERVERS")
+    assert failed["tables"] == "migrations are missing: 0001, 0002, 0003; run `grok-insights migrate`"
+    assert failed["provider"].startswith(f"check XAI_API_KEY: 127.0.0.1:{service.standin_port} answered with status ")
     assert failed["provider"].endswith(": Incorrect API key provided.")
     assert "DATA_DIR" in failed["data folder"]
 
@@ -89,9 +94,81 @@ async def test_a_topic_that_would_lose_records_is_named(bare_service: Service) -
 
 @pytest.mark.parametrize("url", [f"postgresql://user:{SECRET}@127.0.0.1:1/none", f"mysql://user:{SECRET}@host/none"])
 def test_a_database_that_cannot_be_used_is_named_without_its_password(service: Service, url: str) -> None:
-    """Its migrations are not checked then; without a key no provider is asked."""
+    """Its tables are not checked then; without a key no provider is asked."""
     failed = findings(check(service, "--json", DATABASE_URL=url, ANALYSER="local"))
-    assert list(failed) == ["database", "migrations"]
+    assert list(failed) == ["database", "tables"]
+
+
+async def test_a_user_with_a_workers_rights_passes(service: Service, database_url: str, role: str) -> None:
+    """The migrations are not among them: what could not be read is said."""
+    await execute(database_url, WORKER_GRANTS.format(role))
+    done = await asyncio.to_thread(check, service, "--json", DATABASE_URL=url_of(database_url, user=role))
+    assert findings(done) == {}
+    assert "schema_migrations is not readable by this user; checked the tables instead" in done.stdout
+
+
+async def test_missing_rights_are_named_with_the_statements_that_grant_them(
+    service: Service, database_url: str, role: str
+) -> None:
+    """All of them at once; after the statements nothing is missing."""
+    await execute(database_url, f"GRANT SELECT ON insights TO {role}")
+    service.settings["DATABASE_URL"] = url_of(database_url, user=role)
+    failed = findings(await asyncio.to_thread(check, service, "--json"))
+    assert list(failed) == ["tables"]
+    finding, _, statements = failed["tables"].partition("; as the owner of the tables, run: ")
+    assert finding == "this user lacks rights that a worker needs: INSERT, UPDATE on insights and INSERT on calls"
+    await execute(database_url, statements)
+    assert findings(await asyncio.to_thread(check, service, "--json")) == {}
+
+
+async def test_old_tables_are_found_without_the_right_to_read_migrations(
+    service: Service, database_url: str, role: str
+) -> None:
+    """By what a worker would write into them."""
+    await execute(database_url, "ALTER TABLE insights DROP COLUMN repairs", WORKER_GRANTS.format(role))
+    failed = findings(await asyncio.to_thread(check, service, "--json", DATABASE_URL=url_of(database_url, user=role)))
+    assert list(failed) == ["tables"]
+    assert failed["tables"].startswith('a worker could not write to the tables: column "repairs" ')
+    assert "grok-insights migrate" in failed["tables"]
+
+
+async def test_a_schema_that_the_user_may_not_use_is_named(service: Service, database_url: str, role: str) -> None:
+    """Postgres itself would say that there are no tables."""
+    await execute(database_url, 'CREATE SCHEMA "own"')
+    await asyncio.to_thread(migrate_database, f"{database_url}&schema=own")
+    await execute(database_url, "SET search_path = own", WORKER_GRANTS.format(role))
+    service.settings["DATABASE_URL"] = f"{url_of(database_url, user=role)}&schema=own"
+    failed = findings(await asyncio.to_thread(check, service, "--json"))
+    assert list(failed) == ["tables"]
+    finding, _, statement = failed["tables"].partition("; as the owner of the schema, run: ")
+    assert finding == "this user may not use the schema of the tables: own"
+    await execute(database_url, statement)
+    assert findings(await asyncio.to_thread(check, service, "--json")) == {}
+
+
+@pytest.mark.slow
+def test_servers_that_never_answer_are_named(service: Service) -> None:
+    """After ten seconds, all at once."""
+    service.start_standin()
+    with silent_server() as port:
+        address = f"127.0.0.1:{port}"
+        settings = {"KAFKA_BOOTSTRAP_SERVERS": address, "GROK_BASE_URL": f"http://{address}/v1"}
+        failed = findings(check(service, "--json", **settings))
+    assert failed["brokers"] == f"no answer from {address} within 10 s"
+    assert failed["provider"] == f"no answer from {address} within 10 s"
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("127.0.0.1", "no connection to {}: Connection refused"), ("nowhere.invalid", "unknown host {}: ")],
+)
+def test_a_provider_that_cannot_be_reached_is_named(service: Service, host: str, reason: str) -> None:
+    """With its address and the cause."""
+    service.start_standin()
+    address = f"{host}:{free_port()}"
+    failed = findings(check(service, "--json", GROK_BASE_URL=f"http://{address}/v1"))
+    assert list(failed) == ["provider"]
+    assert failed["provider"].startswith(reason.format(address))
 
 
 def test_missing_settings_are_misuse(service: Service, tmp_path: Path) -> None:

@@ -3,47 +3,20 @@
 import asyncio
 import json
 import secrets
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from streams.dev.local.postgres import Postgres
+from tests.e2e.roles import PASSWORD, WORKER_GRANTS, execute, url_of
 from tests.support.processes import Process, Service, get
+from tests.support.servers import silent_server
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 
 COMMANDS = {"worker": ("worker",), "gateway": ("gateway",), "migrate": ("migrate",), "audit": ("audit",)}
 GIVES_UP_WITHIN_S = 30
-PASSWORD = "kanari"
-
-
-@pytest.fixture
-async def role(postgres: Postgres) -> str:
-    """A new user, who may connect and nothing else."""
-    name = f"role_{secrets.token_hex(4)}"
-    await execute(postgres.url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
-    return name
-
-
-def url_of(
-    database_url: str, *, user: str | None = None, password: str = PASSWORD, name: str = "", query: str = ""
-) -> str:
-    found = urlsplit(database_url)
-    login = f"{user}:{password}" if user else f"{found.username}:{found.password}"
-    return f"postgresql://{login}@{found.hostname}:{found.port}/{name or found.path[1:]}?{query or found.query}"
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
 
 
 def start_all(service: Service, url: str, *names: str) -> dict[str, Process]:
@@ -102,7 +75,7 @@ async def test_a_password_that_changes_meanwhile_is_reported_and_waited_out(
     service: Service, database_url: str, postgres: Postgres, role: str
 ) -> None:
     """/readyz of worker and gateway and their logs report it, though not at each probe; the right password ends it."""
-    await execute(database_url, f"GRANT SELECT, INSERT, UPDATE ON insights TO {role}; GRANT INSERT ON calls TO {role}")
+    await execute(database_url, WORKER_GRANTS.format(role))
     service.settings["DATABASE_URL"] = url_of(database_url, user=role)
     worker = await asyncio.to_thread(service.start_worker, "worker")
     await asyncio.to_thread(service.start_gateway)
@@ -153,12 +126,17 @@ def test_an_unusable_parameter_is_named_by_every_command(service: Service, datab
 def test_migrate_and_topics_give_up_on_servers_that_do_not_answer(service: Service) -> None:
     """The server accepts the connection and sends nothing, as a frozen server or a wrong port does."""
     with silent_server() as port:
-        url = f"postgresql://user:kanari@127.0.0.1:{port}/none"
-        migrate = service.start("migrate", "migrate", DATABASE_URL=url)
-        topics = service.start("topics", "topics", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        migrate = service.start("migrate", "migrate", DATABASE_URL=f"postgresql://user:kanari@{address}/none")
+        topics = service.start("topics", "topics", KAFKA_BOOTSTRAP_SERVERS=address)
+        # A gateway waits, and says what for.
+        gateway = service.start("gateway", "gateway", KAFKA_BOOTSTRAP_SERVERS=address, GATEWAY_PORT="0")
         assert migrate.process.wait(GIVES_UP_WITHIN_S + 15) == 1
         assert topics.process.wait(GIVES_UP_WITHIN_S + 15) == 1
-    assert f"why: no answer from 127.0.0.1:{port}" in migrate.log.read_text()
+        assert gateway.process.poll() is None
+    assert f"why: no answer from {address}\n" in migrate.log.read_text()
+    assert f"why: no answer from {address} within 30 s\n" in topics.log.read_text()
+    assert f"no answer from {address} within 10 s" in gateway.log.read_text()
     assert len(topics.log.read_text().split("error:")) == 2
     assert "Traceback" not in topics.log.read_text()
 
@@ -167,13 +145,6 @@ async def until_check(url: str, state: str) -> None:
     port = int(url.rpartition(":")[2])
     what = f"/readyz of {url} says {state!r}"
     await asyncio.to_thread(wait_until, lambda: state in database_check(port), timeout_s=40, what=what)
-
-
-@contextmanager
-def silent_server() -> Iterator[int]:
-    """Yields the port of a server that lets clients connect, since the kernel does that, and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield int(server.getsockname()[1])
 
 
 def database_check(port: int) -> str:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -14,7 +15,7 @@ import pytest
 from streams.dev.local.postgres import Postgres
 from tests.e2e.producer import produce
 from tests.e2e.rows import count_rows
-from tests.support.processes import ROOT, Service, get
+from tests.support.processes import ROOT, Process, Service, get
 from tests.support.waiting import wait_until
 
 #: `grok-insights worker` with a defect that texts with a marker trip, and whose message quotes them.
@@ -38,10 +39,43 @@ on_tansu = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 @pytest.mark.kafka
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
 def test_missing_topics_are_named(bare_service: Service) -> None:
-    """The error names the command that creates them. (Tansu creates a topic on request.)"""
+    """The error names the command that creates them. (Tansu creates a topic on request.)
+
+    `check` names all, a worker those that it uses: all but the ledger of replays.
+    """
+    topics = bare_service.topics
+    used = {*topics.inputs, topics.answers_changelog, topics.insights, topics.dead_letters}
     worker = bare_service.start("worker", "worker", WORKER_METRICS_PORT="0")
-    assert worker.process.wait(30) == 1
+    check = bare_service.start("check", "check", "--json")
+    assert (worker.process.wait(30), check.process.wait(30)) == (1, 1)
     assert "grok-insights topics" in worker.log.read_text()
+    assert set(worker.events()[-1]["why"].split(", ")) == used
+    [missing] = [found["detail"] for found in check.events()[0]["checks"] if found["name"] == "topics"]
+    named = missing.removeprefix("topics are missing: ").partition(";")[0]
+    assert set(named.split(", ")) == used | {topics.replay_ledger}
+
+
+@on_tansu
+def test_brokers_that_cannot_be_reached_are_named(service: Service) -> None:
+    """With address and cause: once in the logs of those that wait for them, and as the error of those that do not."""
+    closed = f"127.0.0.1:{service.free_port()}"
+    settings = {"KAFKA_BOOTSTRAP_SERVERS": closed, "WORKER_METRICS_PORT": "0", "GATEWAY_PORT": "0"}
+    ends = [service.start(name, name, **settings) for name in ("topics", "audit")]
+    waits = {
+        "waiting_for_start": service.start("worker", "worker", **settings),
+        "broker_unreachable": service.start("gateway", "gateway", **settings),
+    }
+    for process in ends:
+        assert process.process.wait(30) == 1
+        assert f"  why: no connection to {closed}: Connection refused\n" in process.log.read_text()
+    for event, process in waits.items():
+        wait_until(partial(_has_event, process, event), timeout_s=30, what=event)
+        [why] = [found["why"] for found in process.events() if found["event"] == event]
+        assert why.startswith(f"no connection to {closed}: Connection refused; check KAFKA_BOOTSTRAP_SERVERS")
+
+
+def _has_event(process: Process, event: str) -> bool:
+    return event in process.log.read_text()
 
 
 @on_tansu
@@ -63,7 +97,8 @@ async def test_a_wrong_key_keeps_the_worker_up_and_not_ready(service: Service, r
     wrong = service.start("wrong", "worker", WORKER_METRICS_PORT=str(port), XAI_API_KEY="wrong-secret-key")
     url = f"http://127.0.0.1:{port}"
     reason = await asyncio.to_thread(wait_until, lambda: refusal_of(url), timeout_s=45, what="the key is named")
-    assert reason == "check XAI_API_KEY: the provider answered with status 400: Incorrect API key provided."
+    where = f"127.0.0.1:{service.standin_port}"
+    assert reason == f"check XAI_API_KEY: {where} answered with status 400: Incorrect API key provided."
     assert (wrong.process.poll(), get(f"{url}/livez")[0]) == (None, 200)
     assert await asyncio.to_thread(wrong.stop) == 0
     text = wrong.log.read_text()

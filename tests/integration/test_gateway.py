@@ -29,6 +29,7 @@ from streams.postgres.migrations import migrate_database
 from tests.fakes.gateway import FakeLag
 from tests.support.topic_log import records_of
 from tests.support.topics import TOPICS
+from tests.support.waiting import eventually
 
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}
@@ -146,6 +147,13 @@ async def test_the_gateway_lives_before_and_after_its_dependencies(tmp_path: Pat
             assert (await _until(session, "/readyz", 503))["failing"] == ["broker", "database"]
             status, answer = await _post(session, text="hello there")
             assert (status, answer["code"]) == (503, "broker_unavailable")
+            assert tansu.bootstrap_servers not in str(answer), "clients do not learn where the brokers are"
+
+            async def is_named() -> bool:
+                why = f"no connection to {tansu.bootstrap_servers}: Connection refused; check KAFKA_BOOTSTRAP_SERVERS"
+                return why in (await _until(session, "/readyz", 503))["checks"]["broker"]
+
+            await eventually(is_named, what="/readyz names the broker's address and the cause")
             async with session.get("/api/v1/insights") as response:
                 assert (response.status, "Retry-After" in response.headers) == (503, True)
             await asyncio.to_thread(tansu.start)

@@ -1,12 +1,17 @@
-"""Brokers and Postgres servers from the project's own local stack, each for as long as a test or a session needs it."""
+"""Brokers and Postgres servers from the project's own local stack, each for as long as a test or a session needs it.
 
+Also servers that are not what a client expects.
+"""
+
+import asyncio
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -80,6 +85,50 @@ default_pool_size = 2
     finally:
         process.terminate()
         process.wait()
+
+
+def make_certificate(folder: Path, name: str) -> None:
+    """Writes `name`.crt, which signs itself and is valid for 127.0.0.1, and `name`.key."""
+    subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
+    files = ("-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subprocess.run([*command, *subject, *files], check=True, capture_output=True)
+
+
+def tls_server(folder: Path) -> ssl.SSLContext:
+    """The context of a server with the certificate server.crt in `folder`, made here."""
+    make_certificate(folder, "server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    return context
+
+
+@asynccontextmanager
+async def listening(answer: bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """The address of a server that sends `answer` to what it receives and closes; with None it never answers."""
+
+    ends: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1) and answer is None:
+            await reader.read()  # until the client gives up
+        writer.write(answer or b"")
+        writer.close()
+        await writer.wait_closed()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(asyncio.create_task(serve(reader, writer)))
+
+    async with await asyncio.start_server(accept, LOOPBACK, 0, ssl=tls) as server:
+        yield f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+        await asyncio.gather(*ends, return_exceptions=True)  # the client may have closed first
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Yields the port of a server that lets clients connect, since the kernel does that, and never answers."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        yield int(server.getsockname()[1])
 
 
 def is_listening(port: int) -> bool:

@@ -200,13 +200,13 @@ def test_retry_after_is_read_in_both_forms_and_bounded(value: str | None, expect
 def test_lost_replies_may_have_been_billed(error: Exception, error_class: ErrorClass, ambiguous: bool) -> None:
     """Unless no connection came about; all can be tried again and trip the breaker."""
     assert isinstance(error, aiohttp.ClientError | TimeoutError)
-    failure = failure_of_exception(error)
+    failure = failure_of_exception(error, "api.x.ai:443")
     assert isinstance(failure.error, Retryable)
     assert (failure.error_class, failure.ambiguous, failure.trips_breaker) == (error_class, ambiguous, True)
 
 
 def test_an_invalid_url_is_a_wrong_setting() -> None:
     """A retry would not help."""
-    failure = failure_of_exception(aiohttp.InvalidURL("nonsense"))
+    failure = failure_of_exception(aiohttp.InvalidURL("nonsense"), "api.x.ai:443")
     assert isinstance(failure.error, Fatal)
     assert "GROK_BASE_URL" in failure.error.hint

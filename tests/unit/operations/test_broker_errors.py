@@ -23,6 +23,12 @@ from streams.operations.broker_errors import broker_errors_as_fatal
             "brokers run",
         ),
         (KafkaConnectionError(), "cannot be used", "no broker accepts a connection", "KAFKA_BOOTSTRAP_SERVERS"),
+        (
+            KafkaConnectionError("Connection at broker:9092 closed"),
+            "cannot be used",
+            "Connection at broker:9092 closed",
+            "KAFKA_BOOTSTRAP_SERVERS",
+        ),
     ],
 )
 async def test_each_kind_of_failure_has_its_own_hint(error: KafkaError, what: str, why: str, hint: str) -> None:
