@@ -58,8 +58,8 @@ lock: $(STAMP) ## Recompile the lock files from pyproject.toml
 	@sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
 		$(LOCK) --constraints requirements.lock - --output-file infra/docker/requirements-build.lock
 
-clean: ## Remove the environment and the local stack's data
-	rm -rf $(VENV) .grok-insights
+clean: ## Remove the environment and the data of local processes
+	rm -rf $(VENV) .grok-insights*
 
 $(STAMP): requirements.lock pyproject.toml infra/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup.sh
