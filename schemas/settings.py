@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -154,6 +155,20 @@ class Settings(BaseSettings):
         if not all(match and int(match[2]) <= _MAX_PORT for match in matches):
             raise ValueError("must be host:port, several separated by commas")
         return ",".join(addresses)
+
+    @field_validator("grok_base_url")
+    @classmethod
+    def _check_base_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            is_address = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise ValueError("must be a URL such as https://api.x.ai/v1")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must have no user, password, query or fragment; the key is XAI_API_KEY")
+        return url
 
     @field_validator("xai_api_key")
     @classmethod

@@ -18,7 +18,7 @@ from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 
 from schemas.errors import Retryable
 from schemas.kafka import Topics
-from streams.kafka.clients import READ_COMMITTED, stop_consumer
+from streams.kafka.clients import READ_COMMITTED, describe_broker_error, stop_consumer
 from streams.kafka.unreadable_batch import UnreadableBatchError
 
 #: How long one lookup of records may take; partitions that have not answered by then are left out.
@@ -101,7 +101,7 @@ class OffsetReader:
         try:
             counts = await self.partition_counts([topic])
         except KafkaError as error:
-            raise Retryable("the broker does not answer") from error
+            raise Retryable(describe_broker_error(error)) from error
         if not counts.get(topic):
             raise Retryable(f"the topic {topic} is missing: run `grok-insights topics`")
 

@@ -116,6 +116,25 @@ def test_broker_addresses_may_have_spaces_around_commas(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "https://",
+        "https://host:port/v1",
+        "https://[::1/v1",
+        "https://user:secret@host/v1",
+        "https://host/v1?key=secret",
+    ],
+)
+def test_a_base_url_that_no_call_could_use_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """It is not quoted: it may hold a password."""
+    monkeypatch.setenv("GROK_BASE_URL", url)
+    with pytest.raises(Fatal) as caught:
+        load_settings()
+    assert "GROK_BASE_URL: must " in caught.value.why
+    assert "secret" not in str(caught.value) + caught.value.why
+
+
+@pytest.mark.parametrize(
     ("servers", "part"),
     [
         ("SASL_SSL://b-1.example.com:9092", "set KAFKA_SECURITY_PROTOCOL"),
