@@ -169,7 +169,7 @@ def decode(record: Record) -> None:
     occurred_at = conversation.occurred_at or _latest_message_at(conversation)
     if occurred_at is None:
         record.occurred_at = record.received_at
-    elif _is_in_future(occurred_at, max(record.received_at, as_time(source.timestamp))):
+    elif _is_in_future(occurred_at, record.received_at):
         record.occurred_at = record.received_at
         record.repairs = (*record.repairs, Repair.OCCURRED_AT_CLAMPED)
     else:
@@ -184,15 +184,11 @@ def _latest_message_at(conversation: Conversation) -> datetime | None:
     return max((at for at in times if at.year >= FIRST_YEAR), default=None)
 
 
-def _is_in_future(occurred_at: datetime, written_at: datetime) -> bool:
-    """Compares with the record's own times, which stay the same when it is read again; the clock does not.
-
-    `written_at` is the later of `ce_time`, which a producer may use for an event long before its record, and the
-    record's time stamp.
-    """
-    if written_at == _EPOCH:  # the record has no time that is one
+def _is_in_future(occurred_at: datetime, received_at: datetime) -> bool:
+    """Compares with the time of receipt, which stays the same when the record is read again; the clock does not."""
+    if received_at == _EPOCH:  # the record has no time stamp that is a time
         return occurred_at.year > LAST_YEAR
-    return occurred_at - written_at > MAX_CLOCK_SKEW
+    return occurred_at - received_at > MAX_CLOCK_SKEW
 
 
 def header_text(headers: Sequence[tuple[str, bytes]] | None, name: str) -> str | None:

@@ -141,17 +141,6 @@ def test_clocks_that_differ_by_a_little_are_no_future() -> None:
     assert occurred(occurred_at=ahead.isoformat()) == (ahead, ())
 
 
-def test_a_time_after_a_producers_own_ce_time_may_have_passed() -> None:
-    """Some producers state the time of an event long before its record: the record's time stamp counts too."""
-    an_hour_before = (WRITTEN_AT - timedelta(hours=1)).isoformat()
-    record = Record(
-        a_record(value_of(occurred_at=WRITTEN_AT.isoformat()), headers=[("ce_time", an_hour_before.encode())]),
-        was_rehomed=False,
-    )
-    decode(record)
-    assert (record.occurred_at, record.repairs) == (WRITTEN_AT, ())
-
-
 def test_without_a_time_of_receipt_only_an_impossible_time_is_in_the_future() -> None:
     """Some producers write no time stamp; the client's time is all there is then."""
     assert occurred(-1, occurred_at=NOON.isoformat()) == (NOON, ())
