@@ -24,11 +24,13 @@ REST := kafka or docker or slow
 test: $(STAMP) ## Run the quick tests, without Java or Docker: unit tests, contracts, the main promises end to end on Tansu
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not ($(REST))" $(ARGS)
 
-# Servers of their own keep these tests busier than the quick ones. Chaos runs alone: its judge takes the slowness of a busy machine for a fault.
+# Servers of their own keep these tests busier than the quick ones. Chaos comes last and alone: its judge takes the
+# slowness of a busy machine for a fault. With ARGS there is one run, for what they select.
+CHAOS := tests/chaos/test_chaos.py
 test-all: JOBS = 2
 test-all: $(STAMP) ## Run the other tests of CI: Apache Kafka, outages, crash points, full models, mutants, chaos, compose
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "$(REST)" --ignore=tests/chaos $(ARGS)
-	@$(BIN)/python -m pytest -m "$(REST)" tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "$(REST)" $(or $(ARGS),--ignore=$(CHAOS))
+	@$(if $(ARGS),,$(BIN)/python -m pytest $(CHAOS))
 
 ROUNDS ?= 3
 
@@ -61,8 +63,8 @@ lock: $(STAMP) ## Recompile the lock files from pyproject.toml
 	@sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
 		$(LOCK) --constraints requirements.lock - --output-file infra/docker/requirements-build.lock
 
-clean: ## Remove the environment and the data of local processes
-	rm -rf $(VENV) .grok-insights*
+clean: ## Remove the environment and the data of the local stack and workers; stop them first
+	rm -rf $(VENV) .grok-insights .grok-insights-[0-9]*
 
 $(STAMP): requirements.lock pyproject.toml infra/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup.sh

@@ -116,6 +116,28 @@ async def test_a_workers_outcomes_are_reconciled_until_rows_are_tampered_with(
     assert "parcel" not in plain.stdout + plain.stderr
 
 
+async def test_a_row_lost_to_a_record_that_failed_its_check_is_found(
+    service: Audited, broker: Kafka | Tansu, database_url: str
+) -> None:
+    """Such a record's row never replaces that of a valid one, however much later it was received."""
+    valid = b'{"id":"c1","text":"I was charged twice for it","occurred_at":"2026-01-01T00:00:00Z"}'
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        for value in (b'{"id":"c1","text":5}', valid):
+            await producer.send_and_wait(TOPICS.conversations, value, partition=0)
+    service.start_worker("worker-1")
+    assert service.report("--wait", "60", "--strict")[0] == 0
+
+    connection = await asyncpg.connect(database_url)
+    done = await connection.execute(
+        "UPDATE insights SET outcome = 'dead', text_key = NULL, occurred_at = now(), origin_offset = 0"
+    )
+    await connection.close()
+    assert done == "UPDATE 1"
+    _, document = service.report()
+    assert document["wrong"] == {"missing": 1}
+    assert document["findings"][0]["offset"] == 1
+
+
 @pytest.mark.slow
 async def test_the_audit_is_right_at_any_time(service: Audited, broker: Kafka | Tansu) -> None:
     """While records arrive, while workers run, and after one was killed: what is not proven yet is pending."""

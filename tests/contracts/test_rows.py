@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -40,12 +41,20 @@ class Stored:
         return list(self.rows.calls.values())
 
     async def outcome(self, conversation_id: str = "c-1", tenant: str = "default") -> str | None:
+        return await self._value("outcome", conversation_id, tenant)
+
+    async def reason(self) -> str | None:
+        return await self._value("reason", "c-1", "default")
+
+    async def repairs(self) -> list[str]:
+        return list(await self._value("repairs", "c-1", "default"))
+
+    async def _value(self, column: str, conversation_id: str, tenant: str) -> Any:
         if self._connection is not None:
-            query = "SELECT outcome FROM insights WHERE tenant = $1 AND conversation_id = $2"
+            query = f"SELECT {column} FROM insights WHERE tenant = $1 AND conversation_id = $2"  # noqa: S608  ours
             return await self._connection.fetchval(query, tenant, conversation_id)
         assert isinstance(self.rows, FakeRows)
-        row = self.rows.rows.get((tenant, conversation_id))
-        return row.outcome if row else None
+        return getattr(self.rows.rows.get((tenant, conversation_id)), column, None)
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -91,9 +100,11 @@ async def test_the_same_text_again_changes_nothing(stored: Stored, is_one_batch:
 
 async def test_the_row_of_a_text_has_its_cost_whichever_record_is_written_first(stored: Stored) -> None:
     """Two batches are in flight at once, so the cached record's row may be there before that of the paid one."""
-    await stored.write(a_result(outcome="cached", text_key="text", analysis_version="v1", occurred_at=LATER))
+    clamped = (Repair.OCCURRED_AT_CLAMPED,)
+    cached = a_result(outcome="cached", text_key="text", analysis_version="v1", occurred_at=LATER, repairs=clamped)
+    await stored.write(cached)
     await stored.write(a_result(text_key="text", analysis_version="v1", cost_usd_ticks=3_435_000))
-    assert await stored.outcome() == "analysed"
+    assert (await stored.outcome(), await stored.repairs()) == ("analysed", list(clamped))
     await stored.write(a_result(outcome="filtered", text_key="another", occurred_at=LATER - timedelta(seconds=1)))
     assert await stored.outcome() == "analysed", "the time of the cached record is kept"
 
@@ -144,13 +155,22 @@ async def test_a_record_that_failed_its_check_replaces_no_valid_one(
     assert await stored.outcome() == "cached", "the time of the failed record counts for nothing"
 
 
-async def test_a_record_that_failed_its_check_has_a_row(stored: Stored) -> None:
-    """The only one of its id, however often it is sent."""
-    for second in range(2):
-        at = NOON + timedelta(seconds=second)
-        failed = a_result(outcome="dead", insight=None, reason="invalid", text_key=None, occurred_at=at)
-        written = await stored.write(failed, failed)
-        assert (len(written.stored), await stored.outcome()) == (2, "dead")
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_of_two_records_that_failed_their_check_the_later_one_has_the_row(
+    stored: Stored, is_one_batch: bool
+) -> None:
+    """Its reason is the one to mend."""
+    reasons = ("too_large", "invalid", "not_json")
+    results = [
+        a_result(
+            outcome="dead", insight=None, reason=reason, text_key=None, occurred_at=NOON + timedelta(seconds=second)
+        )
+        for second, reason in enumerate(reasons)
+    ]
+    for batch in [results] if is_one_batch else [[results[n]] for n in (0, 2, 1)]:
+        written = await stored.write(*batch)
+        assert len(written.stored) == len(batch)
+    assert await stored.reason() == "not_json"
 
 
 async def test_the_newest_text_of_a_batch_counts(stored: Stored) -> None:

@@ -62,8 +62,8 @@ class FakeRows:
             if stored is None or _wins(result, stored):
                 if stored is not None and _is_same(result, stored) and not _has_its_cost(result, stored):
                     result = replace(stored, occurred_at=result.occurred_at, repairs=result.repairs)
-                elif stored is not None and stored.text_key is not None:
-                    result = replace(result, occurred_at=max(result.occurred_at, stored.occurred_at))
+                elif stored is not None and stored.text_key is not None and stored.occurred_at > result.occurred_at:
+                    result = replace(result, occurred_at=stored.occurred_at, repairs=stored.repairs)
                 self.rows[key] = result
             self.journal.append(("row", job.source.offset))
             written.stored.append(job)
@@ -82,7 +82,11 @@ def _rank(result: ConversationResult) -> tuple[bool, datetime, bool, datetime]:
 
 
 def _is_same(result: ConversationResult, stored: ConversationResult) -> bool:
-    if result.text_key != stored.text_key or (stored.outcome == "dead" and result.outcome != "dead"):
+    if (
+        result.text_key is None
+        or result.text_key != stored.text_key
+        or (stored.outcome == "dead" and result.outcome != "dead")
+    ):
         return False
     return result.analysis_version in (None, stored.analysis_version)
 

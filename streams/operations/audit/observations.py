@@ -19,7 +19,7 @@ from streams.operations.dlq.dead_letter import read_dead_letter
 
 #: A record that died of one of these needs no row unless its dead letter names the conversation: no id could be read,
 #: or an earlier version did not look for it.
-CHECK_REASONS = frozenset(
+FAILED_CHECK_REASONS = frozenset(
     {
         DeadLetterReason.UNDECODABLE,
         DeadLetterReason.TOO_LARGE,
@@ -127,7 +127,7 @@ def observe_dead_letter(found: ConsumerRecord) -> Observation:
         key = conversation_key(dead_letter.tenant, conversation_id)
     else:
         key, _ = _key_and_time(Record(found, was_rehomed=False), origin)
-    is_rowless = conversation_id is None and dead_letter.reason in CHECK_REASONS
+    is_rowless = conversation_id is None and dead_letter.reason in FAILED_CHECK_REASONS
     return Observation(
         key,
         Kind.DEAD_LETTER,

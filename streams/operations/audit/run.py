@@ -46,8 +46,11 @@ POLL_EVERY_S = 0.5
 #: How many observations are reconciled between two updates of the progress display.
 _PROGRESS_STRIDE = 2_000
 
+#: The row of a record that failed its check, which has no text key, is older than any of a valid one.
 _ROWS = """\
-SELECT tenant, conversation_id, outcome, occurred_at, analysed_at, origin_topic, origin_partition, origin_offset
+SELECT
+    tenant, conversation_id, outcome, CASE WHEN text_key IS NULL THEN 'epoch' ELSE occurred_at END AS occurred_at,
+    analysed_at, origin_topic, origin_partition, origin_offset
 FROM insights"""
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]

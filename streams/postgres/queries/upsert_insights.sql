@@ -5,7 +5,7 @@
 -- written first, and a text between the two that comes late does not replace it. Another analysis of the text (a new
 -- analysis version) replaces the row. A dead conversation is replaced when its record ends otherwise after a replay, or
 -- is sent again. A record that failed its check has no text key, and its occurred_at says only when it was received: its
--- result replaces none that has a text key, and is replaced by any that has one.
+-- result replaces none that has a text key, and is replaced by any that has one and by that of a later failed record.
 --
 -- $2 holds the calls. A call that is there already stays as it is: a record that is delivered again names it again.
 --
@@ -42,13 +42,16 @@ FROM (
 ) AS batch
 ORDER BY
     tenant, conversation_id, (text_key IS NULL), text_occurred_at DESC, (outcome = 'dead'), text_received_at DESC,
-    (outcome <> 'analysed'), occurred_at
+    CASE WHEN text_key IS NULL THEN occurred_at END DESC, (outcome <> 'analysed'), occurred_at
 ON CONFLICT (tenant, conversation_id) DO UPDATE SET
     occurred_at = CASE
         WHEN stored.text_key IS NULL THEN excluded.occurred_at
         ELSE greatest(excluded.occurred_at, stored.occurred_at)
     END,
-    repairs = excluded.repairs,
+    repairs = CASE
+        WHEN stored.text_key IS NULL OR excluded.occurred_at >= stored.occurred_at THEN excluded.repairs
+        ELSE stored.repairs
+    END,
     (
         outcome, reason, sentiment, sentiment_score, topics, intent, urgency, summary, action_needed, confidence,
         language, extra, source, received_at, analysed_at, text_key, analysis_version, model, prompt_tokens,
@@ -60,7 +63,7 @@ ON CONFLICT (tenant, conversation_id) DO UPDATE SET
             completion_tokens, cost_usd_ticks, origin_topic, origin_partition, origin_offset, metadata
         FROM (SELECT stored.*, true AS is_stored UNION ALL SELECT excluded.*, false) AS candidate
         WHERE candidate.is_stored = (
-            excluded.text_key IS NOT DISTINCT FROM stored.text_key
+            excluded.text_key IS NOT NULL AND excluded.text_key IS NOT DISTINCT FROM stored.text_key
             AND (stored.outcome <> 'dead' OR excluded.outcome = 'dead')
             AND (excluded.analysis_version IS NULL
                  OR excluded.analysis_version IS NOT DISTINCT FROM stored.analysis_version)
