@@ -19,6 +19,8 @@ from tests.support.processes import Process, Service, get
 from tests.support.servers import running, skip_unless_kafka
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 #: Asks about a topic as aiokafka does by itself.
 PLAIN_CLIENT = """
 import asyncio, sys

@@ -310,7 +310,7 @@ async def test_insights_are_read_from_postgres(settings: Settings) -> None:
         ours = [f"c-{n}" for n in reversed(range(7))]
         assert await _ids(session) == [*ours, "f-1"]
         assert await _ids(session, outcome="filtered") == ["f-1"]
-        assert await _ids(session, since="2026-01-31T12:00:00.000001Z", until="2026-01-31T13:00:00+01:00") == []
+        assert await _ids(session, since="2026-01-31T12:00:00.000001Z", until="2026-01-31T13:00:00.000001+01:00") == []
         everything = {"sentiment": "negative", "topic": "refund", "urgency": "high", "source": "app"}
         assert await _ids(session, **everything, since="2026-01-31T12:00:00Z") == ours
 
