@@ -1,4 +1,4 @@
-"""The exception tree, by what the caller must do, and the words for a connection that failed.
+"""The exception tree, by what the caller must do.
 
 InsightsError
 ├── Rejected       report it to the client: stable code, field, HTTP status
@@ -6,14 +6,6 @@ InsightsError
 ├── Retryable      retry later: seconds to wait, if known
 └── Fatal          stop: what failed, why, what to do
 """
-
-import os
-import re
-import socket
-import ssl
-
-#: What OpenSSL, in its versions, finds wrong with the answer of a server that does not speak TLS.
-_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 
 
 class InsightsError(Exception):
@@ -68,20 +60,3 @@ class Fatal(InsightsError):
         self.why = why
         self.hint = hint
         self.exit_code = exit_code
-
-
-def describe_connection_error(error: OSError, where: str) -> str:
-    """Returns on one line why the connection to `where`, a host and port, failed; holds no secrets."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {where} cannot be verified: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or error.strerror  # one that Python itself raises has no reason
-        return f"TLS with {where} failed: {'that port does not speak TLS' if reason in _NO_TLS else reason}"
-    if isinstance(error, TimeoutError):
-        return f"no answer from {where}"
-    if isinstance(error, socket.gaierror):
-        return f"unknown host {where}: {error.strerror}"
-    # A host with several addresses: one error that has no number and quotes those of all attempts.
-    numbers = [error.errno] if error.errno else map(int, re.findall(r"\[Errno (\d+)\]", str(error)))
-    words = ", ".join(dict.fromkeys(map(os.strerror, numbers))) or "it was closed or refused"
-    return f"no connection to {where}: {words}"

@@ -89,7 +89,7 @@ class GrokAnalyser:
         self._base_url = base_url.rstrip("/")
         self._url = URL(f"{self._base_url}/chat/completions")
         #: Host and port, as shown in messages.
-        self._where = f"{self._url.host_subcomponent}:{self._url.port}"
+        self._where = address_of(self._url)
         self._api_key = api_key
         self._model = model
         self._template = RequestTemplate(model)
@@ -360,6 +360,11 @@ class _FencedBody(BytesPayload):
             raise
         self.is_sent = True
         await super().write_with_length(writer, content_length)
+
+
+def address_of(url: URL) -> str:
+    """Returns host and port, as shown in messages; the address of IPv6 in brackets."""
+    return f"{url.host_subcomponent}:{url.port}"
 
 
 def _proxy_of(url: URL) -> str | None:

@@ -18,8 +18,9 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 
 from agents.analyser import ErrorClass
+from schemas.connection_errors import describe_connection_error
 from schemas.dead_letter import DeadLetterReason
-from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable, describe_connection_error
+from schemas.errors import Fatal, InsightsError, Retryable, Unprocessable
 
 #: The longest Retry-After that is honoured.
 MAX_RETRY_AFTER_S = 300.0

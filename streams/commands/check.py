@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from yarl import URL
 
-from agents.grok.client import GrokAnalyser
+from agents.grok.client import GrokAnalyser, address_of
 from schemas.errors import Fatal, Retryable
 from schemas.settings import Settings, load_settings
 from streams.app import build_analyser
@@ -26,19 +26,26 @@ from streams.kafka.offset_reader import OffsetReader
 from streams.postgres.database import parse_database_url
 from streams.postgres.errors import CONNECTION_ERRORS
 from streams.resources import infra
-from streams.sinks.rows import try_upsert
+from streams.sinks.rows import check_can_write
 from streams.telemetry.log import configure_logging
 from streams.terminal import Cell, Column, print_table
 from streams.worker.rebalance import count_partitions
 
 TIMEOUT_S = 10.0
+#: Shorter, so that the client itself fails and names the address that does not answer.
+REQUEST_TIMEOUT_MS = 4_000
+#: Shorter, so that Postgres itself names the lock that is waited for.
+LOCK_TIMEOUT_MS = 3_000
 
 #: A schema with our tables that this user may not look into: Postgres says of them that they do not exist.
 _CLOSED_SCHEMA = """
 SELECT quote_ident(nspname)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE relname = 'insights' AND to_regclass('insights') IS NULL
-  AND nspname = ANY (regexp_split_to_array(current_setting('search_path'), ' *, *'))
+WHERE relname = 'insights' AND relkind IN ('r', 'p') AND to_regclass('insights') IS NULL
+  AND nspname IN (
+      SELECT replace(btrim(listed, ' "'), '$user', current_user::text)
+      FROM regexp_split_to_table(current_setting('search_path'), ',') AS listed
+  )
   AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE')
 """
 #: What a worker needs and this user lacks, a row for each table.
@@ -95,28 +102,24 @@ def _cells(finding: Finding) -> tuple[Cell, ...]:
 
 async def _check_all(settings: Settings) -> list[Finding]:
     """Makes all checks at once, but not the one of a server's contents when the server cannot be used."""
+    # A host that cannot be encoded fails where it is used.
+    provider_address = address_of(URL(settings.grok_base_url, encoded=True))
     kafka, postgres, provider, data_folder = await asyncio.gather(
-        _server("brokers", "topics", partial(_brokers, settings), lambda: str(settings.kafka_bootstrap_servers)),
+        _server("brokers", "topics", partial(_brokers, settings), str(settings.kafka_bootstrap_servers)),
         _server("database", "tables", partial(_database, settings)),
-        _finding("provider", lambda: _provider(settings), lambda: _address(settings.grok_base_url)),
+        _finding("provider", lambda: _provider(settings), provider_address),
         _finding("data folder", lambda: asyncio.to_thread(_data_folder, settings.data_dir)),
     )
     return [*kafka, *postgres, provider, data_folder]
 
 
-def _address(url: str) -> str:
-    parsed = URL(url)
-    return f"{parsed.host}:{parsed.port}"
-
-
-async def _finding(name: str, check: Check, where: Callable[[], str] = lambda: "") -> Finding:
-    """`where` returns the address to name when it does not answer in time."""
+async def _finding(name: str, check: Check, where: str = "") -> Finding:
+    """`where` is the address to name when it does not answer in time."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return Finding(name, True, await check())
     except TimeoutError:
-        address = where()
-        detail = f"no answer{address and f' from {address}'} within {TIMEOUT_S:g} s"
+        detail = f"no answer{where and f' from {where}'} within {TIMEOUT_S:g} s"
     except Fatal as error:
         detail = ": ".join(part for part in (error.what, error.why) if part)
         detail += f"; {error.hint}" if error.hint else ""
@@ -135,7 +138,7 @@ async def _server(
     name: str,
     contents: str,
     connect: Callable[[AsyncExitStack], Awaitable[tuple[str, Check]]],
-    where: Callable[[], str] = lambda: "",
+    where: str = "",
 ) -> list[Finding]:
     """Checks a server, then what is in it; `connect` returns what it found and the second check."""
     async with AsyncExitStack() as stack:
@@ -153,7 +156,7 @@ async def _server(
 
 
 async def _brokers(settings: Settings, stack: AsyncExitStack) -> tuple[str, Check]:
-    options = client_options(settings)
+    options = {**client_options(settings), "request_timeout_ms": REQUEST_TIMEOUT_MS}
     reader = OffsetReader(options, settings.topics)
     await reader.start()
     stack.push_async_callback(reader.stop)
@@ -180,7 +183,9 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, Che
     async def tables() -> str:
         state = await _migrations(connection)
         try:
-            await try_upsert(connection)
+            async with connection.transaction():  # the setting must not stay with a pooler's connection
+                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+                await check_can_write(connection)
         except CONNECTION_ERRORS as error:
             is_refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
             if is_refused and (missing := await connection.fetch(_MISSING_RIGHTS)):

@@ -14,7 +14,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.kafka.header_names import accept_any_header_name
-from streams.kafka.unreachable_brokers import UnreachableBrokersError, name_unreachable_brokers
+from streams.kafka.unreachable_brokers import UnreachableBrokersError, UnreachableNodeError, name_unreachable_brokers
 from streams.kafka.unreadable_batch import name_unreadable_batches
 
 #: For every consumer: records of aborted transactions do not count, and those of open ones are not there yet.
@@ -72,7 +72,7 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
 
 def describe_broker_error(error: KafkaError) -> str:
     """Returns what failed and what to check, on one line: aiokafka's own text repeats the class and shows objects."""
-    if isinstance(error, UnreachableBrokersError):
+    if isinstance(error, UnreachableBrokersError | UnreachableNodeError):
         return f"{error.why}; {error.hint}"
     if isinstance(error, KafkaConnectionError):
         return str(error.args[0]) if error.args else "no broker accepts a connection"
@@ -80,9 +80,9 @@ def describe_broker_error(error: KafkaError) -> str:
 
 
 def fatal_broker_error(error: KafkaError) -> Fatal:
-    """Returns the end of a process that does not wait for the brokers."""
+    """Returns the Fatal error for commands that do not retry."""
     what = "the broker cannot be used"
-    if isinstance(error, UnreachableBrokersError):
+    if isinstance(error, UnreachableBrokersError | UnreachableNodeError):
         return Fatal(what, error.why, error.hint)
     return Fatal(what, describe_broker_error(error), "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs")
 

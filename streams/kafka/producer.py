@@ -24,7 +24,7 @@ from agents.text_key import owner_partition
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 from streams.kafka.clients import describe_broker_error
-from streams.kafka.unreachable_brokers import addresses
+from streams.kafka.unreachable_brokers import addresses, latest_unreachable_node
 
 START_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 1.0
@@ -72,7 +72,7 @@ class ReconnectingProducer:
         self._is_idempotent = True
         #: Whether the log says so: it then also says when that is over.
         self._was_unreachable = False
-        #: Why the latest attempt to connect failed.
+        #: Why there is no connected producer: of the latest attempt to connect, or of the producer that was replaced.
         self.failure = "not tried yet"
         #: The connected producer, or None.
         self.current: AIOKafkaProducer | None = None
@@ -110,6 +110,7 @@ class ReconnectingProducer:
         """Retires a producer that `error` broke; nothing happens when another one has replaced it already."""
         if producer is self.current:
             log.warning("producer_replaced", error=type(error).__name__)
+            self.failure = describe_broker_error(error)
             self._was_unreachable = True
             self.current = None
             self._is_connected.clear()
@@ -315,6 +316,9 @@ def _batches(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> Iterato
 def _describe(error: Exception, producer: AIOKafkaProducer) -> str:
     """Returns why the producer did not start."""
     if isinstance(error, TimeoutError):
+        # An idempotent producer retries when it does not reach the address that the bootstrap server gave.
+        if (unreachable := latest_unreachable_node(producer.client)) is not None:
+            return describe_broker_error(unreachable)
         return f"no answer from {', '.join(addresses(producer.client))} within {START_TIMEOUT_S:g} s"
     return describe_broker_error(error) if isinstance(error, KafkaError) else type(error).__name__
 

@@ -4,6 +4,7 @@ aiokafka 0.14 only logs why a connection failed, and the KafkaConnectionError or
 has neither host nor cause. Here the cause is kept on its way from the connection to the error.
 """
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -20,13 +21,14 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from schemas.errors import describe_connection_error
+from schemas.connection_errors import describe_connection_error
 
 _CHECK_SERVERS = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
 _CHECK_PROTOCOL = (
     "check KAFKA_SECURITY_PROTOCOL: does that port expect TLS, a client certificate (KAFKA_SSL_CERTFILE) or a login?"
 )
 _CHECK_TLS = "check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CAFILE and KAFKA_SSL_CERTFILE"
+_CHECK_ADVERTISED = "check that this broker runs, its advertised.listeners and, with TLS, the names in its certificate"
 
 
 class _Failure(NamedTuple):
@@ -43,6 +45,15 @@ class UnreachableBrokersError(KafkaConnectionError):  # type: ignore[misc]
         super().__init__(self.why)
 
 
+class UnreachableNodeError(NodeNotReadyError):  # type: ignore[misc]
+    """A broker cannot be reached where the cluster says that it is. `why` names address and cause, without secrets."""
+
+    def __init__(self, failure: _Failure) -> None:
+        self.why = f"{failure.why}; it is an address that the brokers advertise"
+        self.hint = _CHECK_ADVERTISED
+        super().__init__(self.why)
+
+
 _create_conn, _bootstrap, _send = client.create_conn, AIOKafkaClient.bootstrap, AIOKafkaClient.send
 
 #: Why connections failed, by address, since the bootstrap or the request began. A task that aiokafka starts meanwhile
@@ -50,11 +61,20 @@ _create_conn, _bootstrap, _send = client.create_conn, AIOKafkaClient.bootstrap, 
 _failures: ContextVar[dict[str, _Failure] | None] = ContextVar("failures", default=None)
 
 
+#: The attribute of a client with its latest UnreachableNodeError.
+_LATEST = "_latest_unreachable_node"
+
+
 def name_unreachable_brokers() -> None:
     """For every Kafka client of this process; may be called any number of times."""
     client.create_conn = _create_conn_and_keep_failure
     AIOKafkaClient.bootstrap = _bootstrap_or_explain
     AIOKafkaClient.send = _send_or_explain
+
+
+def latest_unreachable_node(kafka_client: AIOKafkaClient) -> UnreachableNodeError | None:
+    """Returns why the latest request that found no connection failed, which aiokafka's producer only logs."""
+    return getattr(kafka_client, _LATEST, None)
 
 
 def addresses(kafka_client: AIOKafkaClient) -> list[str]:
@@ -69,10 +89,12 @@ def _address(host: str, port: int) -> str:
 async def _create_conn_and_keep_failure(host: str, port: int, **options: Any) -> Any:
     try:
         return await _create_conn(host, port, **options)
-    except (OSError, KafkaError) as error:
+    except (OSError, KafkaError, asyncio.CancelledError) as error:
         if (failures := _failures.get()) is not None:
             where = _address(host, port)
-            failures[where] = _explain(error, where, options)
+            # Who cancels an attempt to connect has waited for long enough.
+            cause = TimeoutError() if isinstance(error, asyncio.CancelledError) else error
+            failures[where] = _explain(cause, where, options)
         raise
 
 
@@ -82,7 +104,7 @@ async def _bootstrap_or_explain(self: AIOKafkaClient) -> None:
     try:
         await _bootstrap(self)
     except KafkaConnectionError as error:
-        found = [failures.get(where) or _closed(where) for where in addresses(self)]
+        found = [failures.get(where) or _unanswered(where) for where in addresses(self)]
         raise UnreachableBrokersError(found) from error
     finally:
         _failures.reset(token)
@@ -95,13 +117,20 @@ async def _send_or_explain(
     token = _failures.set(failures)
     try:
         return await _send(self, node_id, request, group=group)
-    except NodeNotReadyError as error:
-        if failures:
-            why = "; ".join(failure.why for failure in failures.values())
-            error.args = (f"{why}; it is an address that the brokers advertise",)
+    except (NodeNotReadyError, asyncio.CancelledError) as error:
+        for failure in failures.values():  # a request opens at most one connection
+            unreachable = UnreachableNodeError(failure)
+            setattr(self, _LATEST, unreachable)
+            if isinstance(error, NodeNotReadyError):
+                raise unreachable from error
         raise
     finally:
         _failures.reset(token)
+
+
+def _unanswered(where: str) -> _Failure:
+    """aiokafka only logs why. Apache Kafka, where it wants a login, closes a connection without one at this request."""
+    return _Failure(f"{where} did not answer the metadata request", f"{_CHECK_SERVERS}; {_CHECK_PROTOCOL}")
 
 
 def _explain(error: OSError | KafkaError, where: str, options: dict[str, Any]) -> _Failure:
@@ -126,5 +155,8 @@ def _explain(error: OSError | KafkaError, where: str, options: dict[str, Any]) -
 
 
 def _closed(where: str) -> _Failure:
-    """The server is there. One that expects TLS, a certificate or a login often closes without a word."""
+    """The server is there.
+
+    One that expects TLS, a certificate or a login often closes the connection without an error.
+    """
     return _Failure(f"{where} closed the connection instead of answering", _CHECK_PROTOCOL)

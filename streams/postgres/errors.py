@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from schemas.errors import describe_connection_error
+from schemas.connection_errors import describe_connection_error
 
 #: What connecting and querying raises when the server, the network or the login is at fault.
 CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -74,6 +74,7 @@ _GRANT = (
     "grant the user of DATABASE_URL what it lacks: SELECT, INSERT and UPDATE on insights, INSERT on calls, "
     "and CREATE for `migrate`"
 )
+_FREE_LOCK = "wait for the session that holds a lock on the tables, or end it: see pg_stat_activity"
 _CHECK_TLS = "check sslmode and sslrootcert in DATABASE_URL, and that the server has TLS enabled"
 
 
@@ -108,6 +109,8 @@ def _explain_answer(error: asyncpg.PostgresError) -> PostgresFailure:
     why = message if message and state.startswith(_SAFE_CLASSES) else f"{type(error).__name__} ({state})"
     if state.startswith("28"):
         return PostgresFailure(why, _CHECK_LOGIN, is_permanent=True)
+    if state == "55P03":
+        return PostgresFailure(why, _FREE_LOCK, is_permanent=False)
     if state.startswith(("3D", "3F")):
         return PostgresFailure(why, _CHECK_DATABASE, is_permanent=True)
     if state == "42501":

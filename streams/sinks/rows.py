@@ -122,7 +122,7 @@ class RowSink:
     async def _connect_pool(self) -> asyncpg.Pool:
         pool = await self._database.pool(_PROGRAM, min_size=1, max_size=1, command_timeout_s=COMMAND_TIMEOUT_S)
         try:
-            await try_upsert(pool)
+            await check_can_write(pool)
         except BaseException:
             pool.terminate()
             raise
@@ -239,7 +239,7 @@ class _Writer:
         self._throttle.reset()
 
 
-async def try_upsert(connection: asyncpg.Connection | asyncpg.Pool) -> None:
+async def check_can_write(connection: asyncpg.Connection | asyncpg.Pool) -> None:
     """Runs the worker's statement with no row: it needs every column, and the rights to write.
 
     Raises what `explain_failure` explains.

@@ -25,7 +25,7 @@ from streams.dev.local.ports import free_port
 from streams.dev.standin.faults import FaultKind, FaultPlan, Marker
 from streams.dev.standin.server import StandinConfig, serving
 from tests.fakes.analysis import at_once
-from tests.support.servers import listening, tls_server
+from tests.support.servers import UNKNOWN_HOST, listening, tls_server
 
 TEXT = "user: my parcel is late, I want a refund"
 
@@ -598,7 +598,7 @@ async def test_a_provider_that_cannot_be_reached_is_named_with_the_cause(tmp_pat
     """Name, network, TLS or time."""
     closed = f"127.0.0.1:{free_port()}"
     assert await unreachable(f"http://{closed}/v1") == f"no connection to {closed}: Connection refused"
-    assert (await unreachable("https://nowhere.invalid/v1")).startswith("unknown host nowhere.invalid:443: ")
+    assert (await unreachable(f"https://{UNKNOWN_HOST}/v1")).startswith(f"unknown host {UNKNOWN_HOST}:443: ")
     async with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as plain:
         assert await unreachable(f"https://{plain}/v1") == f"TLS with {plain} failed: that port does not speak TLS"
     async with listening(b"", tls_server(tmp_path)) as unknown:

@@ -124,6 +124,7 @@ async def test_a_producer_whose_sender_has_died_is_replaced(confirmed: Confirmed
     topic = cluster.topics.conversations
     with pytest.raises(Retryable):
         await confirmed.send(topic, key=None, value=b"value", headers=[])
+    assert confirmed._connection.failure == "InvalidProducerEpoch"
     async with asyncio.timeout(30):
         assert all(isinstance(delivery, int) for delivery in await confirmed.send_all(topic, outgoing(10)))
     assert (await confirmed.send(topic, key=None, value=b"value", headers=[])).topic == topic

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -16,7 +17,7 @@ from streams.kafka.admin import topic_configs
 from streams.postgres.migrations import migrate_database
 from tests.e2e.roles import WORKER_GRANTS, execute, url_of
 from tests.support.processes import PARTITIONS, ROOT, Service
-from tests.support.servers import silent_server
+from tests.support.servers import UNKNOWN_HOST, running, silent_server, tansu_advertising
 
 pytestmark = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 
@@ -146,21 +147,66 @@ async def test_a_schema_that_the_user_may_not_use_is_named(service: Service, dat
     assert findings(await asyncio.to_thread(check, service, "--json")) == {}
 
 
+@pytest.mark.parametrize("schema", ["{}", "Own tables"], ids=["named as the user", "quoted"])
+async def test_a_schema_of_the_users_search_path_is_named(
+    service: Service, database_url: str, role: str, schema: str
+) -> None:
+    """As Postgres understands the setting."""
+    name = schema.format(role)
+    await execute(
+        database_url,
+        f'CREATE SCHEMA "{name}"; ALTER TABLE insights SET SCHEMA "{name}"; ALTER TABLE calls SET SCHEMA "{name}"',
+        f'ALTER TABLE schema_migrations SET SCHEMA "{name}"',
+        f'ALTER ROLE {role} SET search_path = "$user", "Own tables", public',
+    )
+    service.settings["DATABASE_URL"] = url_of(database_url, user=role)
+    failed = findings(await asyncio.to_thread(check, service, "--json"))
+    assert list(failed) == ["tables"]
+    quoted = name if name == role else f'"{name}"'
+    assert failed["tables"].startswith(f"this user may not use the schema of the tables: {quoted}; ")
+
+
+async def test_a_lock_on_the_tables_is_named(service: Service, database_url: str) -> None:
+    """A migration or a VACUUM FULL holds one for as long as it runs."""
+    service.start_standin()
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE insights IN ACCESS EXCLUSIVE MODE")
+        failed = findings(await asyncio.to_thread(check, service, "--json"))
+    await connection.close()
+    assert list(failed) == ["tables"]
+    assert failed["tables"].startswith(
+        "a worker could not write to the tables: canceling statement due to lock timeout"
+    )
+    assert "wait for the session that holds a lock" in failed["tables"]
+
+
+def test_an_advertised_address_that_never_answers_is_named(service: Service) -> None:
+    """The bootstrap server answers, and is not to blame."""
+    with silent_server() as port, running(tansu_advertising(f"127.0.0.1:{port}")) as broker:
+        failed = findings(check(service, "--json", ANALYSER="local", KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap_servers))
+    assert list(failed) == ["topics"]
+    assert failed["topics"].startswith(
+        f"no answer from 127.0.0.1:{port}; it is an address that the brokers advertise; "
+    )
+    assert "advertised.listeners" in failed["topics"]
+
+
 @pytest.mark.slow
 def test_servers_that_never_answer_are_named(service: Service) -> None:
-    """After ten seconds, all at once."""
+    """Within ten seconds, all at once."""
     service.start_standin()
     with silent_server() as port:
         address = f"127.0.0.1:{port}"
         settings = {"KAFKA_BOOTSTRAP_SERVERS": address, "GROK_BASE_URL": f"http://{address}/v1"}
         failed = findings(check(service, "--json", **settings))
-    assert failed["brokers"] == f"no answer from {address} within 10 s"
+    assert failed["brokers"].startswith(f"no answer from {address}; check KAFKA_BOOTSTRAP_SERVERS")
     assert failed["provider"] == f"no answer from {address} within 10 s"
 
 
 @pytest.mark.parametrize(
     ("host", "reason"),
-    [("127.0.0.1", "no connection to {}: Connection refused"), ("nowhere.invalid", "unknown host {}: ")],
+    [("127.0.0.1", "no connection to {}: Connection refused"), (UNKNOWN_HOST, "unknown host {}: ")],
 )
 def test_a_provider_that_cannot_be_reached_is_named(service: Service, host: str, reason: str) -> None:
     """With its address and the cause."""

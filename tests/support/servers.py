@@ -29,6 +29,9 @@ from tests.support.waiting import wait_until
 #: Comma-separated names of what must not be skipped: CI sets kafka, so that it cannot pass without it.
 REQUIRED = os.environ.get("GROK_INSIGHTS_TEST_REQUIRE", "").split(",")
 
+#: Too long for the DNS: the resolver refuses it at once, with the error of a name that does not exist.
+UNKNOWN_HOST = "nowhere." * 32 + "invalid"
+
 Server = TypeVar("Server", Tansu, Kafka, Postgres)
 
 
@@ -46,6 +49,17 @@ def running(kind: type[Server], folder: Path | None = None) -> Iterator[Server]:
                 if server.pid is not None:
                     continue_tree(server.pid)
                 server.stop()
+
+
+def tansu_advertising(address: str) -> type[Tansu]:
+    """A kind of broker for `running` that sends its clients on to `address`."""
+
+    class Misadvertised(Tansu):
+        def __init__(self, data_dir: Path, log: ProcessLog) -> None:
+            super().__init__(data_dir, log)
+            self.advertised = address
+
+    return Misadvertised
 
 
 @contextmanager

@@ -65,6 +65,8 @@ class Tansu(Broker):
 
     def __init__(self, data_dir: Path, log: ProcessLog) -> None:
         super().__init__("tansu", log)
+        #: Where clients are sent after their first request; may be changed before the start.
+        self.advertised = self.bootstrap_servers
         self._dependent_data = data_dir / self.name
 
     def preflight(self) -> None:
@@ -78,9 +80,8 @@ class Tansu(Broker):
                 raise Fatal(f"{folder} cannot be removed", error.strerror or str(error)) from error
 
     def _new_child(self) -> Child:
-        url = f"tcp://{self.bootstrap_servers}"
-        argv = [_tansu_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
-        argv += ["--storage-engine", "memory://tansu/"]
+        argv = [_tansu_binary(), "broker", "--listener-url", f"tcp://{self.bootstrap_servers}"]
+        argv += ["--advertised-listener-url", f"tcp://{self.advertised}", "--storage-engine", "memory://tansu/"]
         # Tansu reads .env files and variables of its own, so it gets neither our folder nor our settings.
         env = {"PATH": os.defpath, "RUST_LOG": TANSU_LOG_FILTER}
         return Child(self.name, argv, env, self.log, cwd=Path("/"))

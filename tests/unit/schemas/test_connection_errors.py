@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from schemas.errors import describe_connection_error
+from schemas.connection_errors import describe_connection_error
 
 WHERE = "localhost:9092"
 #: As asyncio puts the attempts to reach several addresses of one host into one error.
