@@ -20,6 +20,7 @@ REHOMED_PARTITION = "rehomed.partition"
 REHOMED_OFFSET = "rehomed.offset"
 REHOMED_KEY = "rehomed.key"
 _REHOMED_PREFIX = "rehomed."
+_CHARACTERS_REPLACED = Repair.CHARACTERS_REPLACED.encode()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: How far a producer's clock may be ahead of the one that stamped its record. Kafka's stamps are whole milliseconds.
 MAX_CLOCK_SKEW = timedelta(seconds=1)
@@ -153,7 +154,8 @@ def decode(record: Record) -> None:
     a readable id is set, with the tenant and the time of receipt.
     """
     source = record.source
-    tenant = (record.header(Header.TENANT) if source.headers else None) or DEFAULT_TENANT
+    headers = dict(source.headers) if source.headers else {}
+    tenant = _text(headers.get(Header.TENANT)) or DEFAULT_TENANT
     if tenant != DEFAULT_TENANT and not _TENANT.fullmatch(tenant):
         raise Unprocessable(DeadLetterReason.BAD_TENANT, "tenant: 1 to 64 letters, digits, dots, dashes")
     try:
@@ -162,6 +164,8 @@ def decode(record: Record) -> None:
         record.id, record.tenant, record.occurred_at = readable_id(source.value or b""), tenant, record.received_at
         reason = _REASON_OF_STATUS.get(error.status, DeadLetterReason.INVALID)
         raise Unprocessable(reason, f"{error.detail} ({error.code})") from error
+    if headers.get(Header.REPAIRED) == _CHARACTERS_REPLACED and Repair.CHARACTERS_REPLACED not in record.repairs:
+        record.repairs = (*record.repairs, Repair.CHARACTERS_REPLACED)
     assert conversation.id is not None, "decode_conversation(from_topic=True) refuses a record without an id"
     record.text = canonical_text(conversation)
     record.text_key = text_key(tenant, record.text)

@@ -234,8 +234,9 @@ def _rejected_by_schema(error: msgspec.ValidationError) -> Rejected:
         # The name is the client's own text, so it is shown only if it is a short identifier.
         if not (name.isidentifier() and len(name) <= 64):
             return Rejected("unknown_field", "there is no such field", field=f"{field}.?".lstrip("."))
+        known = ", ".join(f"`{each}`" for each in (Message if field else Conversation).__struct_fields__)
         field = f"{field}.{name}".lstrip(".")
-        return Rejected("unknown_field", f"there is no field `{field}`", field=field)
+        return Rejected("unknown_field", f"there is no field `{field}`, only {known}", field=field)
     if message.startswith("Object missing required field"):
         missing = message.partition("`")[2].rstrip("`")
         field = f"{field}.{missing}".lstrip(".")
@@ -294,10 +295,14 @@ def _is_too_long(conversation: Conversation) -> bool:
 def _too_long(conversation: Conversation) -> Rejected:
     messages = conversation.messages
     if messages is None:
-        return Rejected("too_long", f"`text` must have at most {MAX_TEXT_CHARS} characters", field="text")
+        detail = f"`text` must have at most {MAX_TEXT_CHARS} characters, and has {len(conversation.text or '')}"
+        return Rejected("too_long", detail, field="text")
     if len(messages) > MAX_MESSAGES:
-        return Rejected("too_long", f"there must be at most {MAX_MESSAGES} `messages`", field="messages")
-    return Rejected("too_long", f"all `messages` must have at most {MAX_TEXT_CHARS} characters", field="messages")
+        detail = f"there must be at most {MAX_MESSAGES} `messages`, and there are {len(messages)}"
+        return Rejected("too_long", detail, field="messages")
+    chars = sum(len(message.text) for message in messages)
+    detail = f"all `messages` must have at most {MAX_TEXT_CHARS} characters, and have {chars}"
+    return Rejected("too_long", detail, field="messages")
 
 
 def _cut(conversation: Conversation) -> Conversation:

@@ -74,6 +74,8 @@ class Header:
     CONTENT_TYPE = "content-type"
     TENANT = "tenant"
     TRACEPARENT = "traceparent"
+    #: What the gateway repaired, as in `schemas.conversation.Repair`: the worker cannot see it.
+    REPAIRED = "repaired"
 
 
 class EventType(StrEnum):

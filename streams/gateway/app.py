@@ -32,6 +32,11 @@ UNMATCHED = "unmatched"
 #: Codes for errors that aiohttp raises itself; other statuses use their reason phrase as the code.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 417: "expectation_failed"}
 
+_ADVICE = {
+    404: f"nothing is here: post to {routes.CONVERSATIONS_PATH}, and read lists at {routes.INSIGHTS_PATH}",
+    405: f"the header Allow names the methods of this address; lists are at {routes.INSIGHTS_PATH}",
+}
+
 log = structlog.get_logger()
 
 
@@ -138,7 +143,8 @@ def _problem_for(error: Exception) -> web.Response | None:
             phrase = HTTPStatus(error.status).phrase
             code = _CODES.get(error.status, phrase.lower().replace(" ", "_").replace("-", "_"))
             allow = error.headers.get("Allow")
-            return problem(error.status, code, phrase, headers={"Allow": allow} if allow else None)
+            detail = _ADVICE.get(error.status, phrase)
+            return problem(error.status, code, detail, headers={"Allow": allow} if allow else None)
     return None
 
 
@@ -171,7 +177,7 @@ def build_application(dependencies: routes.Dependencies) -> web.Application:
         [
             web.post(routes.CONVERSATIONS_PATH, routes.accept_conversation),
             web.get(routes.CONVERSATIONS_PATH + "/{id:[^/]+}", routes.show_conversation),
-            web.get("/api/v1/insights", routes.list_insights),
+            web.get(routes.INSIGHTS_PATH, routes.list_insights),
             web.get("/health", routes.show_health),
             *probe_routes(dependencies.health, READY_CHECKS),
         ]

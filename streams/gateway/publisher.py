@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from agents.text_key import canonical_text, text_key
-from schemas.conversation import Conversation
+from schemas.conversation import Conversation, Repairs
 from schemas.errors import Rejected, Retryable
 from schemas.kafka import EventType, Header
 from streams.kafka.producer import Outgoing, ReconnectingProducer
@@ -128,11 +128,13 @@ def new_producer(client_options: Mapping[str, Any], is_idempotent: bool) -> AIOK
     )
 
 
-def conversation_record(conversation: Conversation, tenant: str, now: datetime, traceparent: str | None) -> Outgoing:
+def conversation_record(
+    conversation: Conversation, tenant: str, now: datetime, traceparent: str | None, repairs: Repairs = ()
+) -> Outgoing:
     """Returns the record of a conversation: text key, JSON and CloudEvents headers.
 
     The conversation has an ID. The key selects the owner partition of its text. `now` is timezone-aware; an
-    invalid traceparent is left out.
+    invalid traceparent is left out. `repairs` are marked for the worker.
     """
     assert conversation.id is not None
     headers = [
@@ -143,5 +145,6 @@ def conversation_record(conversation: Conversation, tenant: str, now: datetime, 
     ]
     if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
         headers.append((Header.TRACEPARENT, traceparent.encode()))
+    headers += [(Header.REPAIRED, repair.encode()) for repair in repairs]
     key = text_key(tenant, canonical_text(conversation)).encode()
     return Outgoing(key, conversation.encode(), headers)

@@ -23,9 +23,9 @@ from streams.gateway.publisher import KafkaPublisher, conversation_record
 from streams.gateway.rate_limit import RateLimiter
 from streams.kafka.lag import Lag, LagCheck
 from streams.telemetry.health import HEADERS, OK, Health
-from streams.telemetry.metrics import count_repairs
 
 CONVERSATIONS_PATH = "/api/v1/conversations"
+INSIGHTS_PATH = "/api/v1/insights"
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
 #: A client that waits for a result asks again after as long as the conversation has been pending, within these bounds.
@@ -61,6 +61,7 @@ class ConversationState(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: OutcomeName
     insight: Insight | None = None
     reason: str | None = None
+    repairs: tuple[str, ...] = ()
 
 
 async def accept_conversation(request: web.Request) -> web.Response:
@@ -70,10 +71,9 @@ async def accept_conversation(request: web.Request) -> web.Response:
     if conversation.id is None:
         conversation = msgspec.structs.replace(conversation, id=conversation_id)
     traceparent = request.headers.get(Header.TRACEPARENT)
-    record = conversation_record(conversation, DEFAULT_TENANT, datetime.now(UTC), traceparent)
+    record = conversation_record(conversation, DEFAULT_TENANT, datetime.now(UTC), traceparent, repairs)
     dependencies = request.app[DEPENDENCIES]
     await dependencies.publisher.publish(record)
-    count_repairs(repairs)
     dependencies.accepted.add(DEFAULT_TENANT, conversation_id, datetime.now(UTC))
     location = f"{CONVERSATIONS_PATH}/{quote(conversation_id, safe='')}"
     return json_response({"id": conversation_id, "status": "accepted"}, 202, {"Location": location})
@@ -85,7 +85,7 @@ async def show_conversation(request: web.Request) -> web.Response:
     conversation_id = insights.storable_text("id", request.match_info["id"], MAX_ID_CHARS)
     found = await dependencies.reader.conversation(DEFAULT_TENANT, conversation_id)
     if found is not None:
-        return json_response(ConversationState(found.id, found.outcome, found.insight, found.reason))
+        return json_response(ConversationState(found.id, found.outcome, found.insight, found.reason, found.repairs))
     now = datetime.now(UTC)
     accepted_at = dependencies.accepted.accepted_at(DEFAULT_TENANT, conversation_id, now)
     return _unknown() if accepted_at is None else _pending(accepted_at, now)
@@ -143,6 +143,8 @@ async def show_health(request: web.Request) -> web.Response:
 def _worker_state(lag: Lag) -> str:
     if not lag.worker_running:
         return "no worker is in the consumer group"
+    if not lag.equal_partitions:
+        return "the input topics differ in their number of partitions, so no worker reads: grok-insights topics --grow"
     if lag.halted:
         return f"{lag.halted} of {lag.members} workers have halted: too many dead letters; see grok-insights dlq list"
     return OK

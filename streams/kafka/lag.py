@@ -17,13 +17,15 @@ from streams.kafka.offset_reader import OffsetReader
 class Lag:
     """Unfinished records, the age of the oldest one in seconds, the member count, and how many members have halted.
 
-    A partition number counts once for all input topics: partition 3 of each is assigned to the same worker.
+    A partition number counts once for all input topics: partition 3 of each is assigned to the same worker. No worker
+    reads input topics that have not `equal_partitions`.
     """
 
     records_by_partition: Mapping[int, int]
     seconds: float
     members: int
     halted: int = 0
+    equal_partitions: bool = True
 
     @property
     def records(self) -> int:
@@ -66,7 +68,7 @@ class LagReader:
         age_s = max(0.0, time.time() - min(timestamps_s)) if timestamps_s else 0.0
         members = await self._offset_reader.members()
         halted = await self._offset_reader.halted_members(partitions) if partitions and members else frozenset()
-        return Lag(dict(records), age_s, len(members), len(members & halted))
+        return Lag(dict(records), age_s, len(members), len(members & halted), len(set(counts.values())) <= 1)
 
 
 class ConnectingLagReader:

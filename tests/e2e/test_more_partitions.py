@@ -44,6 +44,7 @@ def unready(worker: Process) -> str | None:
 async def test_workers_name_the_command_and_continue_after_it(service: Service, rows: asyncpg.Connection) -> None:
     """They do so within a minute. Each text is asked for at most once more, since it may have another owner."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0")
+    await asyncio.to_thread(service.start_gateway)
     workers = [await asyncio.to_thread(service.start_worker, name) for name in ("worker-1", "worker-2")]
     await produce(service, TEXTS)
     await count_rows(rows, len(TEXTS), timeout_s=60)
@@ -54,6 +55,8 @@ async def test_workers_name_the_command_and_continue_after_it(service: Service, 
         assert f"{service.topics.conversations} has {2 * PARTITIONS}" in state
         assert state.endswith("give all of them the largest number: grok-insights topics --grow")
         assert "topics_unusable" in worker.log.read_text()
+    health = json.loads((await asyncio.to_thread(get, f"{service.gateway_url}/health"))[1])
+    assert (health["status"], health["checks"]["worker"].endswith("grok-insights topics --grow")) == ("degraded", True)
 
     await asyncio.to_thread(service.run, "topics", "--grow")
     await count_rows(rows, 2 * len(TEXTS), timeout_s=90)

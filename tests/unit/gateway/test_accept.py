@@ -10,10 +10,12 @@ import pytest
 from aiohttp.test_utils import TestClient
 from yarl import URL
 
+from agents.decode import Record, decode
 from schemas.conversation import MAX_VALUE_BYTES, Repair
 from streams.gateway.publisher import BrokerUnavailable
-from streams.telemetry.metrics import CONVERSATIONS_REPAIRED
+from streams.kafka.producer import Outgoing
 from tests.fakes.gateway import FakeDependencies, insight_record
+from tests.support.factories import a_record
 
 PATH = "/api/v1/conversations"
 JSON = {"Content-Type": "application/json"}
@@ -52,13 +54,25 @@ async def test_answers_are_not_stored_and_not_sniffed(client: TestClient) -> Non
 
 @pytest.mark.parametrize("text", [rb"my card \ud83d", rb"my card \u0000"])
 async def test_half_an_emoji_and_nul_are_repaired(client: TestClient, fakes: FakeDependencies, text: bytes) -> None:
-    """Clients that cut texts cut emoji in two; what cannot be stored is replaced and counted."""
-    repaired = CONVERSATIONS_REPAIRED.labels(Repair.CHARACTERS_REPLACED)
-    before = repaired._value.get()
+    """Clients that cut texts cut emoji in two; what cannot be stored is replaced, and the worker marks the row."""
     async with client.post(PATH, data=b'{"id": 7, "text": "' + text + b'"}', headers=JSON) as response:
         assert await response.json() == {"id": "7", "status": "accepted"}
-    assert json.loads(fakes.publisher.records[0].value) == {"id": "7", "text": "my card \ufffd"}
-    assert repaired._value.get() == before + 1
+    [sent] = fakes.publisher.records
+    assert json.loads(sent.value) == {"id": "7", "text": "my card \ufffd"}
+    assert a_decoded(sent).repairs == (Repair.CHARACTERS_REPLACED,)
+
+
+async def test_what_needs_no_repair_is_not_marked(client: TestClient, fakes: FakeDependencies) -> None:
+    """Whatever characters it has."""
+    async with client.post(PATH, data=b'{"id": "7", "text": "my card \\ud83d\\ude21"}', headers=JSON) as response:
+        assert response.status == 202
+    assert a_decoded(fakes.publisher.records[0]).repairs == ()
+
+
+def a_decoded(sent: Outgoing) -> Record:
+    record = Record(a_record(sent.value, headers=sent.headers), was_rehomed=False)
+    decode(record)
+    return record
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ async def test_health_names_what_fails(client: TestClient, fakes: FakeDependenci
     assert await _failing(client) == {"lag", "worker"}
     fakes.lag.lag = Lag({0: 1}, seconds=1, members=2, halted=1)
     assert await _failing(client) == {"worker"}
+    fakes.lag.lag = Lag({0: 1}, seconds=1, members=2, equal_partitions=False)
+    assert await _failing(client) == {"worker"}
     fakes.lag.lag = OSError("host 10.0.0.1 refused")
     assert await _failing(client) == {"lag"}
 

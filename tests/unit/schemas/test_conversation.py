@@ -120,7 +120,14 @@ def test_a_rejection_never_quotes_the_conversation() -> None:
         (body(metadata=True), "`metadata` must be an object, not a boolean"),
         (body(messages=[{"role": {}, "text": "x"}]), "`messages[0].role` must be a string, not an object"),
         (body(messages=[{"text": "x"}]), "`messages[0].role` is missing"),
-        (body(messages=[{"role": "u", "text": "x", "colour": 1}]), "there is no field `messages[0].colour`"),
+        (
+            body(messages=[{"role": "u", "text": "x", "colour": 1}]),
+            "there is no field `messages[0].colour`, only `role`, `text`, `at`",
+        ),
+        (
+            body(colour=1),
+            "there is no field `colour`, only `id`, `text`, `messages`, `source`, `occurred_at`, `metadata`",
+        ),
         (body(**{SECRET: 1}), "there is no such field"),
         (
             body(occurred_at="2026-01-31T12:00:00"),
