@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from streams.dev.local.ports import free_port
+from streams.dev.local.ports import free_port, http_is_ready
 from tests.support.processes import ROOT
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
@@ -96,6 +96,22 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
         psql = re.findall(r"\S*psql .*", shown)[0]
         assert "|conv-1|" in run(f"{psql} -tAc 'TABLE {found[1]}.insights'").stdout
         assert terminal.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_is_added_as_the_output_says(tmp_path: Path) -> None:
+    """It asks the stand-in, as the workers of the stack do, and gets partitions."""
+    with up("--port", "0", "--workers", "1", "--data", str(tmp_path), "--grok-standin") as terminal:
+        [export] = re.findall(r"export .*", terminal.text)
+        [command] = re.findall(r"DATA_DIR=\S+ \S+ -m streams worker", terminal.text)
+        port = free_port()
+        command = command.replace(".grok-insights-2", f"{tmp_path / 'second'} WORKER_METRICS_PORT={port}")
+        argv = ["sh", "-c", f"{export} && exec env {command}"]
+        with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as worker:
+            try:
+                wait_until(lambda: http_is_ready(port, "/readyz"), timeout_s=60, what="the second worker is ready")
+            finally:
+                worker.terminate()
 
 
 @pytest.mark.kafka

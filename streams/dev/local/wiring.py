@@ -139,7 +139,7 @@ def _shared_settings(broker: Broker | None, settings_env: Mapping[str, str], dat
 
 
 def _analyser_settings(shared: Mapping[str, str], grok: Server | None) -> dict[str, str]:
-    """Returns the settings of the workers' analyser. A key is among them for the stand-in only: that is no secret."""
+    """Returns the settings of the workers' analyser. Only the stand-in's key is among them: it is not secret."""
     if grok is not None:
         standin = {"ANALYSER": "grok", "GROK_BASE_URL": f"{grok.url}/v1"}
         return {**standin, "GROK_MODEL": "standin", "XAI_API_KEY": "standin"}
