@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from schemas.errors import Fatal
 from schemas.settings import Settings, load_settings
 from streams.commands.output import say
 from streams.dev.local.ports import free_port
@@ -32,7 +33,10 @@ _STYLES = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
 def up(
-    broker: Annotated[BrokerName, typer.Option(help="Broker to start; kafka is durable and needs Java.")] = "tansu",
+    broker: Annotated[
+        BrokerName | None,
+        typer.Option(help="Broker to start: tansu, the default, or kafka, which is durable and needs Java."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers to start.")] = 2,
     port: Annotated[
         int | None,
@@ -40,6 +44,9 @@ def up(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder for data and logs (DATA_DIR, .grok-insights).")] = None,
     grok_standin: Annotated[bool, typer.Option("--grok-standin", help="Start a stand-in for Grok and ask it.")] = False,
+    accept_dead_letters: Annotated[
+        int, typer.Option(min=0, help="Dead letters that each worker accepts before DEAD_LETTER_LIMIT applies.")
+    ] = 0,
 ) -> None:
     """Run the whole service in the foreground: broker, Postgres, gateway and workers. Ctrl-C stops it gracefully.
 
@@ -51,17 +58,31 @@ def up(
     settings = load_settings()
     data_dir = (data or settings.data_dir).absolute()
     chosen_port = settings.gateway_port if port is None else port
+    _check_broker(broker, settings)
     stack = build_stack(
-        broker,
+        broker or "tansu",
         workers,
         chosen_port or free_port(),
         data_dir,
         _settings_env(settings),
         ProcessLog(data_dir / "logs" / "stack.log", show=_log_to_stderr()),
         standin=grok_standin,
+        accept_dead_letters=accept_dead_letters,
     )
     analyser = _analyser(settings, grok_standin)
     stack.run_until_signal(lambda: typer.echo(describe_stack(stack, settings.topics, analyser)))
+
+
+def _check_broker(broker: BrokerName | None, settings: Settings) -> None:
+    """Says which broker is used if the settings name one. Raises Fatal if the user asks for another one, too."""
+    servers = settings.kafka_bootstrap_servers
+    if servers is None:
+        return
+    if broker is not None:
+        hint = "unset KAFKA_BOOTSTRAP_SERVERS (or remove it from .env), or leave out --broker to use that broker"
+        why = f"it is set to {servers}, and a broker that is set is used instead of starting one"
+        raise Fatal(f"--broker {broker} contradicts KAFKA_BOOTSTRAP_SERVERS", why, hint, exit_code=2)
+    say(f"no broker is started: KAFKA_BOOTSTRAP_SERVERS is set to {servers}")
 
 
 def _settings_env(settings: Settings) -> dict[str, str]:
@@ -71,8 +92,12 @@ def _settings_env(settings: Settings) -> dict[str, str]:
         env["KAFKA_BOOTSTRAP_SERVERS"] = settings.kafka_bootstrap_servers
     if settings.database_url is not None:
         env["DATABASE_URL"] = settings.database_url.get_secret_value()
-    if settings.analyser == "auto" and settings.grok_model is None:
+    if settings.asks_grok and settings.grok_model is not None:
+        env |= {"ANALYSER": "grok", "GROK_BASE_URL": settings.grok_base_url, "GROK_MODEL": settings.grok_model}
+    else:
         env["ANALYSER"] = "local"  # a key alone does not ask for paid calls
+    if "topic_partitions" in settings.model_fields_set:
+        env["TOPIC_PARTITIONS"] = str(settings.topic_partitions)
     if "kafka_session_timeout_s" in settings.model_fields_set:
         env["KAFKA_SESSION_TIMEOUT_S"] = str(settings.kafka_session_timeout_s)
     return env
@@ -133,7 +158,8 @@ def _shortened(event: dict[str, Any]) -> str:
     time = str(event.pop("timestamp", ""))[11:19]
     words = [time, str(event.pop("event"))]
     event.pop("logger", None)
-    words += [f"{name}={_short(value)}" for name, value in event.items()]
+    # A hint says what to do, often at its end.
+    words += [f"{name}={value if name == 'hint' else _short(value)}" for name, value in event.items()]
     return " ".join(words)
 
 

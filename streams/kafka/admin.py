@@ -57,7 +57,7 @@ async def create_topics(
                 if (fewest := min(partition_replicas)) < replication_factor:
                     notes[name].append(f"has {fewest} replica(s), and TOPIC_REPLICATION_FACTOR is {replication_factor}")
             if grow:
-                partitions = max(partitions, *before.values())
+                partitions = max([partitions, *before.values()])
             else:
                 _check_partitions(before, partitions)
             missing = [

@@ -21,7 +21,7 @@ OUTCOMES_PER_DEATH = 10
 _HINT = (
     "look at them with `grok-insights dlq list`, fix the cause and restart the worker: it continues where it stopped, "
     "and `grok-insights dlq replay` sends the dead ones back. If the records themselves are bad, restart it with "
-    "`grok-insights worker --accept-dead-letters N`"
+    "`grok-insights worker --accept-dead-letters N`, or `up` with the same option"
 )
 
 

@@ -73,6 +73,12 @@ async def test_nothing_is_created_where_the_brokers_would_refuse_a_topic(cluster
     assert await cluster.partitions() == {cluster.topics.conversations: 3}
 
 
+async def test_growing_where_no_topic_exists_creates_all(cluster: Cluster) -> None:
+    """As the first start of `up` on Apache Kafka does."""
+    await create_topics(cluster.options, cluster.topics, 4, 1, grow=True)
+    assert await cluster.partitions() == dict.fromkeys(topic_configs(cluster.topics), 4)
+
+
 @pytest.mark.parametrize(("asked_for", "largest"), [(4, 6), (8, 8)])
 async def test_all_topics_grow_to_the_largest_number(cluster: Cluster, asked_for: int, largest: int) -> None:
     """Those that are missing are created with it; a second time there is nothing to do."""

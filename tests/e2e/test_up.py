@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from streams.dev.local.ports import free_port
+from streams.dev.local.ports import free_port, http_is_ready
 from tests.support.processes import ROOT
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
@@ -95,6 +96,72 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
         psql = re.findall(r"\S*psql .*", shown)[0]
         assert "|conv-1|" in run(f"{psql} -tAc 'TABLE {found[1]}.insights'").stdout
         assert terminal.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_is_added_as_the_output_says(tmp_path: Path) -> None:
+    """It asks the stand-in, as the workers of the stack do, and gets partitions."""
+    with up("--port", "0", "--workers", "1", "--data", str(tmp_path), "--grok-standin") as terminal:
+        [export] = re.findall(r"export .*", terminal.text)
+        [command] = re.findall(r"DATA_DIR=\S+ \S+ -m streams worker", terminal.text)
+        port = free_port()
+        command = command.replace(".grok-insights-2", f"{tmp_path / 'second'} WORKER_METRICS_PORT={port}")
+        argv = ["sh", "-c", f"{export} && exec env {command}"]
+        with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as worker:
+            try:
+                wait_until(lambda: http_is_ready(port, "/readyz"), timeout_s=60, what="the second worker is ready")
+            finally:
+                worker.terminate()
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(300)
+def test_kafka_keeps_its_rows_and_topics_whatever_runs_on_tansu(tmp_path: Path) -> None:
+    """Each broker has a database of its own, so the rows in it have their records. Topics may get more partitions."""
+    port = str(free_port())
+    options = ("--port", port, "--workers", "1", "--data", str(tmp_path))
+    post, get, *_ = examples(port)
+
+    def analyse_and_audit(shown: str) -> None:
+        run(post)
+        wait_until(lambda: "insight" in json_of(get), timeout_s=60, what="the conversation has an insight")
+        audited = audit(shown)
+        assert audited.returncode == 0, audited.stdout + audited.stderr
+
+    with up(*options) as terminal:
+        analyse_and_audit(terminal.text)
+    with up(*options, "--broker", "kafka") as terminal:
+        assert json_of(get)["code"] == "unknown_or_pending"
+        analyse_and_audit(terminal.text)
+        [export] = re.findall(r"export .*", terminal.text)
+        grown = run(f"{export} TOPIC_PARTITIONS=12 && {sys.executable} -m streams topics --grow")
+        assert grown.returncode == 0, grown.stderr
+    with up(*options):
+        assert json_of(get)["code"] == "unknown_or_pending"
+    with up(*options, "--broker", "kafka") as terminal:
+        assert json_of(get)["insight"]
+        audited = audit(terminal.text)
+        assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+def test_a_broker_to_start_contradicts_one_that_is_set(tmp_path: Path) -> None:
+    """Without --broker the one that is set is used, and the first line says so. Nothing is started for one in vain."""
+    servers = f"127.0.0.1:{free_port()}"
+    environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": servers}
+
+    def start(*options: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, "-m", "streams", "up", "--port", "0", "--data", str(tmp_path / "data"), *options]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90, check=False)
+
+    refused = start("--broker", "kafka")
+    assert refused.returncode == 2
+    assert f"--broker kafka contradicts KAFKA_BOOTSTRAP_SERVERS\n  why: it is set to {servers}" in refused.stderr
+    assert "unset KAFKA_BOOTSTRAP_SERVERS" in refused.stderr
+    assert not (tmp_path / "data").exists()
+    unreachable = start()
+    assert unreachable.returncode == 1
+    assert unreachable.stderr.startswith(f"no broker is started: KAFKA_BOOTSTRAP_SERVERS is set to {servers}\n")
+    assert re.findall("stopping .*", unreachable.stderr) == ["stopping postgres"]
 
 
 @pytest.mark.slow

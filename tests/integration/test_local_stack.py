@@ -26,7 +26,7 @@ if environment:
     os.environ.update(json.loads(environment))
 folder = os.environ["NOTES"]
 with open(f"{folder}/{command}-{os.path.basename(os.environ['DATA_DIR'])}.json", "w") as file:
-    json.dump(dict(os.environ), file)
+    json.dump({**os.environ, "ARGV": " ".join(sys.argv[1:])}, file)
 if command in ("migrate", "topics"):
     sys.exit()
 ports = {"gateway": "GATEWAY_PORT", "worker": "WORKER_METRICS_PORT"}
@@ -105,7 +105,9 @@ def test_the_stack_gives_each_process_its_settings(
     old = data_dir / "tansu" / "worker-1" / "table"
     old.mkdir(parents=True)
     settings = {"KAFKA_SASL_PASSWORD": "secret", "TOPIC_REPLICATION_FACTOR": "3", "GROK_RPM": "60"}
-    stack = build_stack("tansu", 2, free_port(), data_dir, settings, log, standin=True, program=program)
+    stack = build_stack(
+        "tansu", 2, free_port(), data_dir, settings, log, standin=True, accept_dead_letters=1_500, program=program
+    )
     with stack:
         noted = json.loads((notes / "worker-worker-1.json").read_text())
         expected = {
@@ -118,6 +120,7 @@ def test_the_stack_gives_each_process_its_settings(
             "ANALYSER": "grok",
             "KAFKA_SESSION_TIMEOUT_S": "2",
             "GROK_RPM": "60",
+            "ARGV": "worker --accept-dead-letters 1500",
         }
         assert expected.items() <= noted.items()
         assert "KAFKA_SASL_PASSWORD" not in noted

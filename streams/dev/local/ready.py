@@ -61,7 +61,8 @@ def _as_typed(program: Path) -> str:
 
 
 def _broker_lines(stack: LocalStack) -> list[tuple[str, str]]:
-    lines = [("broker", stack.addresses.bootstrap_servers)]
+    servers = stack.addresses.bootstrap_servers
+    lines = [("broker", servers if stack.addresses.kafka_settings else f"{servers}, as set in KAFKA_BOOTSTRAP_SERVERS")]
     if any(isinstance(service, Tansu) for service in stack.services):
         lines.append(("", "Tansu keeps its topics in memory: the next start is empty. --broker kafka keeps them."))
         if isinstance(stack.addresses.database, str):
@@ -74,13 +75,18 @@ def _describe_database(database: Postgres | str) -> str:
 
 
 def _command_lines(stack: LocalStack) -> list[tuple[str, str]]:
-    """Returns commands for another terminal, which needs the settings that the stack chose itself."""
+    """Returns commands for another terminal, which needs the settings that the stack chose itself.
+
+    A user's key for Grok is not printed.
+    """
     chosen, program = stack.addresses.chosen_settings, program_as_typed()
     settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in chosen.items())
+    needs_key = chosen.get("ANALYSER") == "grok" and "XAI_API_KEY" not in chosen
+    and_key = "; set XAI_API_KEY there, too" if needs_key else ""
     commands = [
         (f"{program} audit", "checks that each record has one outcome"),
         (f"{program} dlq list", "lists the records that could not be processed"),
-        (f"DATA_DIR=.grok-insights-2 {program} worker", "adds a worker"),
+        (f"DATA_DIR=.grok-insights-2 {program} worker", f"adds a worker{and_key}"),
     ]
     width = max(len(command) for command, _ in commands)
     values = [f"export {settings}"] if chosen else []

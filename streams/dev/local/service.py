@@ -58,7 +58,8 @@ class Service(ABC):
 
     @property
     def is_running(self) -> bool:
-        return self._child is not None and self._child.is_running
+        """False for a process that is only warm."""
+        return self._child is not None and self._warm_child is None and self._child.is_running
 
     @property
     def exit_code(self) -> int | None:

@@ -123,7 +123,7 @@ class Stack:
         running = [service for service in reversed(stage) if service.is_running]
         if running:
             self._report(f"stopping {', '.join(service.name for service in running)}")
-        for service in running:
+        for service in stage:  # also one that is only warm
             service.ask_to_stop()
         for service in reversed(stage):
             try:

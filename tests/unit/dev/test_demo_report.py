@@ -195,6 +195,7 @@ def test_a_terminal_gets_no_line_that_is_too_long() -> None:
     """80 columns are enough; what a person wrote is not read as markup."""
     shown = Text.from_ansi(printed(is_terminal=True)).plain
     assert max(map(len, shown.splitlines())) <= 80
+    assert shown.split("\n")[1] == "  some of the insights"
     assert SUMMARY in " ".join(shown.split())
 
 

@@ -15,10 +15,10 @@ from streams.dev.local.wiring import BrokerName, build_stack
 DATABASE = {"DATABASE_URL": "postgresql://db.example.com/insights"}
 
 
-def described(folder: Path, broker: BrokerName = "tansu", **settings: str) -> str:
+def described(folder: Path, broker: BrokerName = "tansu", *, standin: bool = False, **settings: str) -> str:
     """Of a stack that was not started, whose database is therefore the user's."""
     log = ProcessLog(folder / "stack.log")
-    stack = build_stack(broker, 1, free_port(), folder, {**DATABASE, **settings}, log)
+    stack = build_stack(broker, 1, free_port(), folder, {**DATABASE, **settings}, log, standin=standin)
     return describe_stack(stack, Topics(), "local")
 
 
@@ -74,9 +74,30 @@ def test_each_command_is_set_apart_from_what_it_does(program: Path, tmp_path: Pa
 
 
 def test_the_settings_that_the_stack_chose_are_printed_to_be_copied(tmp_path: Path) -> None:
-    """And no others: the user has those. On Tansu all members of the group need the same session timeout."""
+    """And no others: the user has those. All members of the group need the same session timeout.
+
+    On Apache Kafka it replaces the value that a terminal may have of a stack on Tansu.
+    """
     [export] = re.findall(r"export .*", described(tmp_path))
     assert re.fullmatch(r"export KAFKA_BOOTSTRAP_SERVERS=127\.0\.0\.1:\d+ KAFKA_SESSION_TIMEOUT_S=2", export)
     [export] = re.findall(r"export .*", described(tmp_path, "kafka"))
-    assert re.fullmatch(r"export KAFKA_BOOTSTRAP_SERVERS=127\.0\.0\.1:\d+", export)
-    assert "export" not in described(tmp_path, KAFKA_BOOTSTRAP_SERVERS="broker:9092")
+    assert re.fullmatch(r"export KAFKA_BOOTSTRAP_SERVERS=127\.0\.0\.1:\d+ KAFKA_SESSION_TIMEOUT_S=10", export)
+    own = described(tmp_path, KAFKA_BOOTSTRAP_SERVERS="broker:9092")
+    assert "export" not in own
+    assert "broker:9092, as set in KAFKA_BOOTSTRAP_SERVERS" in own
+
+
+def test_a_worker_that_is_added_asks_the_stacks_analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line has what it needs for that, but never a user's key."""
+    monkeypatch.setenv("XAI_API_KEY", "xai-secret-key")
+    shown = described(tmp_path, ANALYSER="local", GROK_MODEL="grok-x")
+    assert re.findall(r"export .*", shown)[0].endswith(" ANALYSER=local")
+    assert "XAI_API_KEY" not in shown
+    shown = described(tmp_path, ANALYSER="grok", GROK_BASE_URL="https://api.x.ai/v1", GROK_MODEL="grok-x")
+    expected = " ANALYSER=grok GROK_BASE_URL=https://api.x.ai/v1 GROK_MODEL=grok-x"
+    assert re.findall(r"export .*", shown)[0].endswith(expected)
+    assert "adds a worker; set XAI_API_KEY there, too" in shown
+    assert "xai-secret-key" not in shown
+    shown = described(tmp_path, ANALYSER="local", standin=True)
+    expected = r" ANALYSER=grok GROK_BASE_URL=http://127\.0\.0\.1:\d+/v1 GROK_MODEL=standin XAI_API_KEY=standin"
+    assert re.search(f"export .*{expected}\n", shown)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from schemas.errors import Fatal
@@ -86,6 +87,10 @@ def wait_until(condition: Callable[[], bool], within_s: float = 15.0) -> None:
         time.sleep(0.01)
 
 
+def failing_step(log: ProcessLog) -> Step:
+    return Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log))
+
+
 def kill(service: Service) -> None:
     assert service.pid is not None
     os.kill(service.pid, signal.SIGKILL)
@@ -131,7 +136,7 @@ def test_a_service_that_stays_silent_stops_the_start(make_stack: Callable[..., S
 def test_a_failed_step_stops_the_start(make_stack: Callable[..., Stack], log: ProcessLog) -> None:
     """Later stages are not started."""
     worker = Script("worker", log)
-    step = Step("migrate", log, lambda: Child("migrate", ["/bin/sh", "-c", "echo bad SQL; exit 1"], ENV, log))
+    step = failing_step(log)
     with pytest.raises(Fatal, match="migrate failed") as failed:
         make_stack([step], [worker]).start()
     assert "bad SQL" in failed.value.why
@@ -166,6 +171,19 @@ def test_a_server_loads_while_earlier_stages_start(make_stack: Callable[..., Sta
         server.launch()
         wait_until(server.is_ready)
         assert log.tail("gateway") == ["loaded", '{"PASSWORD":"secret"}']
+
+
+def test_a_server_that_only_loads_is_stopped_without_a_word(
+    make_stack: Callable[..., Stack], log: ProcessLog, said: list[str]
+) -> None:
+    """When the start fails before its turn: "stopping gateway" would say that it was started."""
+    script = "echo loaded; read -r environment; while :; do sleep 0.01; done"
+    server = Loading(["/bin/sh", "-c", script], lambda: ENV, log)
+    with pytest.raises(Fatal, match="migrate failed"):
+        make_stack([Script("broker", log)], [failing_step(log)], [server]).start()
+    assert [line.split(" (")[0] for line in said] == ["broker is ready", "stopping broker"]
+    assert server.pid is not None
+    assert not psutil.pid_exists(server.pid)
 
 
 def test_a_service_that_ends_stops_everything(

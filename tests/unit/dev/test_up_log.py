@@ -24,6 +24,15 @@ def test_what_every_start_says_is_left_out_unless_it_warns() -> None:
         assert terminal_line(line) is None
 
 
+def test_a_hint_is_shown_whole_and_other_fields_are_cut() -> None:
+    """What to do is often at its end."""
+    text = "x" * 300
+    assert (
+        shown("worker-1", event="worker_halted", level="error", hint=text) == f"worker-1  |  worker_halted hint={text}"
+    )
+    assert shown("worker-1", event="worker_halted", why=text) == f"worker-1  |  worker_halted why={text[:200]}..."
+
+
 def test_other_output_stays_as_it_is() -> None:
     """Text that is not an event, JSON or not, is shown; routine messages of Postgres and Kafka are not."""
     for text in ("Segmentation fault", "[1, 2]", '{"a": 1}', "2026-01-01 UTC [1] ERROR:  no such table"):
