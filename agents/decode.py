@@ -155,7 +155,8 @@ def decode(record: Record) -> None:
     source = record.source
     tenant = (record.header(Header.TENANT) if source.headers else None) or DEFAULT_TENANT
     if tenant != DEFAULT_TENANT and not _TENANT.fullmatch(tenant):
-        raise Unprocessable(DeadLetterReason.BAD_TENANT, "tenant: 1 to 64 letters, digits, dots, dashes")
+        allowed = "1 to 64 ASCII letters, digits, dots, dashes or underscores, and begin with a letter or digit"
+        raise Unprocessable(DeadLetterReason.BAD_TENANT, f"the header `tenant` must have {allowed}")
     try:
         conversation, record.repairs = decode_conversation(source.value or b"", from_topic=True)
     except Rejected as error:

@@ -39,7 +39,12 @@ dlq = typer.Typer(
 )
 
 Reasons = Annotated[
-    list[DeadLetterReason] | None, typer.Option("--reason", help="Only dead letters with this reason; repeatable.")
+    list[DeadLetterReason] | None,
+    typer.Option(
+        "--reason",
+        metavar="REASON",
+        help=f"Only dead letters with this reason ({', '.join(DeadLetterReason)}); repeatable.",
+    ),
 ]
 Since = Annotated[
     str | None,
