@@ -157,7 +157,8 @@ def decode(record: Record) -> None:
     headers = dict(source.headers) if source.headers else {}
     tenant = _text(headers.get(Header.TENANT)) or DEFAULT_TENANT
     if tenant != DEFAULT_TENANT and not _TENANT.fullmatch(tenant):
-        raise Unprocessable(DeadLetterReason.BAD_TENANT, "tenant: 1 to 64 letters, digits, dots, dashes")
+        allowed = "1 to 64 ASCII letters, digits, dots, dashes or underscores, and begin with a letter or digit"
+        raise Unprocessable(DeadLetterReason.BAD_TENANT, f"the header `tenant` must have {allowed}")
     try:
         conversation, record.repairs = decode_conversation(source.value or b"", from_topic=True)
     except Rejected as error:

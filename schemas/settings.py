@@ -272,8 +272,8 @@ def load_settings(*required: str, needs_model: bool = False) -> Settings:
         if needs_model and settings.asks_grok and settings.grok_model is None:
             problems.append("GROK_MODEL: is required with XAI_API_KEY; ANALYSER=local asks no model")
     if settings is None or problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise Fatal("the settings are invalid", f"\n{listed}", "see .env.example for every setting", exit_code=2)
+        hint = "`grok-insights worker --help` names the settings, .env.example in the repository explains all of them"
+        raise Fatal("the settings are invalid", "\n       ".join(problems), hint, exit_code=2)
     return settings
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -235,6 +236,9 @@ async def _at_once() -> None:
 def _data_folder(folder: Path) -> str:
     """Whether the worker can write to the folder, or create it."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise Fatal(f"{existing} cannot be written", "", "set DATA_DIR to a folder that this user can write")
+    try:  # permissions do not tell: root has them all, also where nothing can be created
+        os.rmdir(tempfile.mkdtemp(prefix=".grok-insights-check-", dir=existing))
+    except OSError as error:
+        hint = "set DATA_DIR to a folder that this user can write"
+        raise Fatal(f"{existing} cannot be written", error.strerror or "", hint) from error
     return str(folder) if existing == folder.absolute() else f"{folder}, which the worker will create"

@@ -22,6 +22,7 @@ from streams.operations.dlq.selection import (
     Eligibility,
     Filters,
     Newest,
+    Survey,
     find_dead_letter,
     parse_filters,
     survey_dead_letters,
@@ -38,7 +39,12 @@ dlq = typer.Typer(
 )
 
 Reasons = Annotated[
-    list[DeadLetterReason] | None, typer.Option("--reason", help="Only dead letters with this reason; repeatable.")
+    list[DeadLetterReason] | None,
+    typer.Option(
+        "--reason",
+        metavar="REASON",
+        help=f"Only dead letters with this reason ({', '.join(DeadLetterReason)}); repeatable.",
+    ),
 ]
 Since = Annotated[
     str | None,
@@ -53,6 +59,7 @@ Conversations = Annotated[
     list[str] | None,
     typer.Option("--conversation", help="Only dead letters of the conversation with this ID; repeatable."),
 ]
+_EXISTING = "`grok-insights dlq list` shows the existing ones; retention removed older ones"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table or lines.")]
 
 
@@ -75,6 +82,7 @@ def list_dead_letters(
     filters, newest = _filters(reason, since, ids, conversations), Newest(limit, with_replayed=with_replayed)
     options, topics = _kafka()
     _, _, survey = run(survey_dead_letters(options, topics, filters, newest))
+    _check_named(filters, survey)
     listed = newest.newest_first()
     matching = survey.unresolved.total() + (survey.by[Eligibility.REPLAYED] if with_replayed else 0)
     if matching > limit:
@@ -108,8 +116,7 @@ def show_dead_letter(
         raise Fatal(what, f"got {dead_letter_id!r}", "`grok-insights dlq list` shows the IDs", exit_code=2)
     found = run(find_dead_letter(*_kafka(), wanted))
     if found is None:
-        hint = "`grok-insights dlq list` shows the existing ones; retention removed older ones"
-        raise Fatal(f"there is no dead letter {wanted}", "", hint)
+        raise Fatal(f"there is no dead letter {wanted}", "", _EXISTING)
     dead_letter, mark = found
     if as_json:
         headers = [{"name": name, **report.value_document(value)} for name, value in dead_letter.headers]
@@ -163,6 +170,7 @@ def replay(
     _check_scope(filters, replay_all=replay_all, again=again)
     options, topics = _kafka()
     bounds, selection, survey = run(survey_dead_letters(options, topics, filters, again=again))
+    _check_named(filters, survey)
     plan = report.ReplayReport(survey, None, limit)
     if dry_run:
         _print_report(plan, as_json=as_json)
@@ -188,6 +196,18 @@ def replay(
         outcome = report.ReplayReport(survey, result, limit)
         _print_report(outcome, as_json=as_json)
     _check_result(result, outcome.left)
+
+
+def _check_named(filters: Filters, survey: Survey) -> None:
+    """Names what was asked for by its ID and does not exist. Raises Fatal when nothing of it does."""
+    ids = [str(one) for one in sorted(filters.ids - survey.named)]
+    conversations = [f"of the conversation {printable(one)}" for one in sorted(filters.conversations - survey.named)]
+    if not (ids or conversations):
+        return
+    what = f"there is no dead letter {', '.join([*ids, *conversations])}"
+    if not survey.named:
+        raise Fatal(what, "", _EXISTING)
+    say(what)
 
 
 def _check_scope(filters: Filters, *, replay_all: bool, again: bool) -> None:

@@ -7,6 +7,12 @@ from typing import Any, Protocol, cast
 
 import faust
 from aiokafka import TopicPartition
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
+    KafkaError,
+)
 from faust.app.base import BootStrategy
 from faust.tables.manager import TableManager
 from faust.types.auth import CredentialsT
@@ -17,6 +23,7 @@ from schemas.kafka import Topics
 from streams.engine.answers_table import AnswersTable, LogEnds, define_answers_table
 from streams.engine.consumer import MemberConsumer
 from streams.engine.membership import GroupLease
+from streams.kafka.clients import describe_broker_error
 
 
 class Lifecycle(Protocol):
@@ -32,6 +39,9 @@ class Lifecycle(Protocol):
 
     async def stop(self) -> None:
         """After the group was left."""
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the worker."""
 
 
 class _NoWeb(BootStrategy):
@@ -103,6 +113,19 @@ class WorkerApp(faust.App):
         """See streams.engine.consumer.MemberThread.commit_as."""
         has_halted = self._life.halted is not None
         return await cast(MemberConsumer, self.consumer).commit_as(generation, offsets, has_halted=has_halted)
+
+    def fail_to_join(self, error: KafkaError) -> None:
+        """Ends the worker: the brokers refuse it as a member, and would again."""
+        allowed = "group.min.session.timeout.ms (6 s by default) to group.max.session.timeout.ms of the brokers"
+        hints = {
+            InvalidSessionTimeoutError: f"set KAFKA_SESSION_TIMEOUT_S, which is {self.conf.broker_session_timeout:g}, "
+            f"to a value from {allowed}",
+            InconsistentGroupProtocolError: "another program uses this group: set CONSUMER_GROUP to another name",
+            GroupAuthorizationFailedError: "grant this user the right to read with this group",
+        }
+        why = f"{self.conf.id}: {describe_broker_error(error)}"
+        hint = hints.get(type(error), "the log of the brokers may say more")
+        self._life.fail(Fatal("the brokers refuse this worker in its consumer group", why, hint))
 
     async def check_assigned(self) -> None:
         """A health check. Raises Retryable while the worker joins the group or restores its table."""

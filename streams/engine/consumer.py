@@ -37,6 +37,8 @@ class MemberApp(Protocol):
 
     async def log_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]: ...
 
+    def fail_to_join(self, error: KafkaError) -> None: ...
+
 
 class PauseInputs(ConsumerRebalanceListener):
     """Pauses the inputs at aiokafka as soon as they are assigned; an assignment forgets what was paused before.
@@ -59,7 +61,12 @@ class MemberThread(AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Starts the consumer and watches its membership."""
         await super().on_start()
-        watch_membership(self._ensure_consumer()._coordinator, cast(MemberApp, self.app).lease)
+        app = cast(MemberApp, self.app)
+
+        def fail(error: KafkaError) -> None:
+            self.parent_loop.call_soon_threadsafe(app.fail_to_join, error)
+
+        watch_membership(self._ensure_consumer()._coordinator, app.lease, fail)
 
     async def on_thread_stop(self) -> None:
         """As Faust does, but bounded: its consumer may not stop by itself, or wait half a minute for its broker."""

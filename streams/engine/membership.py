@@ -40,8 +40,11 @@ class GroupLease:
         return renewed_at_s is not None and self._clock() - renewed_at_s < self._session_timeout_s
 
 
-def watch_membership(coordinator: Any, lease: GroupLease) -> None:
+def watch_membership(coordinator: Any, lease: GroupLease, on_refused: Callable[[KafkaError], None]) -> None:
     """Renews the lease on each join and heartbeat, and loses it when the group does not know this member any more.
+
+    Calls `on_refused` when a join is refused for good: aiokafka then waits until its user asks for the error, which
+    Faust never does, and joins no more.
 
     A broker that takes the group over accepts every heartbeat while it loads the group's state, also one of a worker
     that was replaced long ago (Kafka: GroupCoordinatorService.heartbeat, COORDINATOR_LOAD_IN_PROGRESS). Until it has
@@ -75,7 +78,11 @@ def watch_membership(coordinator: Any, lease: GroupLease) -> None:
         nonlocal loaded
         sent_at_s = time.monotonic()
         asked = coordinator._coordinator_dead_fut
-        has_joined = bool(await rejoin(subscription))
+        try:
+            has_joined = bool(await rejoin(subscription))
+        except KafkaError as error:
+            on_refused(error)
+            raise
         if has_joined:
             lease.renew(sent_at_s)
             loaded = asked

@@ -205,6 +205,9 @@ async def _grow(admin: AIOKafkaAdminClient, short: dict[str, NewPartitions], *, 
         return
     try:
         await admin.create_partitions(short, validate_only=validate_only)
+    except IncompatibleBrokerVersion as error:
+        hint = "create the topics with as many partitions as are needed: TOPIC_PARTITIONS"
+        raise Fatal("topics cannot be given more partitions", "this broker cannot add partitions", hint) from error
     except KafkaError as error:
         hint = "grant this user the right to alter the topics, or check that enough brokers run"
         raise Fatal("topics cannot be given more partitions", f"{type(error).__name__}: {error}", hint) from error

@@ -27,6 +27,8 @@ _CHECK_SERVERS = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
 _CHECK_PROTOCOL = (
     "check KAFKA_SECURITY_PROTOCOL: does that port expect TLS, a client certificate (KAFKA_SSL_CERTFILE) or a login?"
 )
+#: A broker without TLS may wait in the handshake for more of what it takes for a request.
+CHECK_SILENT_TLS = f"{_CHECK_SERVERS}, or KAFKA_SECURITY_PROTOCOL: that port may not speak TLS"
 _CHECK_TLS = "check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CAFILE and KAFKA_SSL_CERTFILE"
 _CHECK_ADVERTISED = "check that this broker runs, its advertised.listeners and, with TLS, the names in its certificate"
 
@@ -141,6 +143,8 @@ def _explain(error: OSError | KafkaError, where: str, options: dict[str, Any]) -
         return _Failure(describe_connection_error(cause, where), _CHECK_TLS)
     if isinstance(cause, ConnectionResetError) and options.get("ssl_context") is not None:
         return _Failure(f"{where} closed the connection during the TLS handshake", _CHECK_TLS)
+    if isinstance(cause, TimeoutError) and options.get("ssl_context") is not None:
+        return _Failure(describe_connection_error(cause, where), CHECK_SILENT_TLS)
     if isinstance(cause, OSError):
         return _Failure(describe_connection_error(cause, where), _CHECK_SERVERS)
     if isinstance(cause, SaslAuthenticationFailed):

@@ -20,6 +20,7 @@ MIGRATE_WITHIN_S = 300.0
 #: Any number that no other program takes. The lock ends with its transaction, whereas dbmate's own belongs to a
 #: session, and a pooler would keep that.
 _LOCK = f"SELECT pg_advisory_xact_lock({int.from_bytes(b'insights')})"
+_GRANT = "SELECT 'GRANT CREATE ON SCHEMA ' || quote_ident(current_schema()) || ' TO ' || quote_ident(current_user)"
 _WHAT = "the database could not be migrated"
 
 
@@ -47,13 +48,15 @@ async def _migrate(database: Database) -> list[str]:
                 await connection.execute(_LOCK)
             except asyncpg.LockNotAvailableError as error:
                 raise Fatal(_WHAT, "another migration is running", "wait until it has ended") from error
-            return await asyncio.to_thread(_run_dbmate, host)
+            return await asyncio.to_thread(_run_dbmate, host, await connection.fetchval(_GRANT))
     finally:
         connection.terminate()
 
 
-def _run_dbmate(database: Database) -> list[str]:
-    """`migrate`, not `up`, which asks a database named postgres whether ours exists: poolers may not have that."""
+def _run_dbmate(database: Database, grant: str | None) -> list[str]:
+    """`grant` is the statement that lets its user create tables, None where no schema can be used.
+
+    `migrate`, not `up`, which asks a database named postgres whether ours exists: poolers may not have that."""
     dbmate = Path(sysconfig.get_path("scripts")) / "dbmate"
     command = [str(dbmate), "--migrations-dir", str(infra("postgres")), "--no-dump-schema", "migrate"]
     # With binary_parameters the driver sends a statement and its values at once, so that a pooler cannot part them.
@@ -74,5 +77,8 @@ def _run_dbmate(database: Database) -> list[str]:
         raise Fatal(_WHAT, why, "find out what blocks it in pg_stat_activity, then run it again") from None
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no error message"]
-        raise Fatal(_WHAT, lines[-1].removeprefix("Error: "), "check the rights of the user in DATABASE_URL")
+        why, hint = lines[-1].removeprefix("Error: "), "check the rights of the user in DATABASE_URL"
+        if grant is not None and "permission denied for schema" in why:
+            hint = f"as the owner of the schema, run: {grant}"
+        raise Fatal(_WHAT, why, hint)
     return result.stdout.splitlines()

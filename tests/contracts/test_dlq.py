@@ -155,7 +155,8 @@ async def test_a_dead_letter_is_found_by_its_conversation_and_not_by_its_key(ser
     assert {id_: one["key"] for id_, one in listed.items()} == {"c-0": "key-0", "1": "key-1", None: "key-2"}
     for id_, key in (("c-0", "key-0"), ("1", "key-1")):
         assert (await service.listed("--conversation", id_))[0] == [listed[id_]]
-        assert (await service.listed("--conversation", key))[0] == []
+        by_key = await service.dlq("list", "--conversation", key)
+        assert (by_key.returncode, by_key.stdout) == (1, "")
     shown = (await service.dlq("show", listed["1"]["dead_letter"])).stdout
     assert [line.split()[1:] for line in shown.splitlines() if line.startswith(("id:", "key:"))] == [["1"], ["key-1"]]
     document = json.loads((await service.dlq("show", listed["1"]["dead_letter"], "--json")).stdout)
@@ -262,6 +263,19 @@ async def test_the_ledger_is_created_with_the_topics_and_compacted(service: Serv
         assert TOPICS.replay_ledger not in await admin.list_topics()
     finally:
         await admin.close()
+
+
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+@pytest.mark.parametrize("command", [["list"], ["replay"], ["replay", "--dry-run"]], ids=" ".join)
+async def test_what_does_not_exist_is_named(service: Service, command: list[str]) -> None:
+    """An error when all of it is missing, since a wrong ID would look like a success; else a line on stderr."""
+    await service.write(dead_letter(1))
+    missing = "there is no dead letter 99:1, of the conversation nope"
+    none = await service.dlq(*command, "--id", "99:1", "--conversation", "nope", "--json")
+    assert (none.returncode, none.stdout, none.stderr.splitlines()[0]) == (1, "", f"error: {missing}")
+    some = await service.dlq(*command, "--conversation", "nope", "--conversation", "c-1", "--json")
+    assert (some.returncode, some.stderr.splitlines()[0]) == (0, "there is no dead letter of the conversation nope")
+    assert some.stdout
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
 
 from streams.engine.membership import GroupLease, watch_membership
 from tests.contracts.conftest import Cluster, a_member
@@ -19,10 +20,15 @@ async def coordinator(cluster: Cluster) -> AsyncIterator[GroupCoordinator]:
         yield consumer._coordinator
 
 
+def unexpected(error: KafkaError) -> None:
+    """No join of these tests is refused for good."""
+    raise error
+
+
 async def test_a_join_gives_the_lease(coordinator: GroupCoordinator) -> None:
     """A join proves the membership."""
     lease = GroupLease(10)
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     assert await coordinator._do_rejoin_group(coordinator._subscription.subscription)
     assert lease.is_held
 
@@ -30,7 +36,7 @@ async def test_a_join_gives_the_lease(coordinator: GroupCoordinator) -> None:
 async def test_a_heartbeat_renews_it(coordinator: GroupCoordinator) -> None:
     """After a freeze, this is what lets calls begin again."""
     lease = GroupLease(10)
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     assert await coordinator._do_heartbeat()
     assert lease.is_held
 
@@ -40,7 +46,7 @@ async def test_a_heartbeat_that_is_answered_with_a_rebalance_does_not(
 ) -> None:
     """The drain is about to begin, and would cut off the calls that wait for the lease."""
     lease, drained = GroupLease(10), asyncio.Event()
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     coordinator._on_join_prepare = lambda _: drained.wait()
     another = a_member(cluster)
     joining = asyncio.create_task(another.start())
@@ -59,7 +65,7 @@ async def test_a_heartbeat_that_is_answered_with_a_rebalance_does_not(
 async def test_a_coordinator_that_is_found_again_renews_it(coordinator: GroupCoordinator) -> None:
     """It is asked for an offset first, and so says whether it has loaded the group."""
     lease = GroupLease(10)
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     coordinator.coordinator_dead()
     await coordinator.ensure_coordinator_known()
     assert await coordinator._do_heartbeat()
@@ -69,7 +75,7 @@ async def test_a_coordinator_that_is_found_again_renews_it(coordinator: GroupCoo
 async def test_a_member_that_the_group_does_not_know_loses_it(coordinator: GroupCoordinator) -> None:
     """As after a freeze that was longer than the session timeout."""
     lease = GroupLease(10)
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     await coordinator._do_heartbeat()
     member_id, coordinator.member_id = coordinator.member_id, "replaced"
     assert not await coordinator._do_heartbeat()

@@ -73,6 +73,15 @@ async def test_a_server_that_never_answers() -> None:
     async with listening(None) as address:
         error = await failure(address, timeout_ms=300)
     assert error.why == f"no answer from {address}"
+    assert error.hint == "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
+
+
+async def test_a_server_that_never_answers_the_tls_handshake() -> None:
+    """As a broker without TLS, which may wait for the rest of what it takes for a request."""
+    async with listening(None) as address:
+        error = await failure(address, timeout_ms=300, kafka_security_protocol="SSL")
+    assert error.why == f"no answer from {address}"
+    assert "or KAFKA_SECURITY_PROTOCOL" in error.hint
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])

@@ -1,12 +1,19 @@
 """Users of the database with fewer rights than its owner, for tests of what each program needs."""
 
+import re
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from tests.support.processes import ROOT
+
 PASSWORD = "kanari"
-#: What docs/operating.md says that a worker needs.
-WORKER_GRANTS = "GRANT SELECT, INSERT, UPDATE ON insights TO {0}; GRANT INSERT ON calls TO {0}"
+_STATEMENTS = re.findall(r"(?m)^(GRANT .* TO )(worker|gateway);$", (ROOT / "docs" / "operating.md").read_text())
+#: The statements in docs/operating.md, to be formatted with the user's name.
+WORKER_GRANTS, GATEWAY_GRANTS = (
+    "; ".join(f"{statement}{{0}}" for statement, program in _STATEMENTS if program == name)
+    for name in ("worker", "gateway")
+)
 
 
 def url_of(

@@ -50,7 +50,7 @@ def test_all_is_well(service: Service) -> None:
     assert f"{PARTITIONS} partitions" in lines[1][2]
     assert SECRET not in done.stdout + done.stderr
     assert service.standin("control/stats")["calls"] == 0
-    assert not (service.folder / "new").exists()
+    assert [path.name for path in service.folder.iterdir() if "new" in path.name or "check" in path.name] == []
     assert findings(check(service, "--json", XAI_API_KEY=SECRET)) == {}
 
 
@@ -215,6 +215,13 @@ def test_a_provider_that_cannot_be_reached_is_named(service: Service, host: str,
     failed = findings(check(service, "--json", GROK_BASE_URL=f"http://{address}/v1"))
     assert list(failed) == ["provider"]
     assert failed["provider"].startswith(reason.format(address))
+
+
+def test_a_data_folder_that_cannot_be_created_is_named(service: Service) -> None:
+    """Nothing can be created in /proc, though root has every right there."""
+    failed = findings(check(service, "--json", ANALYSER="local", DATA_DIR="/proc/grok-insights"))
+    assert list(failed) == ["data folder"]
+    assert failed["data folder"].startswith("/proc cannot be written: ")
 
 
 def test_missing_settings_are_misuse(service: Service, tmp_path: Path) -> None:

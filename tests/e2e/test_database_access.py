@@ -8,7 +8,7 @@ import time
 import pytest
 
 from streams.dev.local.postgres import Postgres
-from tests.e2e.roles import PASSWORD, WORKER_GRANTS, execute, url_of
+from tests.e2e.roles import GATEWAY_GRANTS, PASSWORD, WORKER_GRANTS, execute, url_of
 from tests.support.processes import Process, Service, get
 from tests.support.servers import silent_server
 from tests.support.waiting import wait_until
@@ -91,6 +91,28 @@ async def test_a_password_that_changes_meanwhile_is_reported_and_waited_out(
     for log in (worker.log, service.folder / "gateway.log"):
         # Of many probes; a reminder follows after 10 s, then after 20 s.
         assert sum("password authentication failed" in line for line in log.read_text().splitlines()) <= 4
+
+
+async def test_migrate_names_the_statement_that_it_needs(service: Service, postgres: Postgres, role: str) -> None:
+    """With it, the same user can migrate."""
+    name = f"empty_{secrets.token_hex(4)}"
+    await execute(postgres.url, f"CREATE DATABASE {name}")
+    url = url_of(postgres.url, user=role, name=name)
+    refused = service.start("refused", "migrate", DATABASE_URL=url)
+    assert await asyncio.to_thread(refused.process.wait, 60) == 1
+    text = refused.log.read_text()
+    assert "permission denied for schema public" in text
+    statement = text.rpartition(" hint: as the owner of the schema, run: ")[2].strip()
+    assert statement == f"GRANT CREATE ON SCHEMA public TO {role}"
+    await execute(url_of(postgres.url, name=name), statement)
+    assert await asyncio.to_thread(service.start("granted", "migrate", DATABASE_URL=url).process.wait, 60) == 0
+
+
+async def test_a_gateway_needs_the_grants_that_the_docs_name(service: Service, database_url: str, role: str) -> None:
+    """It is ready with them; those of a worker are tested with `check`."""
+    await execute(database_url, GATEWAY_GRANTS.format(role))
+    service.settings["DATABASE_URL"] = url_of(database_url, user=role)
+    await asyncio.to_thread(service.start_gateway)
 
 
 @pytest.mark.parametrize("is_empty", [True, False])

@@ -14,7 +14,7 @@ from tests.e2e.rows import count_rows
 from tests.support.processes import PARTITIONS, Process, Service, get
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.parametrize("broker", ["kafka"], indirect=True)]
+on_kafka = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 
 TEXTS = [f"where is my parcel number {number}, it is late" for number in range(40)]
 
@@ -41,6 +41,15 @@ def unready(worker: Process) -> str | None:
     return state if state != "ok" else None
 
 
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+def test_a_broker_that_cannot_add_partitions_is_named(service: Service) -> None:
+    """Tansu does not know the request; no right would help."""
+    grow = service.start("grow", "topics", "--grow", TOPIC_PARTITIONS=str(2 * PARTITIONS))
+    assert grow.process.wait(60) == 1
+    assert "  why: this broker cannot add partitions\n hint: create the topics with " in grow.log.read_text()
+
+
+@on_kafka
 async def test_workers_name_the_command_and_continue_after_it(service: Service, rows: asyncpg.Connection) -> None:
     """They do so within a minute. Each text is asked for at most once more, since it may have another owner."""
     service.start_standin("--latency-min-s", "0", "--latency-max-s", "0")

@@ -55,6 +55,20 @@ def test_missing_topics_are_named(bare_service: Service) -> None:
     assert set(named.split(", ")) == used | {topics.replay_ledger}
 
 
+@pytest.mark.kafka
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+def test_a_session_timeout_that_the_brokers_refuse_is_named(service: Service) -> None:
+    """The worker ends soon, instead of waiting without end for a group that does not take it."""
+    worker = service.start("worker", "worker", WORKER_METRICS_PORT="0", KAFKA_SESSION_TIMEOUT_S="2")
+    assert worker.process.wait(30) == 1
+    [failed] = [event for event in worker.events() if event["event"] == "worker_failed"]
+    assert failed["error"] == "the brokers refuse this worker in its consumer group"
+    assert failed["why"] == f"{service.topics.consumer_group}: InvalidSessionTimeoutError"
+    assert failed["hint"].startswith(
+        "set KAFKA_SESSION_TIMEOUT_S, which is 2, to a value from group.min.session.timeout"
+    )
+
+
 @on_tansu
 def test_brokers_that_cannot_be_reached_are_named(service: Service) -> None:
     """With address and cause: once in the logs of those that wait for them, and as the error of those that do not."""

@@ -8,6 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from schemas.dead_letter import DeadLetterReason
 from schemas.settings import KNOWN_NAMES
 from streams.cli import COMMANDS, cli
 from streams.version import __version__
@@ -26,6 +27,13 @@ def test_a_flag_shows_no_type(command: list[str]) -> None:
     shown = CliRunner().invoke(cli, [*command, "--help"]).output
     assert "--help" in shown
     assert "bool" not in shown
+
+
+def test_the_reasons_are_whole_words_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reason that is broken in two cannot be copied."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(cli, ["dlq", "replay", "--help"]).output
+    assert [reason for reason in DeadLetterReason if not re.search(rf"\b{reason}\b", shown)] == []
 
 
 def test_the_version_says_of_what() -> None:

@@ -121,7 +121,9 @@ def _cells(counts: PartitionCounts, shown: list[str], style: str = "") -> Iterat
 def _notes(result: Reconciliation) -> Iterator[tuple[str, str, str]]:
     """Yields name, value and explanation of what is counted over all partitions."""
     ids, rows, events, dead_letters = result.ids, result.rows, result.events, result.dead_letters
-    repeats = f"{ids['repeats']} further records with these ids, {ids['without_id']} without a readable id"
+    repeats = (
+        f"{ids['repeats']} further records with these ids, {ids['without_id']} without a readable id or valid tenant"
+    )
     yield "distinct ids", str(ids["distinct"]), repeats
     unchecked = f"not checked: {rows['beyond_retention']} beyond retention, {rows['later']} newer than the audit"
     yield "rows", str(rows["read"]), unchecked

@@ -38,6 +38,11 @@ class Filters:
     def are_empty(self) -> bool:
         return self == Filters()
 
+    @property
+    def named(self) -> frozenset[DeadLetterId | str]:
+        """The IDs of dead letters and of conversations that are asked for."""
+        return self.ids | self.conversations
+
     def match(self, dead_letter: StoredDeadLetter) -> bool:
         if self.reasons and dead_letter.reason not in self.reasons:
             return False
@@ -155,11 +160,15 @@ async def find_dead_letter(
 
 @dataclass(slots=True)
 class Survey:
-    """Counts of dead letters: by eligibility, and by reason those that are unresolved and those that are eligible."""
+    """Counts of dead letters: by eligibility, and by reason those that are unresolved and those that are eligible.
+
+    `named` has those of `Filters.named` that a dead letter has, whatever the other filters say of it.
+    """
 
     by: Counter[Eligibility] = field(default_factory=Counter)
     unresolved: Counter[str] = field(default_factory=Counter)
     eligible: Counter[str] = field(default_factory=Counter)
+    named: set[DeadLetterId | str | None] = field(default_factory=set)
 
 
 class Newest:
@@ -208,8 +217,9 @@ async def survey_dead_letters(
 
 async def survey(found: AsyncIterator[StoredDeadLetter], selection: Selection, newest: Newest | None = None) -> Survey:
     """Counts the dead letters; see `survey_dead_letters`."""
-    counts = Survey()
+    counts, named = Survey(), selection.filters.named
     async for dead_letter in found:
+        counts.named |= named & {dead_letter.id, dead_letter.conversation_id}
         eligibility = selection.eligibility(dead_letter)
         counts.by[eligibility] += 1
         if eligibility is Eligibility.ELIGIBLE:

@@ -70,6 +70,16 @@ def test_what_cannot_be_decoded_has_a_reason(value: bytes | None, headers: Heade
     assert "etc" not in caught.value.detail
 
 
+def test_the_detail_of_a_refused_tenant_says_what_is_allowed() -> None:
+    """With the name of the header."""
+    with pytest.raises(Unprocessable) as caught:
+        decode(record_of(value_of(), headers=[("tenant", b"../etc")]))
+    assert caught.value.detail == (
+        "the header `tenant` must have 1 to 64 ASCII letters, digits, dots, dashes or underscores, "
+        "and begin with a letter or digit"
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "tenant", "id_"),
     [

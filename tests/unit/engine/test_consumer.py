@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
+    KafkaError,
+)
 from faust.types import TP
 from structlog.testing import capture_logs
 
+from schemas.errors import Fatal
 from streams.engine.app import Lifecycle, WorkerApp
 from streams.engine.consumer import MemberConsumer
 from tests.support.topics import TOPICS
@@ -16,10 +23,25 @@ from tests.support.topics import TOPICS
 CHANGELOG, INPUT = TP(TOPICS.answers_changelog, 0), TP(TOPICS.conversations, 0)
 
 
+class Life:
+    """Keeps what ends the worker."""
+
+    def __init__(self) -> None:
+        self.failures: list[Fatal] = []
+
+    def fail(self, error: Fatal) -> None:
+        self.failures.append(error)
+
+
 @pytest.fixture
-def consumer(tmp_path: Path) -> Iterator[MemberConsumer]:
+def life() -> Life:
+    return Life()
+
+
+@pytest.fixture
+def consumer(life: Life, tmp_path: Path) -> Iterator[MemberConsumer]:
     app = WorkerApp(
-        cast(Lifecycle, None),
+        cast(Lifecycle, life),
         TOPICS,
         lambda partitions: asyncio.sleep(0, dict.fromkeys(partitions, 7)),
         broker=["kafka://127.0.0.1:1"],
@@ -50,3 +72,22 @@ async def test_an_input_that_faust_does_not_read_is_not_an_error(consumer: Membe
     with capture_logs() as logs:
         consumer.verify_event_path(1_000.0, INPUT)
     assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (InvalidSessionTimeoutError(), "set KAFKA_SESSION_TIMEOUT_S, which is 10, to a value from "),
+        (InconsistentGroupProtocolError(), "another program uses this group: set CONSUMER_GROUP"),
+        (GroupAuthorizationFailedError("group"), "grant this user the right to read with this group"),
+        (KafkaError("UnknownError()"), "the log of the brokers may say more"),
+    ],
+)
+async def test_a_join_that_is_refused_ends_the_worker_with_what_to_do(
+    consumer: MemberConsumer, life: Life, error: KafkaError, hint: str
+) -> None:
+    """Each cause has its own remedy."""
+    cast(WorkerApp, consumer.app).fail_to_join(error)
+    [failure] = life.failures
+    assert failure.why.startswith(f"{TOPICS.consumer_group}: {type(error).__name__}")
+    assert failure.hint.startswith(hint)

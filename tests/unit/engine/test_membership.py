@@ -4,7 +4,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.errors import KafkaConnectionError
+import pytest
+from aiokafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, KafkaError
 
 from streams.engine.membership import GroupLease, watch_membership
 
@@ -24,6 +25,7 @@ class Coordinator:
         self.says_it_for_partitions = True
         self.heartbeats = 0
         self.is_rebalancing = False
+        self.refuses_with: KafkaError | None = None
         self._rejoin_needed_fut = asyncio.get_running_loop().create_future()
         self.found()
 
@@ -38,6 +40,8 @@ class Coordinator:
         return self.is_loading or self.knows_us
 
     async def _do_rejoin_group(self, subscription: object) -> bool:
+        if self.refuses_with is not None:
+            raise self.refuses_with
         return self.knows_us
 
     def reset_generation(self) -> None:
@@ -50,6 +54,11 @@ class Coordinator:
         code = COORDINATOR_LOAD_IN_PROGRESS if self.is_loading else 0
         is_named = self.says_it_for_partitions or not code
         return SimpleNamespace(topics=[(topic, [(partition, -1, "", code)])] if is_named else [])
+
+
+def unexpected(error: KafkaError) -> None:
+    """No join of these tests is refused for good."""
+    raise error
 
 
 def test_it_is_not_held_before_the_first_join() -> None:
@@ -71,7 +80,7 @@ def test_it_is_held_for_one_session_timeout_from_when_the_heartbeat_was_sent() -
 async def joined() -> tuple[Coordinator, GroupLease]:
     """A worker that has just joined and lost its lease, as after a freeze."""
     coordinator, lease = Coordinator(), GroupLease(10)
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     assert await coordinator._do_rejoin_group(None)
     assert lease.is_held
     lease.lose()
@@ -80,10 +89,21 @@ async def joined() -> tuple[Coordinator, GroupLease]:
 
 async def test_a_join_that_is_refused_gives_no_lease() -> None:
     coordinator, lease = Coordinator(), GroupLease(10)
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     coordinator.knows_us = False
     assert not await coordinator._do_rejoin_group(None)
     assert not lease.is_held
+
+
+async def test_a_join_that_is_refused_for_good_is_reported() -> None:
+    """aiokafka joins no more after it, so the worker has to end."""
+    coordinator, lease, refused = Coordinator(), GroupLease(10), list[KafkaError]()
+    error = InvalidSessionTimeoutError()
+    coordinator.refuses_with = error
+    watch_membership(coordinator, lease, refused.append)
+    with pytest.raises(InvalidSessionTimeoutError):
+        await coordinator._do_rejoin_group(None)
+    assert (refused, lease.is_held) == ([error], False)
 
 
 async def test_only_a_heartbeat_that_is_accepted_renews_the_lease() -> None:
@@ -108,7 +128,7 @@ async def test_a_member_that_the_group_does_not_know_loses_its_lease_at_once() -
     coordinator, lease = Coordinator(), GroupLease(10)
     held: list[bool] = []
     coordinator.reset_generation = lambda: held.append(lease.is_held)  # type: ignore[method-assign]
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     await coordinator._do_rejoin_group(None)
     assert lease.is_held
     coordinator.reset_generation()
@@ -158,6 +178,6 @@ async def test_an_answer_that_another_broker_may_have_given_renews_nothing() -> 
         return await accept()
 
     coordinator._do_heartbeat = replaced_meanwhile  # type: ignore[method-assign]
-    watch_membership(coordinator, lease)
+    watch_membership(coordinator, lease, unexpected)
     assert await coordinator._do_heartbeat()
     assert not lease.is_held

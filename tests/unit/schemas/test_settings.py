@@ -24,6 +24,15 @@ def problems_if_any() -> str:
     return ""
 
 
+def test_the_first_problem_is_on_the_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line prints it after `why:`, and the others below it."""
+    monkeypatch.setenv("GROK_MODLE", "x")
+    monkeypatch.setenv("GATEWAY_PORT", "eighty")
+    first, second = problems().splitlines()
+    assert first.startswith("GROK_MODLE")
+    assert second.startswith("       GATEWAY_PORT")
+
+
 def test_every_problem_is_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unknown names and invalid values are in one message, unknown names with a suggestion."""
     monkeypatch.setenv("GROK_MODLE", "x")
