@@ -13,6 +13,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyE
 from schemas.errors import Fatal
 from schemas.kafka import Topics
 from streams.kafka.clients import fatal_broker_error, never_create_topics
+from streams.kafka.unreachable_brokers import check_silent
 
 #: A dead letter holds a record of up to 1 MiB, the broker's default limit, and our headers.
 _DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
@@ -72,9 +73,8 @@ async def create_topics(
             counts = await _partition_counts(admin, list(configs), partitions)
             _check_partitions(counts, partitions)
     except TimeoutError as error:
-        hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker is running"
         why = f"no answer from {client_options['bootstrap_servers']} within {CREATE_WITHIN_S:.0f} s"
-        raise Fatal("the broker does not answer", why, hint) from error
+        raise Fatal("the broker does not answer", why, check_silent(client_options.get("ssl_context"))) from error
     except KafkaError as error:
         raise fatal_broker_error(error) from error
     return [

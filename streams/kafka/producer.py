@@ -24,7 +24,7 @@ from agents.text_key import owner_partition
 from schemas.dead_letter import DeadLetterReason
 from schemas.errors import Retryable, Unprocessable
 from streams.kafka.clients import describe_broker_error
-from streams.kafka.unreachable_brokers import addresses, latest_unreachable_node
+from streams.kafka.unreachable_brokers import addresses, check_silent, latest_unreachable_node
 
 START_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 1.0
@@ -319,7 +319,8 @@ def _describe(error: Exception, producer: AIOKafkaProducer) -> str:
         # An idempotent producer retries when it does not reach the address that the bootstrap server gave.
         if (unreachable := latest_unreachable_node(producer.client)) is not None:
             return describe_broker_error(unreachable)
-        return f"no answer from {', '.join(addresses(producer.client))} within {START_TIMEOUT_S:g} s"
+        why = f"no answer from {', '.join(addresses(producer.client))} within {START_TIMEOUT_S:g} s"
+        return f"{why}; {check_silent(producer.client._ssl_context)}"
     return describe_broker_error(error) if isinstance(error, KafkaError) else type(error).__name__
 
 

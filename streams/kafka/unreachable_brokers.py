@@ -27,8 +27,7 @@ _CHECK_SERVERS = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
 _CHECK_PROTOCOL = (
     "check KAFKA_SECURITY_PROTOCOL: does that port expect TLS, a client certificate (KAFKA_SSL_CERTFILE) or a login?"
 )
-#: A broker without TLS may wait in the handshake for more of what it takes for a request.
-CHECK_SILENT_TLS = f"{_CHECK_SERVERS}, or KAFKA_SECURITY_PROTOCOL: that port may not speak TLS"
+_NO_TLS = "that port may not speak TLS"
 _CHECK_TLS = "check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CAFILE and KAFKA_SSL_CERTFILE"
 _CHECK_ADVERTISED = "check that this broker runs, its advertised.listeners and, with TLS, the names in its certificate"
 
@@ -72,6 +71,14 @@ def name_unreachable_brokers() -> None:
     client.create_conn = _create_conn_and_keep_failure
     AIOKafkaClient.bootstrap = _bootstrap_or_explain
     AIOKafkaClient.send = _send_or_explain
+
+
+def check_silent(ssl_context: object | None) -> str:
+    """Returns what to check when brokers do not answer.
+
+    One without TLS may take the handshake for the beginning of a request, and wait for the rest.
+    """
+    return _CHECK_SERVERS if ssl_context is None else f"{_CHECK_SERVERS}, or KAFKA_SECURITY_PROTOCOL: {_NO_TLS}"
 
 
 def latest_unreachable_node(kafka_client: AIOKafkaClient) -> UnreachableNodeError | None:
@@ -143,8 +150,8 @@ def _explain(error: OSError | KafkaError, where: str, options: dict[str, Any]) -
         return _Failure(describe_connection_error(cause, where), _CHECK_TLS)
     if isinstance(cause, ConnectionResetError) and options.get("ssl_context") is not None:
         return _Failure(f"{where} closed the connection during the TLS handshake", _CHECK_TLS)
-    if isinstance(cause, TimeoutError) and options.get("ssl_context") is not None:
-        return _Failure(describe_connection_error(cause, where), CHECK_SILENT_TLS)
+    if isinstance(cause, TimeoutError):
+        return _Failure(describe_connection_error(cause, where), check_silent(options.get("ssl_context")))
     if isinstance(cause, OSError):
         return _Failure(describe_connection_error(cause, where), _CHECK_SERVERS)
     if isinstance(cause, SaslAuthenticationFailed):

@@ -150,15 +150,17 @@ def test_migrate_and_topics_give_up_on_servers_that_do_not_answer(service: Servi
     with silent_server() as port:
         address = f"127.0.0.1:{port}"
         migrate = service.start("migrate", "migrate", DATABASE_URL=f"postgresql://user:kanari@{address}/none")
-        topics = service.start("topics", "topics", KAFKA_BOOTSTRAP_SERVERS=address)
+        brokers = {"KAFKA_BOOTSTRAP_SERVERS": address, "KAFKA_SECURITY_PROTOCOL": "SSL"}
+        topics = service.start("topics", "topics", **brokers)
         # A gateway waits, and says what for.
-        gateway = service.start("gateway", "gateway", KAFKA_BOOTSTRAP_SERVERS=address, GATEWAY_PORT="0")
+        gateway = service.start("gateway", "gateway", **brokers, GATEWAY_PORT="0")
         assert migrate.process.wait(GIVES_UP_WITHIN_S + 15) == 1
         assert topics.process.wait(GIVES_UP_WITHIN_S + 15) == 1
         assert gateway.process.poll() is None
     assert f"why: no answer from {address}\n" in migrate.log.read_text()
     assert f"why: no answer from {address} within 30 s\n" in topics.log.read_text()
     assert f"no answer from {address} within 10 s" in gateway.log.read_text()
+    assert all("or KAFKA_SECURITY_PROTOCOL: " in process.log.read_text() for process in (topics, gateway))
     assert len(topics.log.read_text().split("error:")) == 2
     assert "Traceback" not in topics.log.read_text()
 
