@@ -1,6 +1,7 @@
 """`grok-insights up` and the README's own example, run as a person runs them: in a terminal."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from streams.dev.demo.run import calls_in
 from streams.dev.local.ports import free_port, http_is_ready
+from tests.support import processes
 from tests.support.processes import ROOT
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
@@ -100,8 +103,9 @@ def test_the_readmes_example_works_and_a_restart_starts_empty(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_worker_is_added_as_the_output_says(tmp_path: Path) -> None:
-    """It asks the stand-in, as the workers of the stack do, and gets partitions."""
-    with up("--port", "0", "--workers", "1", "--data", str(tmp_path), "--grok-standin") as terminal:
+    """It gets partitions and asks the stand-in, as the workers of the stack do."""
+    gateway_port = free_port()
+    with up("--port", str(gateway_port), "--workers", "1", "--data", str(tmp_path), "--grok-standin") as terminal:
         [export] = re.findall(r"export .*", terminal.text)
         [command] = re.findall(r"DATA_DIR=\S+ \S+ -m streams worker", terminal.text)
         port = free_port()
@@ -110,6 +114,17 @@ def test_a_worker_is_added_as_the_output_says(tmp_path: Path) -> None:
         with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as worker:
             try:
                 wait_until(lambda: http_is_ready(port, "/readyz"), timeout_s=60, what="the second worker is ready")
+                for number in range(40):
+                    body = json.dumps({"text": f"My parcel {number} has not come for two weeks."})
+                    connection = http.client.HTTPConnection("127.0.0.1", gateway_port, timeout=10)
+                    headers = {"content-type": "application/json"}
+                    connection.request("POST", "/api/v1/conversations", body, headers)
+                    assert connection.getresponse().status == 202
+                    connection.close()
+                metrics = f"http://127.0.0.1:{port}/metrics"
+                wait_until(
+                    lambda: calls_in(processes.get(metrics)[1].decode()) > 0, timeout_s=30, what="it calls the stand-in"
+                )
             finally:
                 worker.terminate()
 
