@@ -21,7 +21,7 @@ from schemas.errors import Fatal, Retryable
 from schemas.settings import Settings, load_settings
 from streams.app import build_analyser
 from streams.commands.output import print_json, run
-from streams.kafka.admin import check_configs, check_topics, topic_configs
+from streams.kafka.admin import check_configs
 from streams.kafka.clients import client_options, describe_broker_error
 from streams.kafka.offset_reader import OffsetReader
 from streams.postgres.database import parse_database_url
@@ -163,9 +163,8 @@ async def _brokers(settings: Settings, stack: AsyncExitStack) -> tuple[str, Chec
     stack.push_async_callback(reader.stop)
 
     async def topics() -> str:
-        await check_topics(options, topic_configs(settings.topics))
-        partitions = await count_partitions(reader, settings.topics)
         notes = await check_configs(options, settings.topics)
+        partitions = await count_partitions(reader, settings.topics)
         return "; ".join([f"all exist; the input topics have {partitions} partitions each", *notes])
 
     return str(settings.kafka_bootstrap_servers), topics

@@ -111,21 +111,19 @@ def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
 
 async def check_topics(client_options: Mapping[str, Any], needed: Iterable[str]) -> None:
     """Raises Fatal when a topic is missing, KafkaError when the broker does not answer."""
-    needed = set(needed)
     async with _admin(client_options) as admin:
-        missing = needed.difference(await _existing(admin, needed))
-    if missing:
-        hint = "create them with `grok-insights topics`, or grant this user the right to describe them"
-        raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
+        await _check_exist(admin, set(needed))
 
 
 async def check_configs(client_options: Mapping[str, Any], topics: Topics) -> list[str]:
-    """Returns notes on the configuration of the topics, all of which exist.
+    """Returns notes on the configuration of the topics.
 
-    Raises Fatal for one that would lose records, KafkaError when the broker does not answer.
+    Raises Fatal for one that is missing or would lose records, KafkaError when the broker does not answer.
     """
+    configs = topic_configs(topics)
     async with _admin(client_options) as admin:
-        notes = await _check_configs(admin, topic_configs(topics))
+        await _check_exist(admin, set(configs))
+        notes = await _check_configs(admin, configs)
     return [f"{name} {note}" for name, topic_notes in notes.items() for note in topic_notes]
 
 
@@ -138,6 +136,12 @@ async def _admin(client_options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdm
         yield admin
     finally:
         await admin.close()
+
+
+async def _check_exist(admin: AIOKafkaAdminClient, needed: set[str]) -> None:
+    if missing := needed.difference(await _existing(admin, needed)):
+        hint = "create them with `grok-insights topics`, or grant this user the right to describe them"
+        raise Fatal("topics are missing", ", ".join(sorted(missing)), hint)
 
 
 async def _existing(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, list[int]]:

@@ -14,7 +14,12 @@ from aiokafka.protocol.metadata import MetadataRequest
 from schemas.errors import Fatal
 from schemas.settings import Settings
 from streams.kafka.header_names import accept_any_header_name
-from streams.kafka.unreachable_brokers import UnreachableBrokersError, UnreachableNodeError, name_unreachable_brokers
+from streams.kafka.unreachable_brokers import (
+    CHECK_SERVERS,
+    UnreachableBrokersError,
+    UnreachableNodeError,
+    name_unreachable_brokers,
+)
 from streams.kafka.unreadable_batch import name_unreadable_batches
 
 #: For every consumer: records of aborted transactions do not count, and those of open ones are not there yet.
@@ -84,7 +89,7 @@ def fatal_broker_error(error: KafkaError) -> Fatal:
     what = "the broker cannot be used"
     if isinstance(error, UnreachableBrokersError | UnreachableNodeError):
         return Fatal(what, error.why, error.hint)
-    return Fatal(what, describe_broker_error(error), "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs")
+    return Fatal(what, describe_broker_error(error), CHECK_SERVERS)
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

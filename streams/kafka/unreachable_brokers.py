@@ -23,11 +23,10 @@ from aiokafka.errors import (
 
 from schemas.connection_errors import describe_connection_error
 
-_CHECK_SERVERS = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
+CHECK_SERVERS = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
 _CHECK_PROTOCOL = (
     "check KAFKA_SECURITY_PROTOCOL: does that port expect TLS, a client certificate (KAFKA_SSL_CERTFILE) or a login?"
 )
-_NO_TLS = "that port may not speak TLS"
 _CHECK_TLS = "check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CAFILE and KAFKA_SSL_CERTFILE"
 _CHECK_ADVERTISED = "check that this broker runs, its advertised.listeners and, with TLS, the names in its certificate"
 
@@ -61,7 +60,6 @@ _create_conn, _bootstrap, _send = client.create_conn, AIOKafkaClient.bootstrap, 
 #: keeps the dictionary, which never holds more than the addresses of one cluster.
 _failures: ContextVar[dict[str, _Failure] | None] = ContextVar("failures", default=None)
 
-
 #: The attribute of a client with its latest UnreachableNodeError.
 _LATEST = "_latest_unreachable_node"
 
@@ -78,7 +76,9 @@ def check_silent(ssl_context: object | None) -> str:
 
     One without TLS may take the handshake for the beginning of a request, and wait for the rest.
     """
-    return _CHECK_SERVERS if ssl_context is None else f"{_CHECK_SERVERS}, or KAFKA_SECURITY_PROTOCOL: {_NO_TLS}"
+    if ssl_context is None:
+        return CHECK_SERVERS
+    return f"{CHECK_SERVERS}, or KAFKA_SECURITY_PROTOCOL: that port may not speak TLS"
 
 
 def latest_unreachable_node(kafka_client: AIOKafkaClient) -> UnreachableNodeError | None:
@@ -139,7 +139,7 @@ async def _send_or_explain(
 
 def _unanswered(where: str) -> _Failure:
     """aiokafka only logs why. Apache Kafka, where it wants a login, closes a connection without one at this request."""
-    return _Failure(f"{where} did not answer the metadata request", f"{_CHECK_SERVERS}; {_CHECK_PROTOCOL}")
+    return _Failure(f"{where} did not answer the metadata request", f"{CHECK_SERVERS}; {_CHECK_PROTOCOL}")
 
 
 def _explain(error: OSError | KafkaError, where: str, options: dict[str, Any]) -> _Failure:
@@ -153,7 +153,7 @@ def _explain(error: OSError | KafkaError, where: str, options: dict[str, Any]) -
     if isinstance(cause, TimeoutError):
         return _Failure(describe_connection_error(cause, where), check_silent(options.get("ssl_context")))
     if isinstance(cause, OSError):
-        return _Failure(describe_connection_error(cause, where), _CHECK_SERVERS)
+        return _Failure(describe_connection_error(cause, where), CHECK_SERVERS)
     if isinstance(cause, SaslAuthenticationFailed):
         return _Failure(f"{where} refused the login ({login})", "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
     if isinstance(cause, UnsupportedSaslMechanismError):

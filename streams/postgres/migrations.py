@@ -56,7 +56,8 @@ async def _migrate(database: Database) -> list[str]:
 def _run_dbmate(database: Database, grant: str | None) -> list[str]:
     """`grant` is the statement that lets its user create tables, None where no schema can be used.
 
-    `migrate`, not `up`, which asks a database named postgres whether ours exists: poolers may not have that."""
+    `migrate`, not `up`, which asks a database named postgres whether ours exists: poolers may not have that.
+    """
     dbmate = Path(sysconfig.get_path("scripts")) / "dbmate"
     command = [str(dbmate), "--migrations-dir", str(infra("postgres")), "--no-dump-schema", "migrate"]
     # With binary_parameters the driver sends a statement and its values at once, so that a pooler cannot part them.

@@ -124,13 +124,13 @@ async def when_possible(step: Callable[[], Awaitable[T]], name: str) -> T:
             return await step()
         except Fatal:
             raise
-        except (OSError, KafkaError, Retryable) as error:
-            least_s = (error.retry_after_s or 0.0) if isinstance(error, Retryable) else 0.0
-            if isinstance(error, Retryable):
-                why = error.detail
-            else:
-                why = describe_broker_error(error) if isinstance(error, KafkaError) else type(error).__name__
-            if throttle.is_due(why, time.monotonic()):
-                log.warning("waiting_for_start", part=name, why=why)
+        except Retryable as error:
+            why, least_s = error.detail, error.retry_after_s or 0.0
+        except KafkaError as error:
+            why, least_s = describe_broker_error(error), 0.0
+        except OSError as error:
+            why, least_s = type(error).__name__, 0.0
+        if throttle.is_due(why, time.monotonic()):
+            log.warning("waiting_for_start", part=name, why=why)
         await asyncio.sleep(max(least_s, START_BACKOFF.delay_s(attempt, random.random)))
         attempt += 1

@@ -19,6 +19,7 @@ from schemas.errors import Fatal, Retryable, Unprocessable
 from schemas.kafka import Origin, Topics
 from streams.kafka.offset_reader import OffsetReader
 from streams.kafka.producer import ConfirmedProducer, Outgoing
+from streams.kafka.unreachable_brokers import CHECK_SERVERS
 from streams.operations.broker_errors import REFUSALS, broker_errors_as_fatal
 from streams.operations.dlq.dead_letter import DeadLetterId, StoredDeadLetter, original_value, replay_record
 from streams.operations.dlq.ledger import ReplayLedger, mark_record
@@ -253,7 +254,7 @@ async def _producer(client_options: Mapping[str, Any]) -> AsyncIterator[Confirme
             async with asyncio.timeout(CONFIRM_WITHIN_S):
                 await producer.start()
         except TimeoutError as error:
-            hint = "check KAFKA_BOOTSTRAP_SERVERS and that the broker runs"
+            hint = CHECK_SERVERS
             raise Fatal("the broker cannot be used", "no connection", hint) from error
         yield producer
     finally:
